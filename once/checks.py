@@ -1,0 +1,94 @@
+"""System checks: what about the configuration cannot work, each with a stable id and a remedy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.core import checks
+from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS, connections, router
+
+from once import conf, registry
+from once.databases import SUPPORTED, database
+from once.models import Completion
+
+__all__ = ["check_databases", "check_settings", "register"]
+
+
+def register() -> None:
+    """Have Django run these checks."""
+    checks.register(check_settings, "once")
+    checks.register(check_databases, "once")
+
+
+def check_settings(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """once.E001: a setting, or the environment variable that overrides it, is invalid."""
+    problems: list[CheckMessage] = []
+    for name, read in conf.NAMES.items():
+        try:
+            read()
+        except ImproperlyConfigured as error:
+            hint = f"Correct {name} in the settings, or in the environment, which has precedence."
+            problems.append(checks.Error(str(error), hint=hint, id="once.E001"))
+    return problems
+
+
+def check_databases(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """once.E002 to once.E005 and once.W001: a routine's database does not fit."""
+    problems: list[CheckMessage] = []
+    routines = registry.load().recorded
+    for using in sorted({routine.using for routine in routines}):
+        names = ", ".join(routine.name for routine in routines if routine.using == using)
+        if using not in connections.settings:
+            problems.append(
+                checks.Error(
+                    f"The database {using!r} of the routines {names} is not in DATABASES.",
+                    hint="Add it to DATABASES, or correct using= of these routines.",
+                    id="once.E002",
+                )
+            )
+        elif (vendor := connections[using].vendor) not in SUPPORTED:
+            problems.append(
+                checks.Error(
+                    f"The database {using!r} of the routines {names} is of the kind {vendor!r}, "
+                    "for which there is no guard.",
+                    hint=f"Supported kinds: {', '.join(SUPPORTED)}.",
+                    id="once.E003",
+                )
+            )
+        else:
+            for problem in database(using).problems():
+                problems.append(
+                    checks.Error(
+                        f"Database {using!r}: {problem}.",
+                        hint='Install it: pip install "django-once[postgresql]".',
+                        id="once.E004",
+                    )
+                )
+            if not router.allow_migrate_model(using, Completion):
+                problems.append(
+                    checks.Error(
+                        f"DATABASE_ROUTERS keep the tables of once out of the database {using!r}, "
+                        f"where the routines {names} need them: record and effects share a "
+                        "transaction.",
+                        hint=f"Let allow_migrate() return True for 'once' in {using!r}.",
+                        id="once.E005",
+                    )
+                )
+    for routine in routines:
+        if routine.using != DEFAULT_DB_ALIAS and not routine.takes_run:
+            problems.append(
+                checks.Warning(
+                    f"The body of {routine.name} takes no `run`, so it does not know that its "
+                    f"database is {routine.using!r}. What it writes elsewhere is not exactly-once.",
+                    hint="Take the parameter `run` and write through .using(run.using).",
+                    obj=routine.name,
+                    id="once.W001",
+                )
+            )
+    return problems

@@ -1,0 +1,102 @@
+"""Settings, read when used: an environment variable beats the Django setting of the same name."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import environ
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+__all__ = ["NAMES", "read"]
+
+T = TypeVar("T")
+
+_env = environ.Env()
+
+
+def startup() -> str:
+    """``"run"``: server processes run what is pending as they start. ``"off"``: they do not."""
+    return _choice("ONCE_STARTUP", ("run", "off"), default="run")
+
+
+def startup_timeout() -> float:
+    """Seconds for which a process tries to reach a database before it goes on without."""
+    return _seconds("ONCE_STARTUP_TIMEOUT", default=25.0, minimum=0.0)
+
+
+def startup_failure() -> str:
+    """``"raise"``: a routine that fails stops the starting server. ``"log"``: it does not."""
+    return _choice("ONCE_STARTUP_FAILURE", ("raise", "log"), default="raise")
+
+
+def startup_commands() -> tuple[str, ...]:
+    """Names of the management commands that count as servers."""
+    value = _raw("ONCE_STARTUP_COMMANDS", _env.list, default=("runserver",))
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise _refusal("ONCE_STARTUP_COMMANDS", "a list of names of management commands", value)
+    return tuple(value)
+
+
+def release() -> str:
+    """What is deployed: kept with each attempt. Empty where unset."""
+    value = _raw("ONCE_RELEASE", _env.str, default="")
+    if not isinstance(value, str) or len(value) > 200:
+        raise _refusal("ONCE_RELEASE", "a string of at most 200 characters", value)
+    return value
+
+
+def liveness_timeout() -> float:
+    """Seconds after which the database evicts a guard that stopped proving that it lives."""
+    return _seconds("ONCE_LIVENESS_TIMEOUT", default=15.0, minimum=1.0)
+
+
+NAMES: dict[str, Callable[[], object]] = {
+    "ONCE_STARTUP": startup,
+    "ONCE_STARTUP_TIMEOUT": startup_timeout,
+    "ONCE_STARTUP_FAILURE": startup_failure,
+    "ONCE_STARTUP_COMMANDS": startup_commands,
+    "ONCE_RELEASE": release,
+    "ONCE_LIVENESS_TIMEOUT": liveness_timeout,
+}
+
+
+def read() -> dict[str, object]:
+    """Every setting's value by name.
+
+    Raises:
+        ImproperlyConfigured: a value is invalid; the message names the setting.
+
+    """
+    return {name: value() for name, value in NAMES.items()}
+
+
+def _raw(name: str, from_environment: Callable[[str], T], *, default: T) -> T | Any:
+    if name in _env.ENVIRON:
+        return from_environment(name)
+    return getattr(settings, name, default)
+
+
+def _choice(name: str, choices: tuple[str, ...], *, default: str) -> str:
+    value = _raw(name, _env.str, default=default)
+    if value not in choices:
+        raise _refusal(name, " or ".join(map(repr, choices)), value)
+    return str(value)
+
+
+def _seconds(name: str, *, default: float, minimum: float) -> float:
+    wanted = f"a number of seconds, at least {minimum:g}"
+    try:
+        value = _raw(name, _env.float, default=default)
+    except ValueError:
+        raise _refusal(name, wanted, _env.ENVIRON[name]) from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _refusal(name, wanted, value)
+    if not math.isfinite(value) or value < minimum:
+        raise _refusal(name, wanted, value)
+    return float(value)
+
+
+def _refusal(name: str, wanted: str, value: object) -> ImproperlyConfigured:
+    source = "environment variable" if name in _env.ENVIRON else "setting"
+    return ImproperlyConfigured(f"The {source} {name} must be {wanted}, not {value!r}.")

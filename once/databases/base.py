@@ -1,0 +1,125 @@
+"""The face that every supported kind of database shows to the protocol."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from typing import ClassVar
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from once.guards import Guard
+
+__all__ = ["SUPPORTED", "Database", "database"]
+
+#: Vendor of a Django connection to the class that serves it.
+SUPPORTED = {
+    "postgresql": "once.databases.postgresql.PostgreSQL",
+    "sqlite": "once.databases.sqlite.SQLite",
+}
+
+
+class Database(ABC):
+    """One database of the project, by its alias, seen through the calling thread's connection."""
+
+    #: How the kind of database is called in messages.
+    title: ClassVar[str]
+
+    def __init__(self, using: str) -> None:
+        self.using = using
+
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        """The calling thread's own connection."""
+        return connections[self.using]
+
+    @abstractmethod
+    def guard(self, name: str, liveness: float) -> Guard:
+        """The guard, not yet held, under which one process at a time may start ``name``.
+
+        Args:
+            name: what is guarded; each schema of a database has its own.
+            liveness: seconds after which the server evicts a holder that shows no sign of life.
+
+        """
+
+    @abstractmethod
+    def holder(self, name: str) -> str | None:
+        """Who holds the guard of ``name`` now, for people to read; ``None`` where nobody does."""
+
+    @abstractmethod
+    def statements(self) -> AbstractContextManager[None]:
+        """A context in which each statement is a transaction of its own.
+
+        It reads what is committed, is durable once it returns, reaches the server whole, so that
+        a process which freezes leaves no lock behind, and fails rather than wait for a lock.
+        """
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """The transaction that a body's effects and their record share."""
+        with transaction.atomic(using=self.using, durable=True):
+            yield
+
+    @contextmanager
+    def migration(self) -> Iterator[None]:
+        """The transaction that a migration and the record of it share."""
+        with self.work():
+            yield
+
+    @abstractmethod
+    def lock_work(self, name: str) -> bool:
+        """Mark the transaction in hand as the one that works on ``name``; its first statement.
+
+        Returns:
+            Whether no other transaction bears that mark now.
+
+        """
+
+    @abstractmethod
+    def end_work(self, name: str) -> int:
+        """End every other session whose open transaction bears the mark of ``name``.
+
+        Returns:
+            How many were told to end.
+
+        Raises:
+            CannotFence: this user may not end them.
+
+        """
+
+    @abstractmethod
+    def is_conflict(self, error: BaseException) -> bool:
+        """Whether another transaction was in the way, so that the same may succeed if repeated."""
+
+    @abstractmethod
+    def is_locked(self, error: BaseException) -> bool:
+        """Whether a lock that another session holds was in the way."""
+
+    @abstractmethod
+    def is_lost(self, error: BaseException) -> bool:
+        """Whether the connection is gone or could not be made."""
+
+    def problems(self) -> list[str]:
+        """What about this database's configuration keeps the protocol from working."""
+        return []
+
+
+def database(using: str) -> Database:
+    """The database of this alias.
+
+    Raises:
+        ImproperlyConfigured: its kind is not supported.
+
+    """
+    vendor = connections[using].vendor
+    if vendor not in SUPPORTED:
+        raise ImproperlyConfigured(
+            f"Database {using!r} is of the kind {vendor!r}, which has no guard. "
+            f"Supported: {', '.join(SUPPORTED)}."
+        )
+    module, _, name = SUPPORTED[vendor].rpartition(".")
+    found: Database = getattr(import_module(module), name)(using)
+    return found

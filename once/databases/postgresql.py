@@ -1,0 +1,230 @@
+"""PostgreSQL: transaction-level advisory locks, which pass through a pooler in transaction mode."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from django.db import DatabaseError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from once.databases.base import Database
+from once.exceptions import CannotFence
+from once.guards import SessionGuard
+
+__all__ = ["PostgreSQL"]
+
+#: The 64-bit key of a name: eight bytes of SHA-256 over the schema of the record and the name, so
+#: that the tenants of a database do not exclude each other. Before the first migration it is the
+#: schema in which the record is going to be created.
+_KEY = """('x' || left(encode(sha256(convert_to(
+    'once:' || coalesce(
+        (SELECT relnamespace::regnamespace::text FROM pg_class
+          WHERE oid = to_regclass('once_completion')),
+        current_schema()
+    ) || ':' || %s, 'UTF8')), 'hex'), 16))::bit(64)::bigint"""
+
+#: Sessions that hold the key's advisory lock. pg_locks shows the halves of a 64-bit key in classid
+#: and objid, with objsubid 1 (PostgreSQL manual, "pg_locks").
+_HOLDERS = f"""FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid), (SELECT {_KEY} AS key) AS k
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND (l.classid::bigint << 32) | l.objid::bigint = k.key
+      AND l.pid <> pg_backend_pid()"""  # noqa: S608
+
+_SERIALIZATION_FAILURE = "40001"
+_DEADLOCK = "40P01"
+_LOCK_NOT_AVAILABLE = "55P03"
+_INSUFFICIENT_PRIVILEGE = "42501"
+_TOO_MANY_CONNECTIONS = "53300"
+_CONNECTION_CLASS = "08"
+_SHUTDOWN_CLASS = "57P"
+
+
+class PostgreSQL(Database):
+    """PostgreSQL 14 and newer, through psycopg 3."""
+
+    title = "PostgreSQL"
+
+    def guard(self, name: str, liveness: float) -> "AdvisoryGuard":
+        return AdvisoryGuard(self.using, name, liveness)
+
+    def holder(self, name: str) -> str | None:
+        return _holder(self.connection, name)
+
+    @contextmanager
+    def statements(self) -> Iterator[None]:
+        connection = self.connection
+        if connection.in_atomic_block:
+            yield
+        else:
+            with connection.execute_wrapper(_whole_transaction):
+                yield
+
+    def lock_work(self, name: str) -> bool:
+        # The role's idle timeout would end a transaction whose body thinks for long.
+        timeouts = ["idle_in_transaction_session_timeout"]
+        if _server_version(self.connection) >= 170000:
+            timeouts.append("transaction_timeout")
+        settings = "".join(f"set_config('{timeout}', '0', true), " for timeout in timeouts)
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"SELECT {settings} pg_try_advisory_xact_lock({_KEY})", [_work(name)])
+            return bool(cursor.fetchone()[-1])
+
+    def end_work(self, name: str) -> int:
+        with self.statements(), self.connection.cursor() as cursor:
+            try:
+                # Waits up to a second for the backend to be gone (manual, "Server Signaling").
+                cursor.execute(
+                    f"SELECT count(pg_terminate_backend(l.pid, 1000)) {_HOLDERS}",  # noqa: S608
+                    [_work(name)],
+                )
+                ended: int = cursor.fetchone()[0]
+            except DatabaseError as error:
+                if _sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
+                    raise
+                user = self.connection.settings_dict["USER"] or "this role"
+                raise CannotFence(
+                    f"A predecessor's transaction is still open and {user} may not end it: "
+                    f"GRANT pg_signal_backend TO {user}; or end that session yourself."
+                ) from error
+            else:
+                return ended
+
+    def is_conflict(self, error: BaseException) -> bool:
+        return _sqlstate(error) in (_SERIALIZATION_FAILURE, _DEADLOCK)
+
+    def is_locked(self, error: BaseException) -> bool:
+        return _sqlstate(error) == _LOCK_NOT_AVAILABLE
+
+    def is_lost(self, error: BaseException) -> bool:
+        state = _sqlstate(error)
+        if state is None:
+            database = self.connection.Database
+            cause = error.__cause__ or error
+            return isinstance(cause, database.OperationalError | database.InterfaceError)
+        return state == _TOO_MANY_CONNECTIONS or state.startswith(
+            (_CONNECTION_CLASS, _SHUTDOWN_CLASS)
+        )
+
+    def problems(self) -> list[str]:
+        version = str(getattr(self.connection.Database, "__version__", "3"))
+        if version.startswith("2"):
+            return [f"psycopg {version.split()[0]} is in use; psycopg 3 is needed"]
+        return []
+
+
+class AdvisoryGuard(SessionGuard):
+    """An advisory lock in an open transaction, which the server ends where it falls silent.
+
+    The transaction is what passes a pooler in transaction mode: it pins a server connection. Its
+    ``idle_in_transaction_session_timeout`` is the liveness timeout: the server's own clock evicts a
+    frozen process, a lost node and a cut cable alike.
+    """
+
+    def connect(self) -> BaseDatabaseWrapper:
+        connection = connections[self.using].copy()
+        options = connection.settings_dict["OPTIONS"]
+        options.pop("pool", None)
+        # libpq: connect_timeout counts whole seconds from 2 on, tcp_user_timeout milliseconds.
+        options["connect_timeout"] = max(2, round(self.liveness))
+        options["tcp_user_timeout"] = round(self.liveness * 1000)
+        return connection
+
+    def begin(self) -> None:
+        connection = connections[self.using]
+        connection.ensure_connection()
+        # REPEATABLE READ would read a state from before the lock, and hold up CREATE INDEX
+        # CONCURRENTLY for as long as the guard lives.
+        self._execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        settings = {
+            "application_name": f"once {_this_process()}",
+            "statement_timeout": "0",
+            "lock_timeout": "0",
+        }
+        if _server_version(connection) >= 170000:
+            settings["transaction_timeout"] = "0"
+        calls = ", ".join("set_config(%s, %s, true)" for _ in settings)
+        self._execute(f"SELECT {calls}", [part for item in settings.items() for part in item])
+        self.set_liveness()
+
+    def set_liveness(self) -> None:
+        self._execute(
+            "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
+            [f"{round(self.liveness * 1000)}ms"],
+        )
+
+    def try_lock(self) -> bool:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(f"SELECT pg_try_advisory_xact_lock({_KEY})", [self.name])
+            if cursor.fetchone()[0]:
+                return True
+        self.holder = _holder(connections[self.using], self.name) or self.holder
+        return False
+
+    def end(self) -> None:
+        self._execute("ROLLBACK")
+
+    def _execute(self, sql: str, params: list[str] | None = None) -> None:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(sql, params)
+
+
+def _whole_transaction(
+    execute: Callable[[str, Any, bool, dict[str, Any]], Any],
+    sql: str,
+    params: Any,
+    many: bool,
+    context: dict[str, Any],
+) -> Any:
+    """Send a statement with its BEGIN and COMMIT as one message (execute_wrapper of Django)."""
+    connection, cursor = context["connection"], context["cursor"]
+    if params is not None:
+        sql = connection.ops.compose_sql(sql, params)
+    before = (
+        "BEGIN ISOLATION LEVEL READ COMMITTED",
+        "SET LOCAL synchronous_commit = on",
+        "SET LOCAL lock_timeout = '250ms'",
+    )
+    try:
+        result = execute("; ".join((*before, sql, "COMMIT")), None, many, context)
+    except BaseException:
+        with suppress(connection.Database.Error):
+            connection.connection.rollback()
+        raise
+    for _ in before:
+        cursor.nextset()
+    return result
+
+
+def _holder(connection: BaseDatabaseWrapper, name: str) -> str | None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT a.application_name, extract(epoch FROM clock_timestamp() - a.xact_start)::int "
+            f"{_HOLDERS} LIMIT 1",
+            [name],
+        )
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    who, seconds = row
+    since = f" for {seconds} s" if seconds is not None else ""
+    return f"{(who or '').removeprefix('once ') or 'another process'}{since}"
+
+
+def _this_process() -> str:
+    # PostgreSQL cuts an application name after 63 bytes and keeps ASCII only.
+    return f"{socket.gethostname()[:40]} (pid {os.getpid()})"
+
+
+def _work(name: str) -> str:
+    return f"work:{name}"
+
+
+def _server_version(connection: BaseDatabaseWrapper) -> int:
+    return int(connection.connection.info.server_version)
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    return getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None)

@@ -1,0 +1,138 @@
+"""SQLite: a lock file beside the database, which the operating system frees with its holder."""
+
+import os
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.db.backends.sqlite3.base import DatabaseWrapper
+from filelock import FileLock, SoftFileLock, Timeout
+
+from once.databases.base import Database
+from once.exceptions import OnceError
+from once.guards import Guard
+
+__all__ = ["SQLite"]
+
+_BUSY = 5
+_LOCKED = 6
+_CANNOT_OPEN = 14
+
+
+class SQLite(Database):
+    """SQLite, for one machine. A frozen holder is not evicted; it keeps the database's write lock."""
+
+    title = "SQLite"
+
+    def guard(self, name: str, liveness: float) -> Guard:
+        wrapper = self.connection
+        assert isinstance(wrapper, DatabaseWrapper)
+        if wrapper.is_in_memory_db():
+            return MemoryGuard(str(wrapper.settings_dict["NAME"]))
+        return FileGuard(Path(wrapper.settings_dict["NAME"]))
+
+    def holder(self, name: str) -> str | None:
+        with self.guard(name, 0) as guard:
+            return None if guard.acquire() else guard.holder
+
+    @contextmanager
+    def statements(self) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        # A deferred transaction that reads before it writes cannot wait for the write lock
+        # (SQLite manual, "Transactions": SQLITE_BUSY).
+        connection = self.connection
+        assert isinstance(connection, DatabaseWrapper)
+        connection.ensure_connection()
+        before, connection.transaction_mode = connection.transaction_mode, "IMMEDIATE"
+        try:
+            with super().work():
+                connection.transaction_mode = before
+                yield
+        finally:
+            connection.transaction_mode = before
+
+    @contextmanager
+    def migration(self) -> Iterator[None]:
+        # The schema editor wants foreign keys unchecked, which a transaction cannot change.
+        connection = self.connection
+        connection.disable_constraint_checking()
+        try:
+            with super().migration():
+                yield
+        finally:
+            connection.enable_constraint_checking()
+
+    def lock_work(self, name: str) -> bool:
+        return True  # BEGIN IMMEDIATE admits one writer
+
+    def end_work(self, name: str) -> int:
+        return 0  # the lock file was free: no process is left whose transaction could be open
+
+    def is_conflict(self, error: BaseException) -> bool:
+        return _code(error) in (_BUSY, _LOCKED)
+
+    def is_locked(self, error: BaseException) -> bool:
+        return self.is_conflict(error)
+
+    def is_lost(self, error: BaseException) -> bool:
+        return _code(error) == _CANNOT_OPEN
+
+
+class FileGuard(Guard):
+    """A lock on a file; one for the whole database, which admits one writer anyway."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(f"{path.name}.once.lock")
+        self._lock = FileLock(self._path, thread_local=False)
+
+    def acquire(self) -> bool:
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            self.holder = self._path.read_text(errors="replace").strip() or self.holder
+            return False
+        if isinstance(self._lock, SoftFileLock):
+            # filelock falls back to a file that outlives a killed holder.
+            self.release()
+            raise OnceError(
+                f"The file system of {self._path} has no file locks. Keep the SQLite database on a "
+                "local disk."
+            )
+        self._path.write_text(f"{socket.gethostname()} (pid {os.getpid()})\n")
+        return True
+
+    def release(self) -> None:
+        self._lock.release(force=True)
+
+
+class MemoryGuard(Guard):
+    """A lock within the process, which is all that an in-memory database can be shared by."""
+
+    _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def __init__(self, name: str) -> None:
+        self._lock = self._locks[name]
+        self._held = False
+        self.holder = "another thread"
+
+    def acquire(self) -> bool:
+        self._held = self._lock.acquire(blocking=False)
+        return self._held
+
+    def release(self) -> None:
+        if self._held:
+            self._held = False
+            self._lock.release()
+
+
+def _code(error: BaseException) -> int | None:
+    cause = error.__cause__ or error
+    code = getattr(cause, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF  # the primary result code
+

@@ -1,0 +1,56 @@
+"""The one family of exceptions that this package raises."""
+
+from django.core.exceptions import ImproperlyConfigured
+
+__all__ = [
+    "AttemptLost",
+    "BodyError",
+    "CannotFence",
+    "DatabaseUnavailable",
+    "GuardLost",
+    "InsideTransaction",
+    "OnceError",
+    "RoutineError",
+    "RoutineFailed",
+    "UnknownRoutine",
+]
+
+
+class OnceError(Exception):
+    """Anything that this package raises."""
+
+
+class RoutineError(OnceError, ImproperlyConfigured):
+    """A routine is declared in a way that cannot work."""
+
+
+class UnknownRoutine(OnceError):
+    """A name matches no registered routine."""
+
+
+class InsideTransaction(OnceError):
+    """The runner was called inside a transaction, which could undo its record."""
+
+
+class DatabaseUnavailable(OnceError):
+    """A database could not be reached for longer than the caller's patience."""
+
+
+class GuardLost(OnceError):
+    """The guard is no longer proven to be held: somebody else may start."""
+
+
+class AttemptLost(OnceError):
+    """Another process took over: this attempt may not commit any more."""
+
+
+class CannotFence(OnceError):
+    """A predecessor's transaction is still open and could not be ended yet."""
+
+
+class BodyError(OnceError):
+    """A routine's body broke the transaction that its record belongs to."""
+
+
+class RoutineFailed(OnceError):
+    """A routine failed during start-up."""

@@ -1,0 +1,274 @@
+"""Who may start: a lock that one process at a time holds, and that its server frees for it.
+
+A guard knows no routine and no model. It is for efficiency: losing it makes nothing incorrect,
+because whoever holds it next ends its predecessor's right to commit before starting.
+"""
+
+import queue
+import random
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from time import monotonic
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeVar
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from once.exceptions import GuardLost
+
+__all__ = ["Guard", "SessionGuard"]
+
+T = TypeVar("T")
+
+
+class Guard(ABC):
+    """A lock on a name. Leaving the context frees it."""
+
+    #: Who holds the lock, for people to read; known after :meth:`acquire` returned False.
+    holder: str = "another process"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    @abstractmethod
+    def acquire(self) -> bool:
+        """Try to take the lock, without waiting for it.
+
+        Raises:
+            django.db.Error: the guard's own connection failed.
+
+        """
+
+    @abstractmethod
+    def release(self) -> None:
+        """Free the lock. Harmless where it is not held."""
+
+    def read(self, function: Callable[[], T]) -> T:
+        """Call a function whose queries see what only the holder of the lock can know.
+
+        Raises:
+            GuardLost: the lock was lost before or during the call.
+
+        """
+        return function()
+
+    def keep(self, liveness: float) -> None:
+        """From now on, be evicted only after that many seconds without a sign of life.
+
+        Raises:
+            GuardLost: the lock is lost.
+
+        """
+
+    def ping(self) -> None:
+        """Ask the server whether the lock is still held.
+
+        Raises:
+            GuardLost: it is not.
+
+        """
+
+    def check(self) -> None:
+        """Raise where the last proof that the lock is held is too old. Asks nobody.
+
+        Raises:
+            GuardLost: somebody else may have the lock.
+
+        """
+
+    @contextmanager
+    def yielding(self) -> Iterator[None]:
+        """A context that must not last: after 1 to 3 s in it the guard gives itself up.
+
+        For a caller who waits for a connection that other guards may be keeping from it: behind
+        a small pooler, everybody could otherwise wait for everybody.
+        """
+        yield
+
+
+class SessionGuard(Guard):
+    """A guard that lives in a database session of its own, kept alive by a thread of its own.
+
+    What that session does is for the subclass to say: four methods, each called in the thread,
+    where the connection of the alias *is* the guard's session.
+    """
+
+    #: Seconds that a caller may keep :meth:`yielding`, drawn at random so that guards part.
+    patience: ClassVar[tuple[float, float]] = (1.0, 3.0)
+
+    def __init__(self, using: str, name: str, liveness: float) -> None:
+        self.using = using
+        self.name = name
+        self.liveness = liveness
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._thread: threading.Thread | None = None
+        self._session: BaseDatabaseWrapper | None = None
+        self._lost: str | None = None
+        self._answered = 0.0
+        self._give_up_at: float | None = None
+
+    @abstractmethod
+    def connect(self) -> BaseDatabaseWrapper:
+        """A new connection wrapper, not from a pool, that gives up on a silent network."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Begin the session that the server ends after ``liveness`` seconds of silence."""
+
+    @abstractmethod
+    def try_lock(self) -> bool:
+        """Try to take the lock in this session; where refused, find out the ``holder``."""
+
+    @abstractmethod
+    def set_liveness(self) -> None:
+        """Tell the server the new ``liveness``."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Free the lock and leave nothing of the session behind."""
+
+    def acquire(self) -> bool:
+        self._thread = threading.Thread(
+            target=self._serve, name=f"once guard of {self.name}", daemon=True
+        )
+        self._thread.start()
+        held = False
+        try:
+            held = self._call(self._open)
+        finally:
+            if not held:
+                self.release()
+        return held
+
+    def release(self) -> None:
+        if self._thread is not None:
+            self._calls.put(None)
+            # A thread that hangs in a dead network must not hold its caller; it is a daemon.
+            self._thread.join(timeout=self.liveness)
+            self._thread = None
+
+    def read(self, function: Callable[[], T]) -> T:
+        return self._call(lambda: self._prove(function))
+
+    def keep(self, liveness: float) -> None:
+        self.liveness = liveness
+        self._call(lambda: self._prove(self.set_liveness))
+
+    def ping(self) -> None:
+        self._call(lambda: self._prove(self._select))
+
+    def check(self) -> None:
+        silence = monotonic() - self._answered
+        if self._lost is None and silence > self.liveness:
+            raise GuardLost(
+                f"The guard of {self.name} had no answer from its server for {silence:.1f} s: "
+                "another process may have taken over."
+            )
+        self._raise_if_lost()
+
+    @contextmanager
+    def yielding(self) -> Iterator[None]:
+        self._give_up_at = monotonic() + random.uniform(*self.patience)  # noqa: S311
+        self._calls.put((Future(), self._raise_if_lost))  # wakes the thread: it reads the time
+        try:
+            yield
+        finally:
+            self._give_up_at = None
+
+    def _call(self, function: Callable[[], T]) -> T:
+        if self._thread is None:
+            raise GuardLost(f"The guard of {self.name} is not held.")
+        answer: Future[T] = Future()
+        self._calls.put((answer, function))
+        return answer.result()
+
+    # From here on: the guard's own thread.
+
+    def _serve(self) -> None:
+        try:
+            while True:
+                try:
+                    call = self._calls.get(timeout=self._pause())
+                except queue.Empty:
+                    self._beat()
+                    continue
+                if call is None:
+                    break
+                answer, function = call
+                try:
+                    answer.set_result(function())
+                except BaseException as error:  # noqa: BLE001 (the caller's thread raises it)
+                    answer.set_exception(error)
+        finally:
+            self._close()
+
+    def _open(self) -> bool:
+        # Connections belong to threads: in this one, the alias now means the guard's session.
+        connections[self.using] = self._session = self.connect()
+        self._answered = monotonic()
+        self.begin()
+        return self.try_lock()
+
+    def _pause(self) -> float:
+        next_ping = self._answered + self.liveness / 3
+        wake = min(next_ping, self._give_up_at or next_ping)
+        return max(0.0, wake - monotonic()) if self._lost is None else self.liveness
+
+    def _beat(self) -> None:
+        if self._give_up_at is not None and monotonic() >= self._give_up_at:
+            self._lose("it gave itself up, since no connection was free for the work")
+        else:
+            try:
+                self._prove(self._select)
+            except GuardLost:
+                pass  # whoever asks next is told
+
+    def _prove(self, function: Callable[[], T]) -> T:
+        """Do something in the session: an answer to it is a sign of life."""
+        self._raise_if_lost()
+        asked = monotonic()
+        try:
+            result = function()
+        except Exception as error:
+            self._lose(str(error).strip() or type(error).__name__)
+            raise GuardLost(self._lost) from error
+        self._answered = asked
+        return result
+
+    def _select(self) -> None:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    def _lose(self, reason: str) -> None:
+        self._lost = f"The guard of {self.name} was lost: {reason}"
+        self._close()
+
+    def _raise_if_lost(self) -> None:
+        if self._lost is not None:
+            raise GuardLost(self._lost)
+
+    def _close(self) -> None:
+        """Close whatever is open; the server frees the lock at the latest with the connection."""
+        session, self._session = self._session, None
+        if session is not None:
+            try:
+                if session.connection is not None:
+                    self.end()
+            except Exception:  # noqa: BLE001, S110 (closing ends it as well)
+                pass
+            finally:
+                session.close()

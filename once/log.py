@@ -1,0 +1,55 @@
+"""One ``key=value`` log line for each event, under the logger ``once``."""
+
+import logging
+from typing import Any
+
+from once import signals
+from once.base import Routine
+from once.models import Attempt
+from once.runner import Outcome, Result
+
+__all__ = ["connect", "logger"]
+
+logger = logging.getLogger("once")
+
+
+def connect() -> None:
+    """Begin to log what the runner does."""
+    signals.attempt_started.connect(_started, dispatch_uid="once.log")
+    signals.attempt_finished.connect(_finished, dispatch_uid="once.log")
+    signals.waiting.connect(_waiting, dispatch_uid="once.log")
+
+
+def _started(sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
+    logger.info(
+        "event=started routine=%s version=%d attempt=%d trigger=%s database=%s",
+        sender.name,
+        sender.version,
+        attempt.number,
+        attempt.trigger,
+        sender.using,
+    )
+
+
+def _finished(sender: Routine, result: Result, **kwargs: Any) -> None:
+    level = logging.INFO
+    if result.outcome is Outcome.FAILED:
+        level = logging.ERROR
+    elif result.message:
+        level = logging.WARNING
+    attempt = result.attempt
+    logger.log(
+        level,
+        "event=finished routine=%s version=%d attempt=%s state=%s seconds=%.3f message=%r",
+        sender.name,
+        sender.version,
+        attempt.number if attempt else None,
+        attempt.state if attempt else None,
+        result.seconds,
+        result.message,
+        exc_info=result.error,
+    )
+
+
+def _waiting(sender: object, name: str, reason: str, waited: float, **kwargs: Any) -> None:
+    logger.info("event=waiting for=%s seconds=%.1f reason=%r", name, waited, reason)

@@ -1,0 +1,134 @@
+"""Django's ``migrate`` under the guard, each migration applied once."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.migration import Migration
+
+from once import conf, ledger
+from once.databases import Database, database
+from once.exceptions import AttemptLost, GuardLost
+from once.guards import Guard
+from once.waiting import Wait
+
+__all__ = ["migrate", "unapplied"]
+
+NAME = "once.migrate"
+
+
+def unapplied(using: str) -> list[str]:
+    """Migrations of this code, as ``app.name``, that a database lacks."""
+    executor = MigrationExecutor(connections[using])
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
+
+
+def migrate(
+    aliases: Sequence[str],
+    command: Callable[[str], object],
+    *,
+    timeout: float | None = None,
+    patience: float | None = None,
+) -> None:
+    """Bring databases to the migrations of this code, one process at a time.
+
+    Args:
+        aliases: of the databases.
+        command: runs Django's ``migrate`` on the database of an alias.
+        timeout: seconds after which to stop waiting for another process; none by default.
+        patience: seconds for which a database may be out of reach, ``ONCE_STARTUP_TIMEOUT`` by
+            default.
+
+    Raises:
+        TimedOut: another process still migrates at the deadline.
+        DatabaseUnavailable: a database was out of reach for longer than ``patience``.
+
+    """
+    for using in aliases:
+        wait = Wait(
+            name="migrations",
+            using=using,
+            deadline=None if timeout is None else monotonic() + timeout,
+            patience=conf.startup_timeout() if patience is None else patience,
+        )
+        here = database(using)
+        while True:
+            try:
+                in_the_way = _try(here, command)
+            except (DatabaseError, InterfaceError) as error:
+                if not (here.is_lost(error) or here.is_conflict(error) or here.is_locked(error)):
+                    raise
+                wait.survive(error)
+            except (AttemptLost, GuardLost) as error:
+                wait.pause(str(error))
+            else:
+                if in_the_way is None:
+                    break
+                wait.pause(in_the_way)
+
+
+def _try(here: Database, command: Callable[[str], object]) -> str | None:
+    """Migrate under the guard; or who is in the way."""
+    if _is_current(here.using):
+        return None
+    with here.guard(NAME, conf.liveness_timeout()) as guard:
+        if not guard.acquire():
+            return f"migrations are applied by {guard.holder}"
+        guard.ping()
+        # Fence, then read: a frozen predecessor may still be inside a migration.
+        while here.end_work(NAME):
+            guard.ping()
+        if not _is_current(here.using):
+            with _fenced(here, guard):
+                command(here.using)
+            ledger.record_migrated(here.using, NAME, _digest(here.using))
+    return None
+
+
+def _is_current(using: str) -> bool:
+    # The record says that migrate came to its end, post_migrate handlers and all.
+    return not unapplied(using) and ledger.is_migrated(using, NAME, _digest(using))
+
+
+def _digest(using: str) -> str:
+    """Of the migrations of this code, which is what a database is brought to."""
+    names = sorted(map(".".join, MigrationLoader(None).graph.nodes))
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+@contextmanager
+def _fenced(here: Database, guard: Guard) -> Iterator[None]:
+    """A context in which each atomic migration bears the work lock and is applied once.
+
+    Migration and record share a transaction, which Django's own executor does not see to where
+    statements are deferred. A migration with ``atomic = False`` cannot be fenced.
+    """
+    original = MigrationExecutor.apply_migration
+
+    def apply(
+        executor: MigrationExecutor, state: Any, migration: Migration, *args: Any, **kwargs: Any
+    ) -> Any:
+        connection = executor.connection
+        guard.ping()
+        if not (migration.atomic and connection.features.can_rollback_ddl):
+            return original(executor, state, migration, *args, **kwargs)
+        with here.migration():
+            if not here.lock_work(NAME):
+                raise AttemptLost("Another process applies migrations now.")
+            guard.ping()
+            applied = executor.recorder.applied_migrations()
+            if (migration.app_label, migration.name) in applied:
+                raise AttemptLost(f"Another process applied {migration} meanwhile.")
+            return original(executor, state, migration, *args, **kwargs)
+
+    MigrationExecutor.apply_migration = apply  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        MigrationExecutor.apply_migration = original  # type: ignore[method-assign]

@@ -1,0 +1,94 @@
+"""The record: which routines are done, and who tried. Only :mod:`once.ledger` touches it."""
+
+from django.db import models
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from once.base import NAME_LENGTH
+
+__all__ = ["Attempt", "Completion", "State"]
+
+
+class Completion(models.Model):
+    """Having a row means that the effects of the routine are committed.
+
+    The row commits in the transaction of the effects. There is one at most for each routine,
+    version and scope key; none of the three is ever NULL.
+    """
+
+    routine = models.CharField(_("routine"), max_length=NAME_LENGTH)
+    version = models.PositiveIntegerField(_("version"))
+    scope_key = models.CharField(_("scope key"), max_length=200, blank=True, default="")
+    completed_at = models.DateTimeField(_("completed at"), db_default=Now())
+
+    class Meta:
+        verbose_name = _("completion")
+        verbose_name_plural = _("completions")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["routine", "version", "scope_key"], name="once_completion_once"
+            ),
+            models.CheckConstraint(condition=~models.Q(routine=""), name="once_completion_named"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.routine} v{self.version} {self.scope_key}".rstrip()
+
+
+class State(models.TextChoices):
+    """How an attempt stands. Only a running one may commit; no other state is ever left."""
+
+    RUNNING = "running", _("running")
+    SUCCEEDED = "succeeded", _("succeeded")
+    FAILED = "failed", _("failed")
+    #: Ended early without fault: stopped, or found that nothing was left to do.
+    INTERRUPTED = "interrupted", _("interrupted")
+    #: A successor took over: died, frozen, or cut off.
+    LOST = "lost", _("lost")
+
+
+class Attempt(models.Model):
+    """A row in state running is the right to commit: whoever may not commit any more has none.
+
+    Numbers count 1, 2, 3 for each routine, whatever its version and scope key, because those
+    exclude each other: two processes that both believe to hold the guard claim the same number,
+    and the unique constraint admits one. ``finished_at`` is set exactly when it does not run.
+    """
+
+    routine = models.CharField(_("routine"), max_length=NAME_LENGTH)
+    number = models.PositiveIntegerField(_("number"))
+    version = models.PositiveIntegerField(_("version"))
+    scope_key = models.CharField(_("scope key"), max_length=200, blank=True, default="")
+    key = models.CharField(_("idempotency key"), max_length=32)
+    state = models.CharField(
+        _("state"), max_length=11, choices=State.choices, default=State.RUNNING
+    )
+    trigger = models.CharField(_("trigger"), max_length=20)
+    host = models.CharField(_("host"), max_length=255, blank=True)
+    pid = models.PositiveIntegerField(_("process id"))
+    release = models.CharField(_("release"), max_length=200, blank=True)
+    started_at = models.DateTimeField(_("started at"), db_default=Now())
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    error = models.TextField(_("error"), blank=True)
+    cursor = models.TextField(_("cursor"), blank=True)
+    processed = models.PositiveBigIntegerField(_("processed"), default=0)
+    total = models.PositiveBigIntegerField(_("total"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("attempt")
+        verbose_name_plural = _("attempts")
+        constraints = [
+            models.UniqueConstraint(fields=["routine", "number"], name="once_attempt_number"),
+            models.CheckConstraint(
+                condition=models.Q(state__in=State.values), name="once_attempt_state"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(state="running", finished_at=None)
+                | (~models.Q(state="running") & models.Q(finished_at__isnull=False)),
+                name="once_attempt_finished",
+            ),
+            models.CheckConstraint(condition=models.Q(number__gte=1), name="once_attempt_counts"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.routine} v{self.version} attempt {self.number}"

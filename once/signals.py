@@ -1,0 +1,18 @@
+"""Signals about what the runner does. A receiver that raises does not disturb it."""
+
+from django.dispatch import Signal
+
+__all__ = ["attempt_finished", "attempt_started", "waiting"]
+
+#: A body starts next. The sender is its :class:`once.base.Routine`.
+#: Arguments: ``attempt``, a :class:`once.models.Attempt`.
+attempt_started = Signal()
+
+#: An attempt of this process ended. The sender is its :class:`once.base.Routine`.
+#: Arguments: ``result``, a :class:`once.runner.Result`.
+attempt_finished = Signal()
+
+#: This process waits: sent at once and then more and more rarely. There is no sender.
+#: Arguments: ``name`` of what is waited for, ``reason``, who or what is in the way, and
+#: ``waited``, seconds so far.
+waiting = Signal()

@@ -1,0 +1,206 @@
+"""Which process is this, and what does it do about routines as it starts."""
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError
+from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
+
+from once import conf, process, registry, runner
+from once.exceptions import OnceError, RoutineFailed
+from once.log import logger
+from once.registry import Registry
+from once.runner import Outcome, Result
+from once.waiting import one_line
+
+__all__ = ["arm", "is_server"]
+
+TRIGGER = "startup"
+
+
+def arm() -> None:
+    """Have :func:`on_ready` called once every app is ready.
+
+    ``Apps.populate`` sets ``apps.ready`` and then calls ``apps.ready_event.set()``: from there
+    on, queries are allowed and the models of every app are there, wherever ``once`` stands in
+    INSTALLED_APPS. That call is not documented; a test for each Django version pins it.
+    """
+    if apps.ready:
+        return  # ready() called again, by hand: the event has passed
+    event = apps.ready_event
+    if not isinstance(event, threading.Event):
+        raise ImproperlyConfigured(
+            "This version of Django starts its apps in a way that this version of django-once "
+            "does not know. Upgrade django-once."
+        )
+
+    def set_and_start() -> None:
+        event.set = original  # type: ignore[method-assign]
+        event.set()
+        on_ready()
+
+    original = event.set
+    event.set = set_and_start  # type: ignore[method-assign]
+
+
+def on_ready() -> None:
+    """Run the in-memory routines, and in servers what is pending in the databases."""
+    found = registry.load()
+    process.run(routine for routine in found.process if routine.startup)
+    if not found.startup or conf.startup() == "off" or not is_server():
+        return
+    if _in_event_loop():
+        _in_thread(lambda: _start(found))
+    else:
+        _start(found)
+
+
+def is_server() -> bool:
+    """Whether the code that is setting up Django now is that of a server.
+
+    That is ``get_wsgi_application`` or ``get_asgi_application``, a Celery worker or beat, or a
+    management command of ``ONCE_STARTUP_COMMANDS``: ``runserver`` only where it serves.
+    """
+    for frame in _frames():
+        where = (frame.f_globals.get("__name__"), frame.f_code.co_name)
+        if where in _SERVER_FRAMES:
+            return True
+        if where == ("django.core.management", "execute"):
+            return _is_server_command(getattr(frame.f_locals.get("self"), "argv", []))
+    return _is_celery(sys.argv)
+
+
+_SERVER_FRAMES = {
+    ("django.core.wsgi", "get_wsgi_application"),
+    ("django.core.asgi", "get_asgi_application"),
+}
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_server_command(argv: list[str]) -> bool:
+    command = argv[1] if len(argv) > 1 else ""
+    if command not in conf.startup_commands():
+        return False
+    reloads = command == "runserver" and "--noreload" not in argv
+    return not reloads or os.environ.get(DJANGO_AUTORELOAD_ENV) == "true"
+
+
+def _is_celery(argv: list[str]) -> bool:
+    program, *arguments = argv or [""]
+    name = os.path.basename(program)
+    is_celery = name == "celery" or program.endswith(os.path.join("celery", "__main__.py"))
+    return is_celery and bool({"worker", "beat"} & set(arguments))
+
+
+def _will_fork() -> bool:
+    """Whether this is gunicorn's master under ``--preload``, whose threads its workers lack."""
+    return any(
+        frame.f_globals.get("__name__") == "gunicorn.arbiter" and frame.f_code.co_name == "setup"
+        for frame in _frames()
+    )
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _in_thread(function: Callable[[], None]) -> None:
+    """Call a function in a thread and wait: Django refuses queries beside a running event loop."""
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            function()
+        except BaseException as error:  # noqa: BLE001 (raised in the thread that waits)
+            raised.append(error)
+
+    thread = threading.Thread(target=call, name="once startup", daemon=True)
+    thread.start()
+    thread.join(conf.startup_timeout())
+    if thread.is_alive():
+        logger.warning(
+            "event=startup_slow seconds=%.1f message=%r",
+            conf.startup_timeout(),
+            "Routines still run, or wait, in a thread beside the event loop that imports this "
+            "application. If one hangs: a body that imports the module which is just being "
+            "imported (asgi.py, wsgi.py, settings) waits for ever. Import that at the top of "
+            "routines.py.",
+        )
+        thread.join()
+    if raised:
+        raise raised[0]
+
+
+def _start(found: Registry) -> None:
+    try:
+        problem = _attempt(found)
+    except RoutineFailed:
+        raise
+    except (OnceError, DatabaseError) as error:
+        problem = one_line(error)
+    if problem is None:
+        return
+    logger.warning(
+        "event=startup_incomplete message=%r",
+        f"{problem} This server starts all the same; its readiness says no, and it goes on trying.",
+    )
+    if _will_fork():
+        os.register_at_fork(after_in_child=lambda: _go_on(found))
+    else:
+        _go_on(found)
+
+
+def _attempt(found: Registry) -> str | None:
+    """Run what is pending; why that could not be done, if so.
+
+    Raises:
+        RoutineFailed: a routine failed and ``ONCE_STARTUP_FAILURE`` is ``"raise"``.
+
+    """
+    results = runner.run(found.startup, registry=found, trigger=TRIGGER)
+    failed = [result for result in results if result.outcome is Outcome.FAILED]
+    if failed and conf.startup_failure() == "raise":
+        raise RoutineFailed(_why(failed[0])) from failed[0].error
+    undone = failed or [result for result in results if not result.is_done]
+    return _why(undone[0]) if undone else None
+
+
+def _why(result: Result) -> str:
+    return f"{result.routine.name}: {result.message}"
+
+
+def _go_on(found: Registry) -> None:
+    """Try again beside the server, ever more rarely, until everything is done."""
+
+    def keep_trying() -> None:
+        pause = 1.0
+        while True:
+            time.sleep(pause)
+            pause = min(60.0, pause * 2)
+            try:
+                results = runner.run(found.startup, registry=found, trigger=TRIGGER)
+            except (OnceError, DatabaseError) as error:
+                logger.warning("event=startup_incomplete message=%r", one_line(error))
+            else:
+                if all(result.is_done for result in results):
+                    logger.info("event=startup_complete")
+                    return
+
+    threading.Thread(target=keep_trying, name="once startup", daemon=True).start()

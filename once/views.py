@@ -1,0 +1,27 @@
+"""Readiness: is everything done that a server needs to have done?"""
+
+from django.db import DatabaseError, transaction
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.cache import never_cache
+
+from once import registry, status
+
+__all__ = ["readiness"]
+
+_ready = False
+
+
+@never_cache
+@transaction.non_atomic_requests
+def readiness(request: HttpRequest) -> JsonResponse:
+    """200 with ``{"done": true}`` once every start-up routine is done, 503 before.
+
+    It asks the databases until then, and no more from then on.
+    """
+    global _ready
+    if not _ready:
+        try:
+            _ready = status.is_done(registry.load().startup)
+        except DatabaseError:
+            _ready = False
+    return JsonResponse({"done": _ready}, status=200 if _ready else 503)

@@ -1,0 +1,100 @@
+"""Waiting for others: polls more and more rarely, holds no connection, and says for whom."""
+
+import random
+import time
+from dataclasses import dataclass, field
+from time import monotonic
+
+from django.db import connections
+
+from once import signals
+from once.exceptions import DatabaseUnavailable, OnceError
+
+__all__ = ["TimedOut", "Wait", "one_line"]
+
+
+class TimedOut(OnceError):
+    """The deadline passed while another process held what is waited for."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Wait:
+    """One wait for one thing."""
+
+    #: What is waited for.
+    name: str
+    #: Alias of the database that it happens in.
+    using: str
+    #: Time of ``time.monotonic()`` at which to give up, or none.
+    deadline: float | None
+    #: Seconds for which the database may be out of reach.
+    patience: float
+    started: float = field(default_factory=monotonic)
+    _unreachable_since: float | None = None
+    _next_report: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted."""
+        return monotonic() - self.started
+
+    def pause(self, reason: str) -> None:
+        """Close this thread's connections and sleep for about a tenth of the wait so far.
+
+        Args:
+            reason: who or what is in the way, as a sentence without its full stop.
+
+        Raises:
+            TimedOut: the deadline has passed.
+
+        """
+        self._unreachable_since = None
+        self._report(reason)
+        if self._left() <= 0:
+            raise TimedOut(
+                f"Gave up after {self.seconds:.1f} s: {reason}. Let it finish and run this again; "
+                "`manage.py once status` shows how everything stands."
+            )
+        self._sleep()
+
+    def survive(self, error: Exception) -> None:
+        """Pause after an error that may pass, such as a refused connection.
+
+        Raises:
+            DatabaseUnavailable: such errors have come for longer than patience or deadline allow.
+
+        """
+        if self._unreachable_since is None:
+            self._unreachable_since = monotonic()
+        lasted = monotonic() - self._unreachable_since
+        reason = f"database {self.using!r} cannot be used: {one_line(error)}"
+        self._report(reason)
+        if lasted > self.patience or self._left() <= 0:
+            raise DatabaseUnavailable(
+                f"For {lasted:.1f} s, {reason}. Check that it runs and that "
+                f"DATABASES[{self.using!r}] is right."
+            ) from error
+        self._sleep()
+
+    def _left(self) -> float:
+        return float("inf") if self.deadline is None else self.deadline - monotonic()
+
+    def _report(self, reason: str) -> None:
+        waited = self.seconds
+        if waited >= self._next_report:
+            self._next_report = max(1.0, min(2 * waited, waited + 60))
+            signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
+
+    def _sleep(self) -> None:
+        for connection in connections.all(initialized_only=True):
+            if not connection.in_atomic_block:
+                connection.close()
+        pause = min(5.0, max(0.05, self.seconds / 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+        time.sleep(max(0.0, min(pause, self._left())))
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line, with its type where the message may not speak for itself."""
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    return text if isinstance(error, OnceError) else f"{kind}: {text}" if text else kind

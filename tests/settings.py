@@ -1,0 +1,34 @@
+"""Settings of the tests, in this process and in those that they start."""
+
+import tempfile
+
+import environ
+
+from tests.servers import database_url
+
+env = environ.Env()
+
+SECRET_KEY = "only for tests"
+USE_TZ = True
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = env.list(
+    "TEST_APPS",
+    default=["django.contrib.contenttypes", "django.contrib.auth", "once", "tests.shop"],
+)
+DATABASES = {
+    "default": env.db_url_config(database_url()),
+    "sqlite": env.db_url_config(
+        env.str("TEST_SQLITE", default=f"sqlite:///{tempfile.gettempdir()}/once.sqlite3")
+    ),
+}
+if isolation := env.int("TEST_ISOLATION", default=0):
+    DATABASES["default"].setdefault("OPTIONS", {})["isolation_level"] = isolation
+ROOT_URLCONF = "tests.urls"
+STATIC_URL = "static/"
+STATIC_ROOT = env.str("TEST_STATIC", default="")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
+    "loggers": {"once": {"handlers": ["stderr"], "level": "INFO"}},
+}
