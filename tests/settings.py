@@ -1,12 +1,16 @@
 """Settings of the tests, in this process and in those that they start."""
 
+import os
 import tempfile
 
 import environ
 
-from tests.servers import database_url
-
 env = environ.Env()
+
+if "DATABASE_URL" not in os.environ:
+    from tests.servers import database_url
+
+    os.environ["DATABASE_URL"] = database_url()
 
 SECRET_KEY = "only for tests"
 USE_TZ = True
@@ -16,7 +20,7 @@ INSTALLED_APPS = env.list(
     default=["django.contrib.contenttypes", "django.contrib.auth", "once", "tests.shop"],
 )
 DATABASES = {
-    "default": env.db_url_config(database_url()),
+    "default": env.db_url("DATABASE_URL"),
     "sqlite": env.db_url_config(
         env.str("TEST_SQLITE", default=f"sqlite:///{tempfile.gettempdir()}/once.sqlite3")
     ),

@@ -1,0 +1,125 @@
+"""Fixtures: real databases, and projects whose processes use them."""
+
+import importlib.util
+import itertools
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+if importlib.util.find_spec("once.migrations") is None:
+    raise pytest.UsageError("django-once is not installed. Run: pip install -e .[test]")
+
+from tests.project import ROOT, Project, with_database
+from tests.servers import PgBouncer, database_url
+
+_count = itertools.count(1)
+
+
+def pytest_report_header() -> list[str]:
+    import django
+
+    with psycopg.connect(database_url(), autocommit=True) as session:
+        server = session.info.server_version
+    return [
+        f"Django {django.__version__}, PostgreSQL {server / 10000:.4g}, "
+        f"psycopg {psycopg.__version__}, SQLite {sqlite_version()}"
+    ]
+
+
+def sqlite_version() -> str:
+    import sqlite3
+
+    return sqlite3.sqlite_version
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """URLs of migrated databases to copy, by kind."""
+    directory = tmp_path_factory.mktemp("migrated")
+    urls = {
+        "postgresql": with_database(database_url(), "once_migrated"),
+        "sqlite": f"sqlite:///{directory}/migrated.sqlite3",
+    }
+    _create_database("once_migrated")
+    for url in urls.values():
+        project = Project(directory / url.partition(":")[0], url, url)
+        subprocess.run(
+            [sys.executable, "-m", "tests.manage", "migrate", "-v0"],
+            cwd=ROOT,
+            env=project.environment,
+            check=True,
+        )
+    return urls
+
+
+@pytest.fixture(scope="session")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, PgBouncer]]:
+    """PgBouncers by their pool size."""
+    started: dict[int, PgBouncer] = {}
+
+    class Pools(dict[int, PgBouncer]):
+        def __missing__(self, size: int) -> PgBouncer:
+            directory = tmp_path_factory.getbasetemp() / f"pgbouncer-{size}"
+            started[size] = self[size] = PgBouncer(directory, database_url(), size)
+            return self[size]
+
+    yield Pools()
+    for pool in started.values():
+        pool.stop()
+
+
+@pytest.fixture(params=["postgresql", "pgbouncer", "sqlite"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """What a project's database is, or is behind."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def is_migrated() -> bool:
+    """Whether the project's database begins migrated; override it to begin with nothing."""
+    return True
+
+
+@pytest.fixture
+def project(
+    kind: str,
+    is_migrated: bool,
+    migrated: dict[str, str],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Iterator[Project]:
+    """A project on a database of its own."""
+    (tmp_path / "project").mkdir()
+    if kind == "sqlite":
+        if is_migrated:
+            shutil.copy(migrated["sqlite"].removeprefix("sqlite:///"), tmp_path / "db.sqlite3")
+        admin_url = url = f"sqlite:///{tmp_path}/db.sqlite3"
+    else:
+        name = f"once_project_{next(_count)}"
+        _create_database(name, "once_migrated" if is_migrated else "template1")
+        admin_url = url = with_database(database_url(), name)
+        if kind.startswith("pgbouncer"):
+            size = int(kind.partition("-")[2] or 5)
+            url = request.getfixturevalue("pools")[size].url(name)
+    project = Project(tmp_path / "project", url, admin_url)
+    yield project
+    project.close()
+    if kind != "sqlite":
+        _drop_database(name)
+
+
+def _create_database(name: str, template: str = "template1") -> None:
+    _drop_database(name)
+    with psycopg.connect(database_url(), autocommit=True) as session:
+        session.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+
+
+def _drop_database(name: str) -> None:
+    with psycopg.connect(database_url(), autocommit=True) as session:
+        session.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

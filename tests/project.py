@@ -1,0 +1,199 @@
+"""A Django project on a fresh database, for tests that start real processes."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from tests.waiting import wait_until
+
+__all__ = ["Process", "Project", "with_database"]
+
+ROOT = Path(__file__).parent.parent
+APPS = ("django.contrib.contenttypes", "django.contrib.auth", "once", "tests.shop", "plant")
+
+
+def with_database(url: str, name: str) -> str:
+    """The URL of another database on the same server."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+class Process:
+    """A process that a test started."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("w") as out:
+            self._popen = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        self.pid = self._popen.pid
+
+    @property
+    def output(self) -> str:
+        """What it printed so far, to stdout and stderr."""
+        return self.log.read_text()
+
+    def tell(self, line: str) -> None:
+        """Write a line to its stdin."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(line + "\n")
+        self._popen.stdin.flush()
+
+    def finish(self, timeout: float = 60.0) -> int:
+        """Wait for its end; its exit code."""
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"still running after {timeout} s: {self.output}") from None
+
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._popen.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._popen.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL it, frozen or not, and reap it."""
+        self._popen.kill()
+        self._popen.wait()
+        if self._popen.stdin is not None:
+            self._popen.stdin.close()
+
+
+class Project:
+    """The test project in a directory of its own: ``plant/routines.py`` is what the test writes."""
+
+    def __init__(self, directory: Path, url: str, admin_url: str) -> None:
+        self.directory = directory
+        #: Where its processes connect to.
+        self.url = url
+        #: Where the test looks from: the same database without a pooler between.
+        self.admin_url = admin_url
+        self.environment = {
+            **os.environ,
+            "DATABASE_URL": url,
+            "TEST_SQLITE": f"sqlite:///{directory}/second.sqlite3",
+            "TEST_APPS": ",".join(APPS),
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "HANDSHAKE": str(directory / "handshake"),
+            "PYTHONPATH": os.pathsep.join([str(directory), str(ROOT)]),
+            "PYTHONDEVMODE": "0",
+            "ONCE_LIVENESS_TIMEOUT": "2",
+        }
+        (directory / "handshake").mkdir(parents=True)
+        (directory / "plant").mkdir()
+        (directory / "plant" / "__init__.py").touch()
+        self._processes: list[Process] = []
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether its database is a file."""
+        return self.admin_url.startswith("sqlite")
+
+    def routines(self, source: str) -> None:
+        """Write ``plant/routines.py``, with the usual names imported."""
+        prelude = """\
+            import os, sys, time
+            from django.db import connection, connections, transaction
+            from once import routine
+            from tests.shop.handshake import hold, reach
+            from tests.shop.models import Effect
+
+
+            def effect(name):
+                Effect.objects.create(name=name)
+            """
+        text = textwrap.dedent(prelude) + "\n\n" + textwrap.dedent(source)
+        (self.directory / "plant" / "routines.py").write_text(text)
+
+    def start(self, *command: str, **environment: str) -> Process:
+        """Start a program of this project."""
+        log = self.directory / f"{len(self._processes)}.log"
+        process = Process([*command], {**self.environment, **environment}, log)
+        self._processes.append(process)
+        return process
+
+    def once(self, *arguments: str, **environment: str) -> Process:
+        """Start ``manage.py once ...``."""
+        return self.manage("once", *arguments, **environment)
+
+    def manage(self, *arguments: str, **environment: str) -> Process:
+        """Start ``manage.py ...``."""
+        return self.start(sys.executable, "-m", "tests.manage", *arguments, **environment)
+
+    def reached(self, point: str) -> list[int]:
+        """The processes that came to a point of the handshake."""
+        files = (self.directory / "handshake").glob(f"{point}.*")
+        return sorted(int(file.suffix[1:]) for file in files if file.suffix != ".go")
+
+    def wait_for(self, point: str, processes: int = 1, timeout: float = 60.0) -> float:
+        """Wait until that many processes came to a point; the seconds it took."""
+        return wait_until(
+            lambda: len(self.reached(point)) >= processes,
+            timeout,
+            lambda: f"{point}; output:\n" + "\n".join(p.output for p in self._processes),
+        )
+
+    def release(self, point: str) -> None:
+        """Let go on who holds at a point."""
+        (self.directory / "handshake" / f"{point}.go").touch()
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What another connection sees."""
+        if self.is_sqlite:
+            connection = sqlite3.connect(urlsplit(self.admin_url).path, timeout=30)
+            try:
+                return connection.execute(sql).fetchall()
+            finally:
+                connection.close()
+        with psycopg.connect(self.admin_url, autocommit=True) as session:
+            return session.execute(sql).fetchall()
+
+    def effects(self) -> list[str]:
+        """Names of the effects that are committed."""
+        return [name for (name,) in self.rows("SELECT name FROM shop_effect ORDER BY name")]
+
+    def attempts(self) -> list[tuple[str, int, str]]:
+        """Routine, number and state of every attempt."""
+        return self.rows(
+            "SELECT routine, number, state FROM once_attempt ORDER BY routine, number"
+        )
+
+    def completions(self) -> list[str]:
+        """Routines with a completion, in alphabetical order."""
+        return [
+            name
+            for (name,) in self.rows(
+                "SELECT routine FROM once_completion WHERE routine NOT LIKE 'once.%' "
+                "ORDER BY routine"
+            )
+        ]
+
+    def status(self) -> dict[str, Any]:
+        """What ``once status --json`` prints, the routines by name."""
+        process = self.once("status", "--json")
+        assert process.finish() == 0, process.output
+        text = process.output
+        shown: dict[str, Any] = json.loads(text[text.index("{") :])
+        return {routine["name"]: routine for routine in shown["routines"]}
+
+    def close(self) -> None:
+        """End what still runs."""
+        for process in self._processes:
+            process.kill()

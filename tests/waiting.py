@@ -1,0 +1,20 @@
+"""Waiting for a condition, never for a second."""
+
+import time
+from collections.abc import Callable
+
+__all__ = ["wait_until"]
+
+
+def wait_until(
+    condition: Callable[[], object],
+    timeout: float = 30.0,
+    what: str | Callable[[], str] = "the condition",
+) -> float:
+    """Poll until the condition is true; how many seconds that took."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > timeout:
+            raise TimeoutError(f"Waited {timeout} s for {what() if callable(what) else what}")
+        time.sleep(0.01)
+    return time.monotonic() - begun
