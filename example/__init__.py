@@ -1,0 +1,1 @@
+"""A Django project that uses once, and the demonstration that runs it."""

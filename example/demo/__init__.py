@@ -1,0 +1,1 @@
+"""What ``python -m example`` is made of: no part of the Django project."""

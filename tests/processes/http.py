@@ -1,0 +1,79 @@
+"""Web servers of a project, each on a port of its own."""
+
+import http.client
+import os
+import signal
+import sys
+from contextlib import suppress
+
+from tests.project import Process, Project
+from tests.servers import free_port
+from tests.waiting import wait_until
+
+__all__ = ["Server"]
+
+COMMANDS = {
+    "gunicorn": "gunicorn tests.wsgi --no-control-socket --workers 2 --bind {address}",
+    "preload": "gunicorn tests.wsgi --no-control-socket --workers 2 --bind {address} --preload",
+    "uvicorn": "uvicorn tests.asgi:application --host {host} --port {port}",
+    # The supervisor's children import the application inside their event loops.
+    "uvicorn-workers": "uvicorn tests.asgi:application --host {host} --port {port} --workers 2",
+    "runserver": "tests.manage runserver {address}",
+    "runserver-noreload": "tests.manage runserver {address} --noreload",
+}
+
+
+class Server:
+    """A web server: a process that leads a group, so that its workers end with it."""
+
+    def __init__(self, project: Project, kind: str, *options: str, **environment: str) -> None:
+        self.port = free_port()
+        address = {"address": f"127.0.0.1:{self.port}", "host": "127.0.0.1", "port": self.port}
+        arguments = [part.format(**address) for part in COMMANDS[kind].split()]
+        # setsid replaces itself by the command: the group's number is that of the process.
+        self.process: Process = project.start(
+            "setsid", sys.executable, "-m", *arguments, *options, **environment
+        )
+        self.pid = self.process.pid
+
+    @property
+    def output(self) -> str:
+        """What it and its workers printed so far."""
+        return self.process.output
+
+    def get(self, path: str = "/ready/") -> int:
+        """The status of the answer; 0 where there is none."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+    def wait_for(self, status: int, path: str = "/ready/") -> None:
+        """Wait until it answers with this status."""
+
+        def answers() -> bool:
+            assert self.process.is_running(), self.output
+            return self.get(path) == status
+
+        wait_until(answers, 30, lambda: f"{status} from {path}: {self.output}")
+
+    def wait_to_print(self, text: str, times: int = 1) -> None:
+        """Wait until a text stands in the output that often."""
+        wait_until(
+            lambda: self.output.count(text) >= times, 30, lambda: f"{text!r} in: {self.output}"
+        )
+
+    def stop(self) -> int:
+        """Ask it to end, and wait; its exit code."""
+        self.process.send(signal.SIGTERM)
+        return self.process.finish(15)
+
+    def end(self) -> None:
+        """SIGKILL it and its workers."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.kill()

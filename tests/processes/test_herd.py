@@ -1,0 +1,99 @@
+"""Many processes that start together: every body commits once, and all of them succeed."""
+
+import fcntl
+import json
+import sys
+
+import psycopg
+import pytest
+
+from tests.project import Process, Project
+from tests.waiting import wait_until
+
+MANY_ROUTINES = """
+    def declare(number):
+        @routine(name=f"plant.round{number}")
+        def body():
+            effect(f"round{number:02}")
+
+    for number in range(20):
+        declare(number)
+"""
+
+
+def answers(process: Process) -> list[dict[str, object]]:
+    lines = process.output.splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def run_rounds(project: Project, processes: int, rounds: int, **environment: str) -> None:
+    project.routines(MANY_ROUTINES)
+    command = (sys.executable, "-m", "tests.shop.worker")
+    workers = [project.start(*command, **environment) for _ in range(processes)]
+    for worker in workers:
+        wait_until(lambda worker=worker: "ready" in worker.output, 120, lambda: worker.output)
+    for number in range(rounds):
+        barrier = project.directory / f"barrier{number}"
+        with barrier.open("w") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            for worker in workers:
+                worker.tell(f"plant.round{number} {barrier}")
+        for worker in workers:
+            wait_until(
+                lambda worker=worker, number=number: len(answers(worker)) > number,
+                60,
+                lambda worker=worker: worker.output,
+            )
+    codes = [answer["code"] for worker in workers for answer in answers(worker)]
+    assert codes == [0] * processes * rounds
+    assert project.effects() == [f"round{number:02}" for number in range(rounds)]
+    assert len(project.completions()) == rounds
+    succeeded = [row for row in project.attempts() if row[2] == "succeeded"]
+    assert len(succeeded) == rounds
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_forty_processes_twenty_rounds(project: Project) -> None:
+    run_rounds(project, processes=40, rounds=20)
+
+
+@pytest.mark.parametrize("kind", ["pgbouncer-2", "pgbouncer-5"])
+def test_twenty_processes_behind_a_small_pooler(project: Project) -> None:
+    run_rounds(project, processes=20, rounds=5)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+@pytest.mark.parametrize("isolation", ["3", "4"], ids=["repeatable-read", "serializable"])
+def test_other_isolation_level_of_the_project(project: Project, isolation: str) -> None:
+    run_rounds(project, processes=8, rounds=5, TEST_ISOLATION=isolation)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_serializable_with_pollers_and_a_writer(project: Project) -> None:
+    project.routines(
+        """
+        tries = []
+
+        @routine
+        def seed():
+            tries.append(Effect.objects.count())
+            effect("seed")
+            hold(f"body{len(tries)}")
+        """
+    )
+    holder = project.once("run", TEST_ISOLATION="4")
+    project.wait_for("body1")
+    pollers = [project.once("run", TEST_ISOLATION="4") for _ in range(6)]
+    for poller in pollers:
+        wait_until(lambda poller=poller: "Waiting" in poller.output, what=lambda: poller.output)
+    with psycopg.connect(project.admin_url) as writer:
+        # Each of the two reads what the other writes, so PostgreSQL refuses the later COMMIT.
+        writer.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+        writer.execute("SELECT count(*) FROM shop_effect")
+        writer.execute("INSERT INTO shop_effect (name, pid) VALUES ('writer', 0)")
+    project.release("body1")
+    project.release("body2")
+    assert [process.finish() for process in (holder, *pollers)] == [0] * 7
+    assert project.reached("body2") == [holder.pid]  # the same attempt, once more
+    assert project.effects() == ["seed", "writer"]
+    assert project.attempts() == [("plant.seed", 1, "succeeded")]

@@ -1,0 +1,251 @@
+"""The decorator, the value that it makes, and the mistakes that it refuses."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import FrozenInstanceError
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.core.exceptions import AppRegistryNotReady, ImproperlyConfigured
+
+from once import Routine, Run, base, routine
+from once.exceptions import OnceError, RoutineError
+
+pytestmark = pytest.mark.usefixtures("declared")
+
+
+def body() -> None: ...
+
+
+def in_module(name: str) -> Callable[[], None]:
+    def seed() -> None: ...
+
+    seed.__module__ = name
+    return seed
+
+
+def test_decorator_without_parentheses_declares(declared: list[Routine]) -> None:
+    made = routine(in_module("tests.shop.routines"))
+    assert declared == [made]
+    assert isinstance(made, Routine)
+    assert (made.name, made.version, made.after, made.using) == ("shop.seed", 1, (), "default")
+    assert (made.scope, made.scope_key, made.startup, made.takes_run) == (
+        "database",
+        "",
+        True,
+        False,
+    )
+
+
+def test_decorator_with_options_declares(declared: list[Routine]) -> None:
+    first: Any = routine(name="first")(body)
+    made: Any = routine(
+        name="x:seed/1", version=3, after=[first, "other"], using="sqlite", startup=False
+    )(body)
+    assert declared == [first, made]
+    assert (made.name, made.version, made.after) == ("x:seed/1", 3, (first, "other"))
+    assert (made.using, made.scope, made.startup) == ("sqlite", "database", False)
+
+
+def test_decorator_with_empty_parentheses_declares(declared: list[Routine]) -> None:
+    made = routine()(in_module("tests.shop.routines"))
+    assert declared == [made]
+    assert str(made) == "shop.seed"
+
+
+def test_after_is_read_once() -> None:
+    made: Any = routine(name="x", after=(name for name in ["a", "b"]))(body)
+    assert made.after == ("a", "b")
+
+
+@pytest.mark.parametrize("module", ["tests.shop.routines", "tests.shop", "tests.shop.sub.module"])
+def test_default_name_is_label_and_function(module: str) -> None:
+    assert routine(in_module(module)).name == "shop.seed"
+
+
+def test_calling_a_routine_calls_its_body_with_its_arguments() -> None:
+    def double(number: int = 0, *, plus: int = 0) -> int:
+        return 2 * number + plus
+
+    made = routine(name="x")(double)
+    assert made(4, plus=1) == 9
+    assert made() == 0
+
+
+def test_calling_a_routine_twice_calls_its_body_twice() -> None:
+    calls: list[int] = []
+    made = routine(name="x")(lambda: calls.append(1))
+    made()
+    made()
+    assert calls == [1, 1]
+
+
+def test_body_that_takes_run_is_given_it() -> None:
+    got: list[object] = []
+
+    def positional(run: Run) -> None:
+        got.append(run)
+
+    def keyword(*, run: Run) -> None:
+        got.append(run)
+
+    def optional(limit: int = 3, run: Run | None = None, *args: int, **kwargs: int) -> None:
+        assert (limit, args, kwargs) == (3, (), {})
+        got.append(run)
+
+    handle: Any = object()
+    for function in (positional, keyword, optional):
+        made = Routine(function=function, name="x")
+        assert made.takes_run
+        made.call(handle)
+    assert got == [handle] * 3
+
+
+def test_body_that_takes_no_run_is_given_nothing() -> None:
+    got: list[object] = []
+    handle: Any = object()
+    made = Routine(function=lambda *args, **kwargs: got.append((args, kwargs)), name="x")
+    made.call(handle)
+    assert not made.takes_run
+    assert got == [((), {})]
+
+
+def test_async_body_runs_to_its_end() -> None:
+    got: list[object] = []
+
+    async def body(run: Run) -> None:
+        await asyncio.sleep(0)
+        got.append(run)
+
+    handle: Any = object()
+    Routine(function=body, name="x").call(handle)
+    assert got == [handle]
+
+
+def test_async_body_raises_what_it_raises() -> None:
+    async def body() -> None:
+        raise LookupError("from the body")
+
+    with pytest.raises(LookupError, match="from the body"):
+        Routine(function=body, name="x").call(None)
+
+
+@pytest.mark.parametrize("name", ["name", "version", "function", "takes_run"])
+def test_routine_is_frozen(name: str) -> None:
+    made = Routine(function=body, name="x")
+    with pytest.raises(FrozenInstanceError):
+        setattr(made, name, "other")
+
+
+def test_routine_has_no_room_for_other_attributes() -> None:
+    with pytest.raises((AttributeError, TypeError)):
+        Routine(function=body, name="x").other = 1  # type: ignore[attr-defined]
+
+
+def test_routines_compare_by_identity() -> None:
+    first, second = (Routine(function=body, name="x") for _ in range(2))
+    assert first != second
+    assert len({first, second}) == 2
+
+
+@pytest.mark.parametrize("name", ["a", "0", "shop.seed_prices", "a:b/c@d+e-f.g", "é.ü", "x" * 200])
+def test_name_is_accepted(name: str) -> None:
+    assert Routine(function=body, name=name).name == name
+
+
+@pytest.mark.parametrize("version", [1, 2**31 - 1])
+def test_version_is_accepted(version: int) -> None:
+    assert Routine(function=body, name="x", version=version).version == version
+
+
+async def coroutine_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+def positional_only(run: Run, /) -> None: ...
+
+
+def takes_run(run: Run) -> None: ...
+
+
+def required(prices: int) -> None: ...
+
+
+def required_keyword(*, prices: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "x" * 201}, "201 characters and the record holds 200. Pass a shorter name="),
+        ({"name": ""}, "letters, digits"),
+        ({"name": "a b"}, "letters, digits"),
+        ({"name": "a\n"}, "letters, digits"),
+        ({"name": ".a"}, "must begin with a letter or digit"),
+        ({"name": "-a"}, "must begin with a letter or digit"),
+        ({"name": "a%s"}, "Pass another name="),
+        ({"name": "once.migrate"}, "'once.' is reserved"),
+        ({"version": 0}, "version=0 is not a positive integer"),
+        ({"version": -1}, "version=-1 is not a positive integer"),
+        ({"version": True}, "version=True is not a positive integer"),
+        ({"version": "1"}, "version='1' is not a positive integer"),
+        ({"version": 1.0}, "Count versions 1, 2, 3."),
+        ({"version": 2**31}, "version=2147483648 is not a positive integer"),
+        ({"scope": "cluster"}, "scope='cluster' is unknown. Use 'database' or 'process'."),
+        ({"after": [1]}, "after=1 is no routine"),
+        ({"after": [body]}, "is no routine. List routines or their names"),
+        ({"scope": "process", "version": 2}, "Remove version= and using="),
+        ({"scope": "process", "using": "sqlite"}, "Remove version= and using="),
+        ({"scope": "process", "function": takes_run}, "there is no `run`. Remove the parameter."),
+        ({"function": generator}, "it is a generator: calling it would run nothing"),
+        ({"function": coroutine_generator}, "it is a generator"),
+        ({"function": required}, "nobody would pass its parameter 'prices'"),
+        ({"function": required_keyword}, "nobody would pass its parameter 'prices'"),
+        ({"function": positional_only}, "nobody would pass its parameter 'run'"),
+    ],
+)
+def test_mistake_is_refused(options: dict[str, Any], words: str, declared: list[Routine]) -> None:
+    function = options.pop("function", body)
+    with pytest.raises(RoutineError, match=re.escape(words)) as refusal:
+        routine(**{"name": "x", **options})(function)
+    assert declared == []
+    assert f"{__file__}:" in str(refusal.value)  # where it is declared
+
+
+def test_mistake_is_an_error_of_the_package_and_of_the_configuration() -> None:
+    assert issubclass(RoutineError, OnceError)
+    assert issubclass(RoutineError, ImproperlyConfigured)
+
+
+@pytest.mark.parametrize("after", ["shop.seed", Routine(function=body, name="shop.seed")])
+def test_after_that_is_no_list_is_refused(after: Any) -> None:
+    with pytest.raises(RoutineError, match=re.escape("'shop.seed' must be a list: write after=[")):
+        routine(name="x", after=after)(body)
+
+
+@pytest.mark.parametrize("declare", [routine, routine(name="x")])
+@pytest.mark.parametrize("value", [3, "x", SimpleNamespace(__name__="x")])
+def test_what_is_no_function_is_refused(declare: Any, value: object) -> None:
+    with pytest.raises(RoutineError, match="declares functions, not"):
+        declare(value)
+
+
+def test_function_of_no_app_needs_a_name() -> None:
+    with pytest.raises(RoutineError, match=r"library\.seed belongs to no app .* pass name="):
+        routine(in_module("library"))
+    assert routine(name="x")(in_module("library")).name == "x"
+
+
+def test_import_before_the_apps_are_ready_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(module: str) -> None:
+        raise AppRegistryNotReady
+
+    monkeypatch.setattr(base, "apps", SimpleNamespace(get_containing_app_config=refuse))
+    with pytest.raises(RoutineError, match=r"before Django had loaded its apps.*routines\.py"):
+        routine(in_module("tests.shop.routines"))

@@ -1,0 +1,115 @@
+"""Each system check: that it speaks, with a hint, and that it is silent without cause."""
+
+from typing import Any
+
+import pytest
+from django.core import checks
+from django.core.checks import CheckMessage
+from django.db import connections
+from django.test import override_settings
+
+from once import Routine
+
+
+class NoTables:
+    """A router that keeps the tables of once out of every database."""
+
+    def allow_migrate(self, db: str, app_label: str, **hints: object) -> bool | None:
+        return False if app_label == "once" else None
+
+
+def run_checks() -> list[CheckMessage]:
+    found = checks.run_checks(tags=["once"])
+    for message in found:
+        assert message.hint, message
+    return found
+
+
+def only(identifier: str) -> CheckMessage:
+    found = run_checks()
+    assert [message.id for message in found] == [identifier]
+    return found[0]
+
+
+def seed(using: str = "default", *, takes_run: bool = True) -> Routine:
+    def with_run(run: Any) -> None: ...
+
+    return Routine(
+        function=with_run if takes_run else lambda: None, name=f"shop.{using}", using=using
+    )
+
+
+@pytest.fixture(autouse=True)
+def _without_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONCE_STARTUP", raising=False)
+
+
+def test_nothing_is_wrong(declared: list[Routine]) -> None:
+    declared += [seed("default", takes_run=False), seed("sqlite")]
+    assert run_checks() == []
+
+
+@override_settings(ONCE_STARTUP="on", ONCE_RELEASE=3)
+def test_e001_for_each_invalid_setting(declared: list[Routine]) -> None:
+    first, second = run_checks()
+    assert (first.id, second.id) == ("once.E001", "once.E001")
+    assert "The setting ONCE_STARTUP must be" in first.msg
+    assert "The setting ONCE_RELEASE must be" in second.msg
+    assert "Correct ONCE_STARTUP" in str(first.hint)
+
+
+def test_e001_for_an_environment_variable(
+    declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONCE_STARTUP", "on")
+    assert "The environment variable ONCE_STARTUP must be" in only("once.E001").msg
+
+
+def test_e002_for_an_alias_that_is_not_in_databases(declared: list[Routine]) -> None:
+    declared.append(seed("gone"))
+    message = only("once.E002")
+    assert "'gone' of the routines shop.gone is not in DATABASES" in message.msg
+    assert message.level == checks.ERROR
+
+
+def test_e003_for_a_vendor_without_a_guard(
+    declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {**connections.settings["sqlite"], "ENGINE": "django.db.backends.dummy"}
+    monkeypatch.setitem(connections.settings, "other", other)
+    declared.append(seed("other"))
+    message = only("once.E003")
+    assert "of the kind 'unknown'" in message.msg
+    assert message.hint == "Supported kinds: postgresql, sqlite."
+
+
+def test_e004_for_an_old_driver(declared: list[Routine], monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = connections["default"].Database
+    monkeypatch.setattr(driver, "__version__", "2.9.10 (dt dec pq3 ext lo64)")
+    declared.append(seed())
+    message = only("once.E004")
+    assert message.msg == "Database 'default': psycopg 2.9.10 is in use; psycopg 3 is needed."
+    assert "django-once[postgresql]" in str(message.hint)
+
+
+@override_settings(DATABASE_ROUTERS=[NoTables()])
+def test_e005_for_a_router_that_keeps_the_tables_out(declared: list[Routine]) -> None:
+    declared.append(seed())
+    message = only("once.E005")
+    assert "'default', where the routines shop.default need them" in message.msg
+    assert "allow_migrate()" in str(message.hint)
+
+
+def test_w001_for_a_body_that_does_not_know_its_database(declared: list[Routine]) -> None:
+    declared.append(seed("sqlite", takes_run=False))
+    message = only("once.W001")
+    assert "body of shop.sqlite takes no `run`" in message.msg
+    assert message.obj == "shop.sqlite"
+    assert message.level == checks.WARNING
+    assert "run.using" in str(message.hint)
+
+
+def test_process_routine_needs_no_database(declared: list[Routine]) -> None:
+    declared.append(Routine(function=lambda: None, name="x", scope="process"))
+    with override_settings(DATABASE_ROUTERS=[NoTables()]):
+        assert run_checks() == []

@@ -1,0 +1,214 @@
+"""Which process is a server, how the start is hooked, and the in-memory routines."""
+
+import sys
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
+
+from once import Routine, process, startup
+
+
+@pytest.fixture(autouse=True)
+def _plain_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["manage.py"])
+    monkeypatch.delenv(DJANGO_AUTORELOAD_ENV, raising=False)
+    monkeypatch.delenv("ONCE_STARTUP_COMMANDS", raising=False)
+
+
+def called_from(module: str, function: str) -> Callable[..., bool]:
+    """``is_server`` behind a frame of that function, whose first argument is called ``self``."""
+    namespace: dict[str, Any] = {"__name__": module, "is_server": startup.is_server}
+    exec(f"def {function}(self=None):\n    return is_server()", namespace)
+    called: Callable[..., bool] = namespace[function]
+    return called
+
+
+def command(*argv: str) -> bool:
+    execute = called_from("django.core.management", "execute")
+    return execute(SimpleNamespace(argv=["manage.py", *argv]))
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "expected"),
+    [
+        ("django.core.wsgi", "get_wsgi_application", True),
+        ("django.core.asgi", "get_asgi_application", True),
+        ("mysite.wsgi", "get_wsgi_application", False),
+        ("django.core.wsgi", "other", False),
+        ("django", "setup", False),
+        ("_pytest.config", "main", False),
+    ],
+)
+def test_server_by_frame(module: str, function: str, expected: bool) -> None:
+    assert called_from(module, function)() is expected
+
+
+def test_this_test_is_no_server() -> None:
+    assert not startup.is_server()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["migrate"],
+        ["shell"],
+        ["test"],
+        ["once", "run"],
+        ["collectstatic", "runserver"],
+        ["help", "runserver"],
+        ["runserver"],
+        ["runserver", "0.0.0.0:80"],
+    ],
+    ids=" ".join,
+)
+def test_command_is_no_server(argv: list[str]) -> None:
+    assert not command(*argv)
+
+
+def test_runserver_is_one_in_the_child_of_its_reloader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DJANGO_AUTORELOAD_ENV, "true")
+    assert command("runserver")
+    assert not command("migrate")
+
+
+def test_runserver_is_one_without_its_reloader() -> None:
+    assert command("runserver", "--noreload")
+
+
+@override_settings(ONCE_STARTUP_COMMANDS=["work"])
+def test_command_is_a_server_where_a_setting_says_so() -> None:
+    assert command("work", "--fast")
+    assert not command("runserver", "--noreload")
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ("/usr/bin/celery -A shop worker -l info", True),
+        ("celery -A shop beat", True),
+        ("/venv/lib/celery/__main__.py worker", True),
+        ("celery -A shop inspect ping", False),
+        ("celery -A shop flower", False),
+        ("/srv/worker.py worker", False),
+        ("pytest beat", False),
+        ("-c", False),
+        ("", False),
+    ],
+)
+def test_celery_by_its_arguments(
+    argv: str,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", argv.split())
+    assert startup.is_server() is expected
+
+
+def test_arm_calls_once_when_the_apps_are_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bool] = []
+    event = threading.Event()
+    monkeypatch.setattr(startup, "apps", SimpleNamespace(ready=False, ready_event=event))
+    monkeypatch.setattr(startup, "on_ready", lambda: calls.append(event.is_set()))
+    startup.arm()
+    assert calls == []
+    event.set()
+    event.set()
+    assert calls == [True]
+
+
+def test_arm_after_the_apps_are_ready_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise AssertionError
+
+    assert apps.ready
+    before = apps.ready_event.set
+    monkeypatch.setattr(startup, "on_ready", fail)
+    startup.arm()
+    assert apps.ready_event.set == before
+    apps.ready_event.set()
+
+
+@pytest.mark.parametrize("event", [None, object()])
+def test_arm_fails_loudly_where_django_changed(
+    event: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(startup, "apps", SimpleNamespace(ready=False, ready_event=event))
+    with pytest.raises(ImproperlyConfigured, match="Upgrade django-once"):
+        startup.arm()
+
+
+def test_on_ready_runs_the_process_routines_of_every_process(declared: list[Routine]) -> None:
+    calls: list[str] = []
+    for name in ("b", "a"):
+        declared.append(in_memory(name, calls))
+    declared.append(in_memory("by hand", calls, startup=False))
+    declared.append(Routine(function=lambda: calls.append("recorded"), name="recorded"))
+    startup.on_ready()
+    startup.on_ready()
+    assert calls == ["b", "a"]
+
+
+def in_memory(name: str, calls: list[str], **options: Any) -> Routine:
+    function = lambda: calls.append(name)  # noqa: E731
+    return Routine(function=function, name=name.replace(" ", "_"), scope="process", **options)
+
+
+@pytest.mark.usefixtures("declared")
+def test_process_routines_run_once_in_their_order() -> None:
+    calls: list[str] = []
+    routines = [in_memory(name, calls) for name in ("b", "a", "c")]
+    assert not process.has_run(routines[0])
+    process.run(routines[:2])
+    process.run(routines)
+    assert calls == ["b", "a", "c"]
+    assert all(map(process.has_run, routines))
+
+
+@pytest.mark.usefixtures("declared")
+def test_process_routines_run_once_in_concurrent_threads() -> None:
+    calls: list[str] = []
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        entered.set()
+        assert go_on.wait(30)
+        calls.append("slow")
+
+    routines = [Routine(function=slow, name="slow", scope="process")]
+    threads = [threading.Thread(target=process.run, args=[routines]) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert entered.wait(30)
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert calls == ["slow"]
+
+
+@pytest.mark.usefixtures("declared")
+def test_process_routine_that_failed_is_named_and_tried_again() -> None:
+    calls: list[str] = []
+
+    def flaky() -> None:
+        calls.append("flaky")
+        if len(calls) == 1:
+            raise LookupError("first time")
+
+    routines = [
+        Routine(function=flaky, name="flaky", scope="process"),
+        in_memory("next", calls),
+    ]
+    with pytest.raises(LookupError) as failure:
+        process.run(routines)
+    assert failure.value.__notes__ == ["Raised by the routine flaky (process scope)."]
+    assert calls == ["flaky"]
+    process.run(routines)
+    assert calls == ["flaky", "flaky", "next"]
