@@ -5,53 +5,135 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Attempt',
+            name="Attempt",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('routine', models.CharField(max_length=200, verbose_name='routine')),
-                ('number', models.PositiveIntegerField(verbose_name='number')),
-                ('version', models.PositiveIntegerField(verbose_name='version')),
-                ('scope_key', models.CharField(blank=True, default='', max_length=200, verbose_name='scope key')),
-                ('key', models.CharField(max_length=32, verbose_name='idempotency key')),
-                ('state', models.CharField(choices=[('running', 'running'), ('succeeded', 'succeeded'), ('failed', 'failed'), ('interrupted', 'interrupted'), ('lost', 'lost')], default='running', max_length=11, verbose_name='state')),
-                ('trigger', models.CharField(max_length=20, verbose_name='trigger')),
-                ('host', models.CharField(blank=True, max_length=255, verbose_name='host')),
-                ('pid', models.PositiveIntegerField(verbose_name='process id')),
-                ('release', models.CharField(blank=True, max_length=200, verbose_name='release')),
-                ('started_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='started at')),
-                ('finished_at', models.DateTimeField(blank=True, null=True, verbose_name='finished at')),
-                ('error', models.TextField(blank=True, verbose_name='error')),
-                ('cursor', models.TextField(blank=True, verbose_name='cursor')),
-                ('processed', models.PositiveBigIntegerField(default=0, verbose_name='processed')),
-                ('total', models.PositiveBigIntegerField(blank=True, null=True, verbose_name='total')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("routine", models.CharField(max_length=200, verbose_name="routine")),
+                ("number", models.PositiveIntegerField(verbose_name="number")),
+                ("version", models.PositiveIntegerField(verbose_name="version")),
+                (
+                    "scope_key",
+                    models.CharField(
+                        blank=True, default="", max_length=200, verbose_name="scope key"
+                    ),
+                ),
+                ("key", models.CharField(max_length=32, verbose_name="idempotency key")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("running", "running"),
+                            ("succeeded", "succeeded"),
+                            ("failed", "failed"),
+                            ("interrupted", "interrupted"),
+                            ("lost", "lost"),
+                        ],
+                        default="running",
+                        max_length=11,
+                        verbose_name="state",
+                    ),
+                ),
+                ("trigger", models.CharField(max_length=20, verbose_name="trigger")),
+                ("host", models.CharField(blank=True, max_length=255, verbose_name="host")),
+                ("pid", models.PositiveIntegerField(verbose_name="process id")),
+                ("release", models.CharField(blank=True, max_length=200, verbose_name="release")),
+                (
+                    "started_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        verbose_name="started at",
+                    ),
+                ),
+                (
+                    "finished_at",
+                    models.DateTimeField(blank=True, null=True, verbose_name="finished at"),
+                ),
+                ("error", models.TextField(blank=True, verbose_name="error")),
+                ("cursor", models.TextField(blank=True, verbose_name="cursor")),
+                ("processed", models.PositiveBigIntegerField(default=0, verbose_name="processed")),
+                (
+                    "total",
+                    models.PositiveBigIntegerField(blank=True, null=True, verbose_name="total"),
+                ),
             ],
             options={
-                'verbose_name': 'attempt',
-                'verbose_name_plural': 'attempts',
-                'constraints': [models.UniqueConstraint(fields=('routine', 'number'), name='once_attempt_number'), models.CheckConstraint(condition=models.Q(('state__in', ['running', 'succeeded', 'failed', 'interrupted', 'lost'])), name='once_attempt_state'), models.CheckConstraint(condition=models.Q(models.Q(('finished_at', None), ('state', 'running')), models.Q(models.Q(('state', 'running'), _negated=True), ('finished_at__isnull', False)), _connector='OR'), name='once_attempt_finished'), models.CheckConstraint(condition=models.Q(('number__gte', 1)), name='once_attempt_counts')],
+                "verbose_name": "attempt",
+                "verbose_name_plural": "attempts",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("routine", "number"), name="once_attempt_number"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("state__in", ["running", "succeeded", "failed", "interrupted", "lost"])
+                        ),
+                        name="once_attempt_state",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("finished_at", None), ("state", "running")),
+                            models.Q(
+                                models.Q(("state", "running"), _negated=True),
+                                ("finished_at__isnull", False),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="once_attempt_finished",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("number__gte", 1)), name="once_attempt_counts"
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Completion',
+            name="Completion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('routine', models.CharField(max_length=200, verbose_name='routine')),
-                ('version', models.PositiveIntegerField(verbose_name='version')),
-                ('scope_key', models.CharField(blank=True, default='', max_length=200, verbose_name='scope key')),
-                ('completed_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='completed at')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("routine", models.CharField(max_length=200, verbose_name="routine")),
+                ("version", models.PositiveIntegerField(verbose_name="version")),
+                (
+                    "scope_key",
+                    models.CharField(
+                        blank=True, default="", max_length=200, verbose_name="scope key"
+                    ),
+                ),
+                (
+                    "completed_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        verbose_name="completed at",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'completion',
-                'verbose_name_plural': 'completions',
-                'constraints': [models.UniqueConstraint(fields=('routine', 'version', 'scope_key'), name='once_completion_once'), models.CheckConstraint(condition=models.Q(('routine', ''), _negated=True), name='once_completion_named')],
+                "verbose_name": "completion",
+                "verbose_name_plural": "completions",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("routine", "version", "scope_key"), name="once_completion_once"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("routine", ""), _negated=True),
+                        name="once_completion_named",
+                    ),
+                ],
             },
         ),
     ]

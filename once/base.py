@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_args, overload
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
 from asgiref.sync import async_to_sync
 from django.apps import apps
@@ -16,7 +16,7 @@ from once.exceptions import RoutineError
 __all__ = ["NAME_LENGTH", "Routine", "Run", "Scope", "declared", "routine"]
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 Scope = Literal["database", "process"]
 
@@ -25,23 +25,18 @@ _VERSION_MAX = 2**31 - 1
 _NAME = re.compile(r"\w[\w.:/@+-]*")
 
 
-class Run(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
     """What a body that takes ``run`` is told about the attempt that it is part of."""
 
-    @property
-    def using(self) -> str:
-        """Alias of the database that holds the record and should receive the effects."""
-
-    @property
-    def attempt(self) -> int:
-        """Number of this attempt, larger than that of any earlier one: a fencing token."""
-
-    @property
-    def key(self) -> str:
-        """Idempotency key, 32 hexadecimal digits: the same for every attempt at one completion."""
-
-    def check(self) -> None:
-        """Raise :exc:`once.exceptions.GuardLost` where somebody else may have taken over."""
+    #: Alias of the database that holds the record and should receive the effects.
+    using: str
+    #: Number of this attempt, larger than that of any earlier one: a fencing token.
+    attempt: int
+    #: Idempotency key, 32 hexadecimal digits: the same for every attempt at one completion.
+    key: str
+    #: Raises :exc:`once.exceptions.GuardLost` where somebody else may have taken over.
+    check: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -147,17 +142,20 @@ class Routine:
 declared: list[Routine] = []
 
 
-class _Declared(Protocol[P, R]):
-    """How a declared routine looks to a type checker: a routine that is called as its function."""
+class _Declared(Protocol[P, R_co]):
+    """A routine as type checkers see it: called, it has the signature of its function."""
 
-    name: str
-    version: int
+    @property
+    def name(self) -> str: ...
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @property
+    def version(self) -> int: ...
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
 @overload
-def routine(function: Callable[P, R], /) -> _Declared[P, R]: ...
+def routine(function: Callable[P, R_co], /) -> _Declared[P, R_co]: ...
 
 
 @overload
@@ -165,11 +163,11 @@ def routine(
     *,
     name: str | None = None,
     version: int = 1,
-    after: "Iterable[Routine | _Declared[..., Any] | str]" = (),
+    after: Iterable[Routine | _Declared[..., Any] | str] = (),
     using: str | None = None,
     scope: Scope = "database",
     startup: bool = True,
-) -> Callable[[Callable[P, R]], _Declared[P, R]]: ...
+) -> Callable[[Callable[P, R_co]], _Declared[P, R_co]]: ...
 
 
 def routine(
@@ -213,7 +211,7 @@ def routine(
             function=body,
             name=_default_name(body) if name is None else name,
             version=version,
-            after=tuple(cast("Iterable[Routine | str]", after)),
+            after=tuple(after),
             using=DEFAULT_DB_ALIAS if using is None else using,
             scope=scope,
             startup=startup,

@@ -10,7 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -211,7 +211,7 @@ class SessionGuard(Guard):
                 answer, function = call
                 try:
                     answer.set_result(function())
-                except BaseException as error:  # noqa: BLE001 (the caller's thread raises it)
+                except BaseException as error:  # raised in the caller's thread
                     answer.set_exception(error)
         finally:
             self._close()
@@ -232,10 +232,8 @@ class SessionGuard(Guard):
         if self._give_up_at is not None and monotonic() >= self._give_up_at:
             self._lose("it gave itself up, since no connection was free for the work")
         else:
-            try:
+            with suppress(GuardLost):  # whoever asks next is told
                 self._prove(self._select)
-            except GuardLost:
-                pass  # whoever asks next is told
 
     def _prove(self, function: Callable[[], T]) -> T:
         """Do something in the session: an answer to it is a sign of life."""
@@ -268,7 +266,7 @@ class SessionGuard(Guard):
             try:
                 if session.connection is not None:
                     self.end()
-            except Exception:  # noqa: BLE001, S110 (closing ends it as well)
+            except Exception:  # noqa: S110 (closing ends it as well)
                 pass
             finally:
                 session.close()

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from django.db import DatabaseError, IntegrityError
-from django.db.models import OuterRef, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from once import conf
@@ -68,13 +68,15 @@ class Prospect:
 
 
 def standing(routines: Collection[Routine]) -> dict[str, Standing]:
-    """How each routine stands, by name: one indexed query for each of their databases."""
+    """How each routine stands, by name.
+
+    One indexed query for each of their databases, and a second one only where something is open.
+    """
     found: dict[str, Standing] = {}
     for using in sorted({routine.using for routine in routines}):
         here = [routine for routine in routines if routine.using == using]
         with database(using).statements():
-            rows = list(_completions(using, here))
-        found |= _standing(here, rows)
+            found |= _standing(using, here)
     return found
 
 
@@ -86,17 +88,13 @@ def prospect(routine: Routine) -> Prospect:
     latest = list(history.order_by("-number")[:_LOOK_BACK])
     running = list(history.filter(state=State.RUNNING).order_by("number"))
     same = history.filter(version=routine.version, scope_key=routine.scope_key)
-    begun = history.filter(version__gt=routine.version, scope_key=routine.scope_key)
-    stands = _standing([routine], _completions(routine.using, [routine]))[routine.name]
-    if stands is Standing.OPEN and begun.exists():
-        stands = Standing.SUPERSEDED
     lost = 0
     for attempt in latest:
         if attempt.state not in (State.RUNNING, State.LOST):
             break
         lost += 1
     return Prospect(
-        standing=stands,
+        standing=_standing(routine.using, [routine])[routine.name],
         number=latest[0].number + 1 if latest else 1,
         key=same.order_by("number").values_list("key", flat=True).first() or uuid.uuid4().hex,
         predecessors=tuple(running),
@@ -143,17 +141,12 @@ def close(attempt: Attempt, state: State, error: str = "") -> State:
         CannotFence: a session that may still commit could not be ended.
 
     """
-    using = attempt._state.db
-    assert using is not None
-    here = database(using)
-    row = Attempt.objects.using(using).filter(pk=attempt.pk)
+    here = database(str(attempt._state.db))
+    row = Attempt.objects.using(here.using).filter(pk=attempt.pk)
     for _ in range(_FENCE_TRIES):
         try:
             with here.statements():
-                if row.filter(state=State.RUNNING).update(
-                    state=state, finished_at=Now(), error=error
-                ):
-                    return state
+                row.filter(state=State.RUNNING).update(state=state, finished_at=Now(), error=error)
                 return State(row.values_list("state", flat=True).get())
         except DatabaseError as problem:
             if not here.is_locked(problem):
@@ -232,29 +225,30 @@ def work_name(attempt: Attempt) -> str:
     return f"{attempt.pk}"
 
 
-def _completions(using: str, routines: Iterable[Routine]) -> Iterable[tuple[str, int, str]]:
-    return (
-        Completion.objects.using(using)
-        .filter(routine__in=[routine.name for routine in routines])
-        .values_list("routine", "version", "scope_key")
-    )
-
-
-def _standing(
-    routines: Iterable[Routine], completions: Iterable[tuple[str, int, str]]
-) -> dict[str, Standing]:
-    versions: dict[tuple[str, str], set[int]] = {}
-    for name, version, scope_key in completions:
-        versions.setdefault((name, scope_key), set()).add(version)
+def _standing(using: str, routines: Collection[Routine]) -> dict[str, Standing]:
+    recorded = _versions(Completion.objects.using(using), routines)
     found = {}
     for routine in routines:
-        recorded = versions.get((routine.name, routine.scope_key), {0})
-        if max(recorded) > routine.version:
-            found[routine.name] = Standing.SUPERSEDED
-        else:
-            done = routine.version in recorded
-            found[routine.name] = Standing.DONE if done else Standing.OPEN
+        versions = recorded.get((routine.name, routine.scope_key), {0})
+        done = Standing.DONE if routine.version in versions else Standing.OPEN
+        found[routine.name] = Standing.SUPERSEDED if max(versions) > routine.version else done
+    still_open = [routine for routine in routines if found[routine.name] is Standing.OPEN]
+    if still_open:
+        begun = _versions(Attempt.objects.using(using), still_open)
+        for routine in still_open:
+            if max(begun.get((routine.name, routine.scope_key), {0})) > routine.version:
+                found[routine.name] = Standing.SUPERSEDED
     return found
+
+
+def _versions(
+    rows: "QuerySet[Completion] | QuerySet[Attempt]", routines: Iterable[Routine]
+) -> dict[tuple[str, str], set[int]]:
+    of_these = rows.filter(routine__in=[routine.name for routine in routines])
+    versions: dict[tuple[str, str], set[int]] = {}
+    for name, scope_key, version in of_these.values_list("routine", "scope_key", "version"):
+        versions.setdefault((name, scope_key), set()).add(version)
+    return versions
 
 
 def _lost(attempt: Attempt) -> AttemptLost:

@@ -6,7 +6,7 @@ from typing import Any
 from once import signals
 from once.base import Routine
 from once.models import Attempt
-from once.runner import Outcome, Result
+from once.results import Outcome, Result
 
 __all__ = ["connect", "logger"]
 

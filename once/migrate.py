@@ -127,7 +127,7 @@ def _fenced(here: Database, guard: Guard) -> Iterator[None]:
                 raise AttemptLost(f"Another process applied {migration} meanwhile.")
             return original(executor, state, migration, *args, **kwargs)
 
-    MigrationExecutor.apply_migration = apply  # type: ignore[method-assign]
+    MigrationExecutor.apply_migration = apply  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

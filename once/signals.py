@@ -9,7 +9,7 @@ __all__ = ["attempt_finished", "attempt_started", "waiting"]
 attempt_started = Signal()
 
 #: An attempt of this process ended. The sender is its :class:`once.base.Routine`.
-#: Arguments: ``result``, a :class:`once.runner.Result`.
+#: Arguments: ``result``, a :class:`once.results.Result`.
 attempt_finished = Signal()
 
 #: This process waits: sent at once and then more and more rarely. There is no sender.

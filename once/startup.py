@@ -17,7 +17,7 @@ from once import conf, process, registry, runner
 from once.exceptions import OnceError, RoutineFailed
 from once.log import logger
 from once.registry import Registry
-from once.runner import Outcome, Result
+from once.results import Outcome, Result
 from once.waiting import one_line
 
 __all__ = ["arm", "is_server"]
@@ -128,7 +128,7 @@ def _in_thread(function: Callable[[], None]) -> None:
     def call() -> None:
         try:
             function()
-        except BaseException as error:  # noqa: BLE001 (raised in the thread that waits)
+        except BaseException as error:  # raised in the thread that waits
             raised.append(error)
 
     thread = threading.Thread(target=call, name="once startup", daemon=True)

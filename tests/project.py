@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+
 from tests.waiting import wait_until
 
 __all__ = ["Process", "Project", "with_database"]
@@ -52,6 +53,14 @@ class Process:
         assert self._popen.stdin is not None
         self._popen.stdin.write(line + "\n")
         self._popen.stdin.flush()
+
+    def wait_for(self, text: str, times: int = 1, timeout: float = 60.0) -> None:
+        """Wait until it has printed a text."""
+        wait_until(
+            lambda: self.output.count(text) >= times,
+            timeout,
+            lambda: f"{text!r} in the output:\n{self.output}",
+        )
 
     def finish(self, timeout: float = 60.0) -> int:
         """Wait for its end; its exit code."""
@@ -172,9 +181,7 @@ class Project:
 
     def attempts(self) -> list[tuple[str, int, str]]:
         """Routine, number and state of every attempt."""
-        return self.rows(
-            "SELECT routine, number, state FROM once_attempt ORDER BY routine, number"
-        )
+        return self.rows("SELECT routine, number, state FROM once_attempt ORDER BY routine, number")
 
     def completions(self) -> list[str]:
         """Routines with a completion, in alphabetical order."""

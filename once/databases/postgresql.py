@@ -27,11 +27,12 @@ _KEY = """('x' || left(encode(sha256(convert_to(
 
 #: Sessions that hold the key's advisory lock. pg_locks shows the halves of a 64-bit key in classid
 #: and objid, with objsubid 1 (PostgreSQL manual, "pg_locks").
-_HOLDERS = f"""FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid), (SELECT {_KEY} AS key) AS k
+_HOLDERS = f"""FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid),
+         (SELECT {_KEY} AS key) AS k
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND (l.classid::bigint << 32) | l.objid::bigint = k.key
-      AND l.pid <> pg_backend_pid()"""  # noqa: S608
+      AND l.pid <> pg_backend_pid()"""
 
 _SERIALIZATION_FAILURE = "40001"
 _DEADLOCK = "40P01"
@@ -77,7 +78,7 @@ class PostgreSQL(Database):
             try:
                 # Waits up to a second for the backend to be gone (manual, "Server Signaling").
                 cursor.execute(
-                    f"SELECT count(pg_terminate_backend(l.pid, 1000)) {_HOLDERS}",  # noqa: S608
+                    f"SELECT count(pg_terminate_backend(l.pid, 1000)) {_HOLDERS}",
                     [_work(name)],
                 )
                 ended: int = cursor.fetchone()[0]
@@ -101,15 +102,16 @@ class PostgreSQL(Database):
     def is_lost(self, error: BaseException) -> bool:
         state = _sqlstate(error)
         if state is None:
-            database = self.connection.Database
-            cause = error.__cause__ or error
-            return isinstance(cause, database.OperationalError | database.InterfaceError)
+            driver: Any = self.connection
+            kinds = (driver.Database.OperationalError, driver.Database.InterfaceError)
+            return isinstance(error.__cause__ or error, kinds)
         return state == _TOO_MANY_CONNECTIONS or state.startswith(
             (_CONNECTION_CLASS, _SHUTDOWN_CLASS)
         )
 
     def problems(self) -> list[str]:
-        version = str(getattr(self.connection.Database, "__version__", "3"))
+        driver: Any = self.connection
+        version = str(driver.Database.__version__)
         if version.startswith("2"):
             return [f"psycopg {version.split()[0]} is in use; psycopg 3 is needed"]
         return []

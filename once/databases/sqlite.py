@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from django.db.backends.sqlite3.base import DatabaseWrapper
 from filelock import FileLock, SoftFileLock, Timeout
 
 from once.databases.base import Database
@@ -23,16 +23,14 @@ _CANNOT_OPEN = 14
 
 
 class SQLite(Database):
-    """SQLite, for one machine. A frozen holder is not evicted; it keeps the database's write lock."""
+    """SQLite, for one machine. A frozen holder is not evicted: it keeps the write lock as well."""
 
     title = "SQLite"
 
     def guard(self, name: str, liveness: float) -> Guard:
-        wrapper = self.connection
-        assert isinstance(wrapper, DatabaseWrapper)
-        if wrapper.is_in_memory_db():
-            return MemoryGuard(str(wrapper.settings_dict["NAME"]))
-        return FileGuard(Path(wrapper.settings_dict["NAME"]))
+        wrapper: Any = self.connection
+        path = str(wrapper.settings_dict["NAME"])
+        return MemoryGuard(path) if wrapper.is_in_memory_db() else FileGuard(Path(path))
 
     def holder(self, name: str) -> str | None:
         with self.guard(name, 0) as guard:
@@ -46,8 +44,7 @@ class SQLite(Database):
     def work(self) -> Iterator[None]:
         # A deferred transaction that reads before it writes cannot wait for the write lock
         # (SQLite manual, "Transactions": SQLITE_BUSY).
-        connection = self.connection
-        assert isinstance(connection, DatabaseWrapper)
+        connection: Any = self.connection
         connection.ensure_connection()
         before, connection.transaction_mode = connection.transaction_mode, "IMMEDIATE"
         try:
@@ -135,4 +132,3 @@ def _code(error: BaseException) -> int | None:
     cause = error.__cause__ or error
     code = getattr(cause, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF  # the primary result code
-

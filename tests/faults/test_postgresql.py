@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.project import Process, Project
+from tests.project import Project
 from tests.servers import embedded_postgresql
 from tests.waiting import wait_until
 
@@ -34,10 +34,6 @@ def terminate(project: Project, where: str) -> None:
     assert ended == [(True,)]
 
 
-def waiting(process: Process) -> bool:
-    return "Waiting" in process.output
-
-
 def test_guard_terminated_and_nobody_else_there(project: Project) -> None:
     project.routines(SEED)
     holder = project.once("run")
@@ -54,7 +50,7 @@ def test_guard_terminated_while_another_waits(project: Project) -> None:
     holder = project.once("run")
     project.wait_for("body")
     waiter = project.once("run")
-    wait_until(lambda: waiting(waiter))
+    waiter.wait_for("Waiting")
     terminate(project, GUARD)
     project.wait_for("body", processes=2)
     project.release("body")
@@ -86,7 +82,7 @@ def test_work_session_terminated_is_retried(project: Project) -> None:
 
 @pytest.mark.parametrize(
     "step",
-    ["once.ledger:begin=step", "once.runner:_Pass._fence=step", "once.runner:_Pass._work=step"],
+    ["once.ledger:begin=step", "once.claim:Claim._fence=step", "once.claim:Claim._work=step"],
     ids=["between-guard-and-claim", "between-claim-and-fence", "between-fence-and-work"],
 )
 def test_frozen_before_its_work_and_thawed_after_a_takeover(project: Project, step: str) -> None:
@@ -99,7 +95,7 @@ def test_frozen_before_its_work_and_thawed_after_a_takeover(project: Project, st
     frozen.send(signal.SIGCONT)
     project.release("step")
     # The zombie finds out, leaves its live successor alone, and waits for it.
-    wait_until(lambda: f"pid {successor.pid}" in frozen.output, what=lambda: frozen.output)
+    frozen.wait_for(f"pid {successor.pid}")
     project.release("body")
     assert successor.finish() == 0, successor.output
     assert frozen.finish() == 0, frozen.output
@@ -122,7 +118,7 @@ def test_frozen_after_its_work_and_before_its_commit(project: Project) -> None:
     assert project.effects() == ["seed"]
 
 
-@pytest.mark.parametrize("point", ["once.ledger:begin", "once.runner:_Pass._fence"])
+@pytest.mark.parametrize("point", ["once.ledger:begin", "once.claim:Claim._fence"])
 def test_killed_before_its_work(project: Project, point: str) -> None:
     project.routines(SEED)
     project.release("body")
@@ -190,7 +186,7 @@ def test_missing_right_to_end_a_zombie_is_named(project: Project, kind: str) -> 
         project.wait_for("body")
         zombie.send(signal.SIGSTOP)
         heir = project.once("run", DATABASE_URL=urls["once_heir"])
-        wait_until(lambda: "GRANT pg_signal_backend TO" in heir.output, what=lambda: heir.output)
+        heir.wait_for("GRANT pg_signal_backend TO")
         with psycopg.connect(project.admin_url, autocommit=True) as session:
             session.execute("GRANT pg_signal_backend TO once_heir")
         project.wait_for("body", processes=2)

@@ -1,7 +1,6 @@
 """The claim between real processes: one starts, the others wait, whatever dies half-way."""
 
 import signal
-import sys
 
 import pytest
 
@@ -24,7 +23,7 @@ def test_waiters_succeed_after_the_holder_did(project: Project) -> None:
     project.wait_for("body")
     waiters = [project.once("run") for _ in range(3)]
     for waiter in waiters:
-        wait_until(lambda waiter=waiter: "Waiting" in waiter.output, what=lambda: waiter.output)
+        waiter.wait_for("Waiting")
         assert f"pid {holder.pid}" in waiter.output
     project.release("body")
     assert [process.finish() for process in (holder, *waiters)] == [0, 0, 0, 0]
@@ -53,7 +52,7 @@ def test_frozen_holder_is_succeeded_and_commits_nothing(project: Project) -> Non
     holder = project.once("run")
     project.wait_for("body")
     waiter = project.once("run")
-    wait_until(lambda: "Waiting" in waiter.output)
+    waiter.wait_for("Waiting")
     holder.send(signal.SIGSTOP)
     assert project.wait_for("body", processes=2) < 2 + 1  # the liveness timeout and a second
     project.release("body")

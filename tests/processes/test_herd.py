@@ -8,7 +8,6 @@ import psycopg
 import pytest
 
 from tests.project import Process, Project
-from tests.waiting import wait_until
 
 MANY_ROUTINES = """
     def declare(number):
@@ -31,7 +30,7 @@ def run_rounds(project: Project, processes: int, rounds: int, **environment: str
     command = (sys.executable, "-m", "tests.shop.worker")
     workers = [project.start(*command, **environment) for _ in range(processes)]
     for worker in workers:
-        wait_until(lambda worker=worker: "ready" in worker.output, 120, lambda: worker.output)
+        worker.wait_for("ready", timeout=120)
     for number in range(rounds):
         barrier = project.directory / f"barrier{number}"
         with barrier.open("w") as gate:
@@ -39,11 +38,7 @@ def run_rounds(project: Project, processes: int, rounds: int, **environment: str
             for worker in workers:
                 worker.tell(f"plant.round{number} {barrier}")
         for worker in workers:
-            wait_until(
-                lambda worker=worker, number=number: len(answers(worker)) > number,
-                60,
-                lambda worker=worker: worker.output,
-            )
+            worker.wait_for('"code"', times=number + 1)
     codes = [answer["code"] for worker in workers for answer in answers(worker)]
     assert codes == [0] * processes * rounds
     assert project.effects() == [f"round{number:02}" for number in range(rounds)]
@@ -85,7 +80,7 @@ def test_serializable_with_pollers_and_a_writer(project: Project) -> None:
     project.wait_for("body1")
     pollers = [project.once("run", TEST_ISOLATION="4") for _ in range(6)]
     for poller in pollers:
-        wait_until(lambda poller=poller: "Waiting" in poller.output, what=lambda: poller.output)
+        poller.wait_for("Waiting")
     with psycopg.connect(project.admin_url) as writer:
         # Each of the two reads what the other writes, so PostgreSQL refuses the later COMMIT.
         writer.isolation_level = psycopg.IsolationLevel.SERIALIZABLE

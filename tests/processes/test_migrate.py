@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.project import Project
-from tests.waiting import wait_until
 
 SEED = """
     @routine
@@ -71,7 +70,7 @@ def test_holder_frozen_inside_a_migration(project: Project) -> None:
     holder = project.once("run", "--migrate")
     project.wait_for("migration")
     waiter = project.once("run", "--migrate")
-    wait_until(lambda: f"pid {holder.pid}" in waiter.output)
+    waiter.wait_for(f"pid {holder.pid}")
     holder.send(signal.SIGSTOP)
     assert project.wait_for("migration", processes=2) < 2 + 1
     project.release("migration")

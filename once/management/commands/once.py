@@ -26,7 +26,7 @@ from once.base import Routine
 from once.exceptions import DatabaseUnavailable, OnceError, UnknownRoutine
 from once.models import Attempt
 from once.registry import Registry
-from once.runner import Outcome, Result
+from once.results import Outcome, Result
 from once.status import RoutineState, Status
 from once.waiting import TimedOut, Wait
 

@@ -1,0 +1,44 @@
+"""Calls a body inside a transaction and sees that the transaction is intact afterwards."""
+
+from django.db import DatabaseError, connections
+
+from once.base import Routine, Run
+from once.databases import database
+from once.exceptions import BodyError
+
+__all__ = ["call"]
+
+
+def call(routine: Routine, run: Run) -> None:
+    """Call an atomic routine's body inside the transaction in hand.
+
+    Raises:
+        BodyError: the body ended, broke or left the transaction.
+
+    """
+    connection = connections[routine.using]
+    session = connection.connection
+    with connection.cursor() as cursor:
+        cursor.execute("SAVEPOINT once_body")
+    routine.call(run)
+    if connection.closed_in_transaction or connection.connection is not session:
+        raise BodyError(
+            "The body closed the connection that its transaction lives on. Remove "
+            "connection.close() or close_old_connections() from it."
+        )
+    if connection.needs_rollback:
+        raise BodyError(
+            "The body asked for a rollback: by transaction.set_rollback(True), or by catching a "
+            "database error inside the transaction. Wrap what may fail in transaction.atomic()."
+        )
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("RELEASE SAVEPOINT once_body")
+    except DatabaseError as error:
+        if database(routine.using).is_lost(error):
+            raise
+        raise BodyError(
+            "The body ended its transaction itself, by COMMIT, ROLLBACK or a statement that "
+            "commits, or left it broken by catching a database error. What it committed stays and "
+            f"is not recorded. Leave BEGIN, COMMIT and ROLLBACK to once. ({error})"
+        ) from error

@@ -1,0 +1,42 @@
+"""What a call did about a routine."""
+
+import enum
+from dataclasses import dataclass
+
+from once.base import Routine
+from once.models import Attempt
+
+__all__ = ["Outcome", "Result"]
+
+
+class Outcome(enum.StrEnum):
+    """What a call did, in one word."""
+
+    RAN = "ran"
+    WAITED = "waited"
+    ALREADY_DONE = "already_done"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a call did about one routine."""
+
+    routine: Routine
+    outcome: Outcome
+    #: What happened and what to do next, where there is something to say.
+    message: str = ""
+    #: The attempt that this process made.
+    attempt: Attempt | None = None
+    #: How long the attempt, or the wait, took.
+    seconds: float = 0.0
+    #: Skipped because the deadline passed.
+    timed_out: bool = False
+    #: Why it failed.
+    error: BaseException | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the effects exist."""
+        return self.outcome in (Outcome.RAN, Outcome.WAITED, Outcome.ALREADY_DONE)
