@@ -201,10 +201,11 @@ class SessionGuard(Guard):
     def _serve(self) -> None:
         try:
             while True:
+                give_up_at = self._give_up_at  # the caller's thread may change it at any time
                 try:
-                    call = self._calls.get(timeout=self._pause())
+                    call = self._calls.get(timeout=self._pause(give_up_at))
                 except queue.Empty:
-                    self._beat()
+                    self._beat(give_up_at)
                     continue
                 if call is None:
                     break
@@ -223,13 +224,15 @@ class SessionGuard(Guard):
         self.begin()
         return self.try_lock()
 
-    def _pause(self) -> float:
+    def _pause(self, give_up_at: float | None) -> float | None:
+        if self._session is None:
+            return None  # not begun, or lost: nothing to keep alive
         next_ping = self._answered + self.liveness / 3
-        wake = min(next_ping, self._give_up_at or next_ping)
-        return max(0.0, wake - monotonic()) if self._lost is None else self.liveness
+        wake = min(next_ping, give_up_at or next_ping)
+        return max(0.0, wake - monotonic())
 
-    def _beat(self) -> None:
-        if self._give_up_at is not None and monotonic() >= self._give_up_at:
+    def _beat(self, give_up_at: float | None) -> None:
+        if give_up_at is not None and self._give_up_at and monotonic() >= give_up_at:
             self._lose("it gave itself up, since no connection was free for the work")
         else:
             with suppress(GuardLost):  # whoever asks next is told

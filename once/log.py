@@ -47,7 +47,8 @@ def _finished(sender: Routine, result: Result, **kwargs: Any) -> None:
         attempt.state if attempt else None,
         result.seconds,
         result.message,
-        exc_info=result.error,
+        # The command prints the traceback itself, to the person who waits for it.
+        exc_info=None if attempt and attempt.trigger != "startup" else result.error,
     )
 
 

@@ -63,11 +63,13 @@ class Process:
         )
 
     def finish(self, timeout: float = 60.0) -> int:
-        """Wait for its end; its exit code."""
+        """Wait for its end; its exit code. It must have left nothing open behind."""
         try:
-            return self._popen.wait(timeout)
+            code = self._popen.wait(timeout)
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"still running after {timeout} s: {self.output}") from None
+        assert "ResourceWarning" not in self.output, self.output
+        return code
 
     def is_running(self) -> bool:
         """Whether it has not ended."""
@@ -102,7 +104,7 @@ class Project:
             "DJANGO_SETTINGS_MODULE": "tests.settings",
             "HANDSHAKE": str(directory / "handshake"),
             "PYTHONPATH": os.pathsep.join([str(directory), str(ROOT)]),
-            "PYTHONDEVMODE": "0",
+            "PYTHONDEVMODE": "1",
             "ONCE_LIVENESS_TIMEOUT": "2",
         }
         (directory / "handshake").mkdir(parents=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock, SoftFileLock, Timeout
 
@@ -29,8 +30,10 @@ class SQLite(Database):
 
     def guard(self, name: str, liveness: float) -> Guard:
         wrapper: Any = self.connection
-        path = str(wrapper.settings_dict["NAME"])
-        return MemoryGuard(path) if wrapper.is_in_memory_db() else FileGuard(Path(path))
+        name = str(wrapper.settings_dict["NAME"])
+        if wrapper.is_in_memory_db():
+            return MemoryGuard(name)
+        return FileGuard(Path(urlsplit(name).path if name.startswith("file:") else name).resolve())
 
     def holder(self, name: str) -> str | None:
         with self.guard(name, 0) as guard:
@@ -94,6 +97,11 @@ class FileGuard(Guard):
         except Timeout:
             self.holder = self._path.read_text(errors="replace").strip() or self.holder
             return False
+        except OSError as error:
+            raise OnceError(
+                f"The lock file beside the SQLite database cannot be used: {error}. This process "
+                f"must be able to write to {self._path.parent}."
+            ) from error
         if isinstance(self._lock, SoftFileLock):
             # filelock falls back to a file that outlives a killed holder.
             self.release()

@@ -64,6 +64,40 @@ def test_frozen_holder_is_succeeded_and_commits_nothing(project: Project) -> Non
     assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_rolls_back_and_says_so(project: Project, number: signal.Signals, code: int) -> None:
+    project.routines(SEED)
+    process = project.once("run")
+    project.wait_for("body")
+    process.send(number)
+    assert process.finish() == code, process.output
+    assert project.effects() == []
+    assert project.attempts() == [("plant.seed", 1, "interrupted")]
+    project.release("body")
+    assert project.once("run").finish() == 0
+    assert project.attempts()[1:] == [("plant.seed", 2, "succeeded")]
+
+
+def test_deadline_names_the_holder(project: Project) -> None:
+    project.routines(SEED)
+    holder = project.once("run")
+    project.wait_for("body")
+    waiter = project.once("run", "--timeout", "0.5")
+    assert waiter.finish() == 4
+    assert "Gave up after 0." in waiter.output
+    assert f"pid {holder.pid}" in waiter.output.splitlines()[-1]
+    assert "once status" in waiter.output.splitlines()[-1]
+    assert project.once("run", "--no-wait").finish() == 3
+    running = project.status()["plant.seed"]
+    assert (running["state"], running["pid"]) == ("running", holder.pid)
+    assert project.once("status", "--check").finish() == 3
+    late = project.once("wait")
+    late.wait_for(f"pid {holder.pid}")
+    project.release("body")
+    assert [holder.finish(), late.finish()] == [0, 0]
+    assert project.status()["plant.seed"]["state"] == "completed"
+
+
 def _waited(output: str) -> float:
     words = [line.split()[2] for line in output.splitlines() if "Waiting for" in line]
     return float(words[-1].rstrip("s:")) if words else 0.0

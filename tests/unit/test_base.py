@@ -27,7 +27,7 @@ def in_module(name: str) -> Callable[[], None]:
 
 
 def test_decorator_without_parentheses_declares(declared: list[Routine]) -> None:
-    made = routine(in_module("tests.shop.routines"))
+    made: Any = routine(in_module("tests.shop.routines"))
     assert declared == [made]
     assert isinstance(made, Routine)
     assert (made.name, made.version, made.after, made.using) == ("shop.seed", 1, (), "default")
@@ -50,7 +50,7 @@ def test_decorator_with_options_declares(declared: list[Routine]) -> None:
 
 
 def test_decorator_with_empty_parentheses_declares(declared: list[Routine]) -> None:
-    made = routine()(in_module("tests.shop.routines"))
+    made: Any = routine()(in_module("tests.shop.routines"))
     assert declared == [made]
     assert str(made) == "shop.seed"
 

@@ -84,8 +84,8 @@ def test_e003_for_a_vendor_without_a_guard(
 
 
 def test_e004_for_an_old_driver(declared: list[Routine], monkeypatch: pytest.MonkeyPatch) -> None:
-    driver = connections["default"].Database
-    monkeypatch.setattr(driver, "__version__", "2.9.10 (dt dec pq3 ext lo64)")
+    wrapper: Any = connections["default"]
+    monkeypatch.setattr(wrapper.Database, "__version__", "2.9.10 (dt dec pq3 ext lo64)")
     declared.append(seed())
     message = only("once.E004")
     assert message.msg == "Database 'default': psycopg 2.9.10 is in use; psycopg 3 is needed."

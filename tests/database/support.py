@@ -1,0 +1,83 @@
+"""What tests on databases share: routines with effects, a run of them, a thread beside."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from django.db import connections
+from django.dispatch import Signal
+
+from once import Routine, Run, ledger, runner
+from once.models import Attempt
+from once.registry import Registry
+from once.runner import Result
+from tests.shop.models import Effect
+
+__all__ = ["attempts", "begin", "beside", "effects", "receiving", "rows", "run", "seed"]
+
+T = TypeVar("T")
+
+
+def seed(using: str, name: str = "shop.seed", **options: Any) -> Routine:
+    """A routine whose effect bears its name."""
+
+    def body(run: Run) -> None:
+        Effect.objects.using(run.using).create(name=name)
+
+    return Routine(**{"function": body, "name": name, "using": using, **options})
+
+
+def run(*routines: Routine, **options: Any) -> list[Result]:
+    """Run routines, with themselves as the registry."""
+    registry = Registry(routines)
+    return runner.run(registry.routines, **{"registry": registry, "trigger": "test", **options})
+
+
+def begin(routine: Routine) -> Attempt:
+    """Claim the next attempt, guard or no guard."""
+    attempt = ledger.begin(routine, ledger.prospect(routine), "test")
+    assert attempt is not None
+    return attempt
+
+
+def effects(using: str) -> list[str]:
+    """Names of the effects that exist."""
+    return sorted(Effect.objects.using(using).values_list("name", flat=True))
+
+
+def attempts(using: str) -> list[tuple[str, int, str]]:
+    """Routine, number and state of every attempt."""
+    history = Attempt.objects.using(using).order_by("routine", "number")
+    return list(history.values_list("routine", "number", "state"))
+
+
+def rows(using: str, sql: str, params: Any = None) -> list[Any]:
+    """What a query answers on this thread's connection."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, params)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+@contextmanager
+def beside(function: Callable[[], T]) -> Iterator[Future[T]]:
+    """Call a function in a thread, which has connections of its own; its answer."""
+
+    def call() -> T:
+        try:
+            return function()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(call)
+
+
+@contextmanager
+def receiving(signal: Signal, receive: Callable[..., None]) -> Iterator[None]:
+    """Have a signal call a function, in this context only."""
+    signal.connect(receive)
+    try:
+        yield
+    finally:
+        assert signal.disconnect(receive)

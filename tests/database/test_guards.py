@@ -1,0 +1,406 @@
+"""Who holds a guard, who is refused, and what the server does with a holder that falls silent."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.db.backends.signals import connection_created
+from filelock import SoftFileLock
+
+from once.databases import database, sqlite
+from once.databases.postgresql import AdvisoryGuard
+from once.databases.sqlite import FileGuard, MemoryGuard
+from once.exceptions import GuardLost, OnceError
+from once.guards import Guard
+from tests.database.support import beside, receiving, rows
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+
+NAME = "shop.seed"
+
+
+@pytest.fixture(params=["session", "file", "memory"])
+def new(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Guard]:
+    """Makes guards of one lock, of each class in turn."""
+    guards: dict[str, Callable[[], Guard]] = {
+        "session": lambda: AdvisoryGuard("default", NAME, 15.0),
+        "file": lambda: FileGuard(tmp_path / "db.sqlite3"),
+        "memory": lambda: MemoryGuard("test"),
+    }
+    return guards[request.param]
+
+
+def session(name: str = NAME, liveness: float = 15.0) -> AdvisoryGuard:
+    return AdvisoryGuard("default", name, liveness)
+
+
+def setting(guard: Guard, name: str) -> str:
+    value: str = guard.read(lambda: rows("default", f"SELECT current_setting('{name}')"))[0][0]
+    return value
+
+
+def backend(guard: Guard) -> int:
+    pid: int = guard.read(lambda: rows("default", "SELECT pg_backend_pid()"))[0][0]
+    return pid
+
+
+def is_alive(pid: int) -> bool:
+    return bool(rows("default", "SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]))
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "once guard" in thread.name]
+
+
+def test_second_guard_is_refused_until_the_first_is_released(new: Callable[[], Guard]) -> None:
+    with new() as first, new() as second:
+        assert first.acquire()
+        assert not second.acquire()
+        first.release()
+        assert second.acquire()
+        first.release()
+        with new() as third:
+            assert not third.acquire()
+
+
+def test_guard_excludes_across_threads(new: Callable[[], Guard]) -> None:
+    with new() as first:
+        assert first.acquire()
+        with new() as second, beside(second.acquire) as answer:
+            assert answer.result(30) is False
+
+
+def test_guard_that_is_refused_names_the_holder(new: Callable[[], Guard]) -> None:
+    with new() as first, new() as second:
+        assert first.acquire()
+        assert not second.acquire()
+        if isinstance(second, MemoryGuard):
+            assert second.holder == "another thread"
+        else:
+            assert f"(pid {os.getpid()})" in second.holder
+
+
+def test_guard_is_freed_by_what_ends_its_context(new: Callable[[], Guard]) -> None:
+    def fail() -> None:
+        with new() as guard:
+            assert guard.acquire()
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    with new() as other:
+        assert other.acquire()
+
+
+def test_release_of_what_is_not_held_is_harmless(new: Callable[[], Guard]) -> None:
+    new().release()
+    with new() as first, new() as second:
+        assert first.acquire()
+        assert not second.acquire()
+        second.release()
+        second.release()
+        with new() as third:
+            assert not third.acquire()
+
+
+def test_holder_may_read_ping_check_and_yield(new: Callable[[], Guard]) -> None:
+    with new() as guard:
+        assert guard.acquire()
+        guard.ping()
+        guard.check()
+        guard.keep(30.0)
+        with guard.yielding():
+            pass
+        assert guard.read(lambda: 7) == 7
+
+
+# PostgreSQL
+
+
+def test_names_do_not_exclude_each_other() -> None:
+    with session("a") as first, session("b") as second:
+        assert first.acquire()
+        assert second.acquire()
+
+
+def test_schemas_do_not_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows("default", "CREATE SCHEMA tenant")
+    try:
+        with session() as first, session() as second:
+            assert first.acquire()
+            options = {**connections["default"].settings_dict["OPTIONS"]}
+            options["options"] = "-c search_path=tenant"
+            monkeypatch.setitem(connections.settings["default"], "OPTIONS", options)
+            assert second.acquire()
+            with session() as third:
+                assert not third.acquire()
+    finally:
+        rows("default", "DROP SCHEMA tenant")
+
+
+def test_holder_is_named_to_who_does_not_want_the_guard() -> None:
+    here = database("default")
+    assert here.holder(NAME) is None
+    with session() as guard:
+        assert guard.acquire()
+        holder = here.holder(NAME)
+        assert holder is not None
+        assert " (pid " in holder
+        assert holder.endswith(" for 0 s")
+    assert here.holder(NAME) is None
+
+
+def test_guard_opens_one_connection_of_its_own() -> None:
+    opened: list[str] = []
+
+    def note(connection: Any, **kwargs: Any) -> None:
+        opened.append(threading.current_thread().name)
+
+    with receiving(connection_created, note), session() as guard:
+        assert guard.acquire()
+        guard.ping()
+    assert opened == ["once guard of shop.seed"]
+
+
+def test_guard_is_a_read_committed_transaction_that_only_silence_ends() -> None:
+    with session(liveness=7.0) as guard:
+        assert guard.acquire()
+        assert setting(guard, "transaction_isolation") == "read committed"
+        assert setting(guard, "idle_in_transaction_session_timeout") == "7s"
+        assert setting(guard, "statement_timeout") == "0"
+        assert setting(guard, "lock_timeout") == "0"
+        guard.keep(30.0)
+        assert setting(guard, "idle_in_transaction_session_timeout") == "30s"
+        assert guard.liveness == 30.0
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["held", "refused"])
+def test_no_thread_and_no_session_remains(refused: bool) -> None:
+    with session() as first, session() as second:
+        assert first.acquire()
+        pid = backend(first)
+        if refused:
+            assert not second.acquire()
+            assert threads() == [f"once guard of {NAME}"]
+        assert is_alive(pid)
+    assert threads() == []
+    wait_until(lambda: not is_alive(pid))
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    wait_until(lambda: rows("default", ours) == [(1,)], what="the sessions of the guards to end")
+
+
+@pytest.mark.parametrize("method", ["ping", "read", "keep"])
+def test_guard_that_is_not_held_proves_nothing(method: str) -> None:
+    arguments: dict[str, list[Any]] = {"read": [lambda: 1], "keep": [5.0]}
+    guard = session()
+    with pytest.raises(GuardLost, match=r"shop\.seed is not held"):
+        getattr(guard, method)(*arguments.get(method, []))
+    with guard:
+        assert guard.acquire()
+    with pytest.raises(GuardLost, match=r"shop\.seed is not held"):
+        getattr(guard, method)(*arguments.get(method, []))
+
+
+def test_guard_that_cannot_connect_raises_and_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (("HOST", "127.0.0.1"), ("PORT", "1")):
+        monkeypatch.setitem(connections.settings["default"], name, value)
+    with session() as guard, pytest.raises(Exception, match="refused"):
+        guard.acquire()
+    assert threads() == []
+
+
+@pytest.fixture
+def frozen() -> Iterator[tuple[AdvisoryGuard, threading.Event]]:
+    """A guard that stops to ping, as if its process was frozen, and what thaws it."""
+    thaw = threading.Event()
+    guard = session(liveness=0.6)
+    beat = guard._beat
+
+    def freeze() -> None:
+        assert thaw.wait(30)
+        beat()
+
+    guard._beat = freeze  # type: ignore[method-assign]
+    with guard:
+        assert guard.acquire()
+        yield guard, thaw
+        thaw.set()
+
+
+def test_server_evicts_a_holder_that_stops_to_ping(
+    frozen: tuple[AdvisoryGuard, threading.Event],
+) -> None:
+    guard, thaw = frozen
+    guard.check()
+
+    def takes_over() -> bool:
+        with session() as successor:
+            return successor.acquire()
+
+    assert 0.3 < wait_until(takes_over, timeout=10) < 2.0
+    with pytest.raises(GuardLost, match="had no answer from its server for"):
+        guard.check()
+    thaw.set()
+    with pytest.raises(GuardLost, match="was lost"):
+        guard.ping()
+    with pytest.raises(GuardLost, match="was lost"):
+        guard.check()
+
+
+def test_holder_that_pings_outlives_its_liveness_timeout() -> None:
+    with session(liveness=0.4) as guard:
+        assert guard.acquire()
+        began = guard._answered
+        wait_until(lambda: guard._answered > began + 1.0, timeout=10)
+        guard.check()
+        with session() as other:
+            assert not other.acquire()
+
+
+def test_ping_after_the_end_of_the_session_says_lost() -> None:
+    with session() as guard:
+        assert guard.acquire()
+        ended = rows(
+            "default",
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE application_name LIKE 'once %%' AND datname = current_database()",
+        )
+        assert ended == [(True,)]
+        guard.check()  # asks nobody
+        with pytest.raises(GuardLost, match=r"guard of shop\.seed was lost: .*terminat"):
+            guard.ping()
+        for ask in (guard.check, guard.ping, lambda: guard.keep(5.0)):
+            with pytest.raises(GuardLost, match="was lost"):
+                ask()
+        with session() as successor:
+            assert successor.acquire()
+
+
+def test_what_raises_in_the_session_loses_the_guard() -> None:
+    with session() as guard:
+        assert guard.acquire()
+        with pytest.raises(GuardLost, match="division by zero"):
+            guard.read(lambda: rows("default", "SELECT 1 / 0"))
+        with session() as successor:
+            wait_until(successor.acquire)
+
+
+def test_guard_gives_itself_up_while_its_caller_waits_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(AdvisoryGuard, "patience", (0.1, 0.2))
+    with session() as guard:
+        assert guard.acquire()
+        with guard.yielding(), session() as other:
+            assert 0.05 < wait_until(other.acquire, timeout=10) < 2.0
+        with pytest.raises(GuardLost, match="gave itself up"):
+            guard.ping()
+
+
+def test_guard_whose_caller_waited_shortly_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AdvisoryGuard, "patience", (0.2, 0.2))
+    with session(liveness=1.2) as guard:
+        assert guard.acquire()
+        with guard.yielding():
+            pass
+        began = guard._answered
+        wait_until(lambda: guard._answered > began + 0.3, timeout=10)  # by pings
+        guard.check()
+
+
+# SQLite
+
+
+def test_database_in_memory_has_a_guard_in_memory_and_a_file_one_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(database("sqlite").guard(NAME, 15.0), MemoryGuard)
+    path = tmp_path / "db.sqlite3"
+    on_disk = {**connections.settings["sqlite"], "NAME": str(path)}
+    monkeypatch.setitem(connections.settings, "on_disk", on_disk)
+    here = database("on_disk")
+    with here.guard(NAME, 15.0) as guard, FileGuard(path) as other:
+        assert here.holder(NAME) is None
+        assert guard.acquire()
+        assert not other.acquire()
+        assert here.holder(NAME) == other.holder
+    del connections["on_disk"]
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from once.databases.sqlite import FileGuard
+guard = FileGuard(Path(sys.argv[1]))
+print(guard.acquire(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_file_is_freed_when_its_process_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite3"
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        with FileGuard(path) as guard:
+            assert not guard.acquire()
+            assert f"(pid {holder.pid})" in guard.holder
+            holder.kill()
+            holder.wait(30)
+            assert guard.acquire()
+
+
+def test_file_is_held_against_another_process(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite3"
+    with FileGuard(path) as guard:
+        assert guard.acquire()
+        command = [sys.executable, "-c", HOLD, str(path)]
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    assert done.stdout == "False\n"
+
+
+def test_file_guard_leaves_the_database_usable(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite3"
+    with FileGuard(path) as guard:
+        assert guard.acquire()
+        with closing(sqlite3.connect(path, timeout=0)) as other, other:
+            other.execute("CREATE TABLE written (x)")
+        with closing(sqlite3.connect(path, timeout=0)) as other:
+            assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("written",)]
+
+
+def test_file_system_without_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "FileLock", SoftFileLock)
+    guard = FileGuard(tmp_path / "db.sqlite3")
+    with pytest.raises(OnceError, match="has no file locks"):
+        guard.acquire()
+    guard.release()
+
+
+def test_memory_guards_of_two_databases_do_not_exclude_each_other() -> None:
+    with MemoryGuard("one") as first, MemoryGuard("two") as second:
+        assert first.acquire()
+        assert second.acquire()

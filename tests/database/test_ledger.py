@@ -1,0 +1,354 @@
+"""The record: how routines stand, who may begin, and whose right to commit ends when."""
+
+import threading
+
+import pytest
+from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db.models.functions import Now
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+
+from once import Routine, ledger
+from once.databases import database
+from once.exceptions import AttemptLost, CannotFence
+from once.ledger import Standing
+from once.models import Attempt, Completion, State
+from tests.database.support import attempts, begin, beside, rows, seed
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+
+
+def complete(routine: Routine) -> None:
+    attempt = begin(routine)
+    with transaction.atomic(using=routine.using):
+        ledger.complete(attempt)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "stands"),
+    [
+        ([], Standing.OPEN),
+        ([1], Standing.OPEN),
+        ([2], Standing.DONE),
+        ([1, 2], Standing.DONE),
+        ([3], Standing.SUPERSEDED),
+        ([2, 3], Standing.SUPERSEDED),
+    ],
+)
+def test_standing_by_recorded_versions(using: str, recorded: list[int], stands: Standing) -> None:
+    for version in recorded:
+        Completion.objects.using(using).create(routine="shop.seed", version=version)
+    Completion.objects.using(using).create(routine="shop.seed", version=9, scope_key="other")
+    Completion.objects.using(using).create(routine="shop.other", version=9)
+    assert ledger.standing([seed(using, version=2)]) == {"shop.seed": stands}
+
+
+def test_standing_is_that_of_each_routines_own_database() -> None:
+    Completion.objects.using("sqlite").create(routine="b", version=1)
+    found = ledger.standing([seed("default", "a"), seed("sqlite", "b"), seed("default", "c")])
+    assert found == {"a": Standing.OPEN, "b": Standing.DONE, "c": Standing.OPEN}
+
+
+def test_standing_of_many_routines_is_one_query(using: str) -> None:
+    routines = [seed(using, f"r{number}") for number in range(1_000)]
+    Completion.objects.using(using).create(routine="r999", version=1)
+    with CaptureQueriesContext(connections[using]) as queries:
+        found = ledger.standing(routines)
+    assert len(queries) == 1
+    assert len(found) == 1_000
+    assert found["r999"] is Standing.DONE
+
+
+def test_standing_of_nothing_is_no_query(using: str) -> None:
+    with CaptureQueriesContext(connections[using]) as queries:
+        assert ledger.standing([]) == {}
+    assert len(queries) == 0
+
+
+def test_prospect_of_a_new_routine(using: str) -> None:
+    begin(seed(using, "shop.other"))
+    ahead = ledger.prospect(seed(using))
+    assert (ahead.standing, ahead.number, ahead.predecessors) == (Standing.OPEN, 1, ())
+    assert ahead.lost_in_a_row == 0
+    assert len(ahead.key) == 32
+    assert ahead.key != ledger.prospect(seed(using)).key
+
+
+def test_prospect_counts_on_and_names_the_running(using: str) -> None:
+    routine = seed(using)
+    first, second = begin(routine), begin(routine)
+    ledger.close(first, State.FAILED)
+    ahead = ledger.prospect(routine)
+    assert ahead.number == 3
+    assert ahead.predecessors == (second,)
+
+
+def test_prospect_names_a_running_attempt_of_another_version(using: str) -> None:
+    older = begin(seed(using, version=1))
+    ahead = ledger.prospect(seed(using, version=2))
+    assert (ahead.number, ahead.predecessors) == (2, (older,))
+
+
+def test_key_is_that_of_the_first_attempt_at_the_version(using: str) -> None:
+    one, two = seed(using, version=1), seed(using, version=2)
+    first = begin(one)
+    ledger.close(first, State.FAILED)
+    second = begin(one)
+    assert second.key == first.key
+    ledger.close(second, State.FAILED)
+    third = begin(two)
+    assert third.key != first.key
+    ledger.close(third, State.FAILED)
+    assert begin(two).key == third.key
+
+
+def test_prospect_counts_the_attempts_lost_in_a_row(using: str) -> None:
+    routine = seed(using)
+    expected = 0
+    for state in (State.LOST, State.FAILED, State.LOST, State.LOST, State.RUNNING):
+        attempt = begin(routine)
+        if state is not State.RUNNING:
+            ledger.close(attempt, state)
+        expected = 0 if state is State.FAILED else expected + 1
+        assert ledger.prospect(routine).lost_in_a_row == expected
+    assert expected == 3
+
+
+@pytest.mark.parametrize("state", State)
+def test_version_is_superseded_by_a_higher_one_that_began(using: str, state: State) -> None:
+    attempt = begin(seed(using, version=2))
+    if state is not State.RUNNING:
+        ledger.close(attempt, state)
+    assert ledger.prospect(seed(using, version=1)).standing is Standing.SUPERSEDED
+    assert ledger.prospect(seed(using, version=2)).standing is Standing.OPEN
+    assert ledger.prospect(seed(using, version=3)).standing is Standing.OPEN
+
+
+def test_prospect_of_a_completed_routine_is_done(using: str) -> None:
+    complete(seed(using))
+    assert ledger.prospect(seed(using)).standing is Standing.DONE
+
+
+@override_settings(ONCE_RELEASE="2024.1")
+def test_begin_records_who_and_when(using: str) -> None:
+    routine = seed(using, version=2)
+    ahead = ledger.prospect(routine)
+    made = ledger.begin(routine, ahead, "command")
+    assert made is not None
+    row = Attempt.objects.using(using).get()
+    assert row == made
+    assert (row.routine, row.number, row.version, row.scope_key) == ("shop.seed", 1, 2, "")
+    assert (row.state, row.trigger, row.release) == ("running", "command", "2024.1")
+    assert row.key == ahead.key
+    assert row.host
+    assert row.pid
+    assert row.started_at is not None
+    assert row.finished_at is None
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_begin_of_a_number_that_is_taken_is_none(using: str, version: int) -> None:
+    routine = seed(using)
+    ahead = ledger.prospect(routine)
+    assert ledger.begin(seed(using, version=version), ahead, "test") is not None
+    assert ledger.begin(routine, ahead, "test") is None
+    assert attempts(using) == [("shop.seed", 1, "running")]
+
+
+@pytest.mark.parametrize("first", [state for state in State if state is not State.RUNNING])
+def test_close_is_final(using: str, first: State) -> None:
+    attempt = begin(seed(using))
+    assert ledger.close(attempt, first, "first") is first
+    for second in (State.FAILED, State.LOST):
+        assert ledger.close(attempt, second, "second") is first
+    attempt.refresh_from_db()
+    assert (attempt.state, attempt.error) == (first, "first")
+    assert attempt.finished_at is not None
+
+
+def test_close_of_a_completed_attempt_says_succeeded(using: str) -> None:
+    attempt = begin(seed(using))
+    with transaction.atomic(using=using):
+        ledger.lock(attempt)
+        ledger.complete(attempt)
+    assert ledger.close(attempt, State.LOST) is State.SUCCEEDED
+
+
+def test_lock_after_a_fence_is_refused(using: str) -> None:
+    attempt = begin(seed(using))
+    ledger.close(attempt, State.LOST)
+    with (
+        pytest.raises(AttemptLost, match=r"shop\.seed v1 attempt 1 lost its right to commit"),
+        transaction.atomic(using=using),
+    ):
+        ledger.lock(attempt)
+
+
+def test_complete_after_a_fence_is_refused_and_leaves_nothing(using: str) -> None:
+    attempt = begin(seed(using))
+    ledger.close(attempt, State.LOST)
+    with pytest.raises(AttemptLost), transaction.atomic(using=using):
+        ledger.complete(attempt)
+    assert not Completion.objects.using(using).exists()
+
+
+def test_close_ends_the_session_that_may_still_commit() -> None:
+    routine = seed("default")
+    attempt = begin(routine)
+    worker = database("default")
+    works, fenced = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with worker.work():
+            assert worker.lock_work(ledger.work_name(attempt))
+            ledger.lock(attempt)
+            with transaction.atomic():  # inside a savepoint too
+                rows("default", "SELECT 1")
+            works.set()
+            assert fenced.wait(30)
+            ledger.complete(attempt)
+
+    with beside(work) as worked:
+        assert works.wait(30)
+        assert ledger.close(attempt, State.LOST) is State.LOST
+        fenced.set()
+        with pytest.raises(OperationalError):
+            worked.result(30)
+    assert attempts("default") == [("shop.seed", 1, "lost")]
+    assert ledger.standing([routine])["shop.seed"] is Standing.OPEN
+
+
+def test_close_cannot_fence_a_session_without_the_work_lock() -> None:
+    attempt = begin(seed("default"))
+    locked, tried = threading.Event(), threading.Event()
+
+    def lock() -> None:
+        with transaction.atomic():
+            ledger.lock(attempt)
+            locked.set()
+            assert tried.wait(30)
+
+    with beside(lock) as holder:
+        assert locked.wait(30)
+        with pytest.raises(CannotFence, match=r"shop\.seed v1 attempt 1 is locked by a session"):
+            ledger.close(attempt, State.LOST)
+        tried.set()
+        holder.result(30)
+    assert ledger.close(attempt, State.LOST) is State.LOST
+
+
+def test_work_lock_is_refused_to_a_second_session() -> None:
+    here = database("default")
+    locked, tried = threading.Event(), threading.Event()
+
+    def lock() -> bool:
+        with here.work():
+            mine = here.lock_work("7")
+            locked.set()
+            assert tried.wait(30)
+            return mine
+
+    with beside(lock) as holder:
+        assert locked.wait(30)
+        with here.work():
+            assert not here.lock_work("7")
+            assert here.lock_work("8")
+        tried.set()
+        assert holder.result(30)
+    with here.work():
+        assert here.lock_work("7")
+
+
+def test_tables_are_installed(using: str) -> None:
+    assert ledger.is_installed(using)
+
+
+def test_last_attempts_and_completions_by_name(using: str) -> None:
+    for name in ("a", "b"):
+        ledger.close(begin(seed(using, name)), State.FAILED)
+        complete(seed(using, name))
+    complete(seed(using, "a", version=2))
+    last = {name: attempt.number for name, attempt in ledger.last_attempts(using).items()}
+    assert last == {"a": 3, "b": 2}
+    versions = {name: row.version for name, row in ledger.recorded(using).items()}
+    assert versions == {"a": 2, "b": 1}
+
+
+def test_migrations_are_recorded_once(using: str) -> None:
+    assert not ledger.is_migrated(using, "once.migrate", "digest")
+    ledger.record_migrated(using, "once.migrate", "digest")
+    ledger.record_migrated(using, "once.migrate", "digest")
+    assert ledger.is_migrated(using, "once.migrate", "digest")
+    assert not ledger.is_migrated(using, "once.migrate", "other")
+
+
+def test_times_are_by_the_clock_of_the_database(using: str) -> None:
+    attempt = begin(seed(using))
+    ledger.close(attempt, State.FAILED)
+    row = Attempt.objects.using(using).annotate(now=Now()).get()
+    assert row.finished_at is not None
+    assert row.started_at <= row.finished_at <= row.now
+
+
+SETTINGS = (
+    "SELECT current_setting('transaction_isolation'), current_setting('synchronous_commit'), "
+    "current_setting('lock_timeout')"
+)
+
+
+def test_statement_is_read_committed_and_durable_whatever_the_session_says() -> None:
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SET default_transaction_isolation = 'serializable'")
+        cursor.execute("SET synchronous_commit = off")
+        cursor.execute("SET lock_timeout = '7s'")
+    try:
+        with database("default").statements():
+            assert rows("default", SETTINGS) == [("read committed", "on", "250ms")]
+            assert rows("default", SETTINGS + ", %s", ["x"])[0][3] == "x"
+        assert rows("default", SETTINGS) == [("serializable", "off", "7s")]
+    finally:
+        connections["default"].close()
+
+
+def test_statement_reads_what_was_committed_meanwhile(using: str) -> None:
+    with database(using).statements():
+        assert not Completion.objects.using(using).exists()
+        Completion.objects.using(using).create(routine="shop.seed", version=1)
+        assert Completion.objects.using(using).exists()
+    assert connections[using].get_autocommit()
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1 / 0", "SELECT no_such_column", "nonsense", "SELECT 'x"])
+def test_failed_statement_leaves_the_connection_usable(sql: str) -> None:
+    here = database("default")
+    with here.statements():
+        with pytest.raises(DatabaseError):
+            rows("default", sql)
+        assert rows("default", "SELECT 1") == [(1,)]
+    with transaction.atomic():
+        assert rows("default", "SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "params", "answer"),
+    [
+        ("SELECT '100%'", None, "100%"),
+        ("SELECT '%s %(x)s %%'", None, "%s %(x)s %%"),
+        ("SELECT '100%%'", [], "100%"),
+        ("SELECT '100%%' || %s", ["%"], "100%%"),
+        ("SELECT %s", ["%s; it's 50%"], "%s; it's 50%"),
+        ("SELECT %s", ["back\\slash"], "back\\slash"),
+    ],
+)
+def test_percent_signs_survive(sql: str, params: list[str] | None, answer: str) -> None:
+    with database("default").statements():
+        assert rows("default", sql, params) == [(answer,)]
+    assert rows("default", sql, params) == [(answer,)]
+
+
+def test_statements_inside_a_transaction_belong_to_it(using: str) -> None:
+    with transaction.atomic(using=using):
+        with database(using).statements():
+            Completion.objects.using(using).create(routine="shop.seed", version=1)
+        transaction.set_rollback(True, using=using)
+    assert not Completion.objects.using(using).exists()

@@ -1,0 +1,619 @@
+"""A pass over routines: what it answers, what it leaves behind, and what a body may not do."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    DatabaseError,
+    IntegrityError,
+    OperationalError,
+    close_old_connections,
+    connections,
+    transaction,
+)
+from django.db.backends.signals import connection_created
+from django.test.utils import CaptureQueriesContext
+
+from once import Routine, Run, ledger, migrate, runner, signals
+from once.databases import database
+from once.exceptions import BodyError, DatabaseUnavailable, GuardLost, InsideTransaction
+from once.guards import Guard
+from once.models import Attempt, Completion, State
+from once.registry import Registry
+from once.runner import Outcome
+from tests.database.support import attempts, begin, effects, receiving, rows, run, seed
+from tests.shop.models import Effect
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+
+
+def completions(using: str) -> list[tuple[str, int]]:
+    return list(Completion.objects.using(using).order_by("pk").values_list("routine", "version"))
+
+
+def last(using: str) -> Attempt:
+    return Attempt.objects.using(using).latest("number")
+
+
+def raising(error: BaseException, using: str) -> Callable[[], None]:
+    def body() -> None:
+        Effect.objects.using(using).create(name="undone")
+        raise error
+
+    return body
+
+
+def test_routine_runs_and_is_recorded(using: str) -> None:
+    (result,) = run(seed(using))
+    assert (result.outcome, result.message, result.error) == (Outcome.RAN, "", None)
+    assert result.is_done
+    assert not result.timed_out
+    assert result.attempt is not None
+    assert (result.attempt.number, result.attempt.state) == (1, State.SUCCEEDED)
+    assert effects(using) == ["shop.seed"]
+    assert completions(using) == [("shop.seed", 1)]
+    assert attempts(using) == [("shop.seed", 1, "succeeded")]
+    assert last(using).trigger == "test"
+
+
+def test_second_pass_does_nothing(using: str) -> None:
+    run(seed(using))
+    (result,) = run(seed(using))
+    assert result.outcome is Outcome.ALREADY_DONE
+    assert result.is_done
+    assert result.attempt is None
+    assert effects(using) == ["shop.seed"]
+
+
+def test_routines_run_in_their_order(using: str) -> None:
+    called: list[str] = []
+    routines = [
+        seed(using, name, after=after, function=partial_named(called.append, name))
+        for name, after in [("a", ["c"]), ("b", []), ("c", ["b"])]
+    ]
+    results = run(*routines)
+    assert called == ["b", "c", "a"]
+    assert [result.routine.name for result in results] == called
+
+
+def partial_named(function: Callable[[str], None], name: str) -> Callable[[], None]:
+    return lambda: function(name)
+
+
+def test_routine_that_another_process_completes_is_waited_for(using: str) -> None:
+    routine = seed(using)
+    guard = database(using).guard(routine.name, 15)
+    reasons: list[str] = []
+
+    def complete(reason: str, **kwargs: Any) -> None:
+        reasons.append(reason)
+        with transaction.atomic(using=using):
+            ledger.complete(begin(routine))
+
+    with guard, receiving(signals.waiting, complete):
+        assert guard.acquire()
+        (result,) = run(routine)
+    assert result.outcome is Outcome.WAITED
+    assert result.is_done
+    assert effects(using) == []
+    assert reasons[0].startswith("shop.seed is run by ")
+
+
+def test_routine_that_another_process_gives_up_is_run(using: str) -> None:
+    guard = database(using).guard("shop.seed", 15)
+    with guard, receiving(signals.waiting, lambda **kwargs: guard.release()):
+        assert guard.acquire()
+        (result,) = run(seed(using))
+    assert result.outcome is Outcome.RAN
+    assert effects(using) == ["shop.seed"]
+
+
+def test_routine_in_other_hands_is_skipped_without_wait(using: str) -> None:
+    with database(using).guard("shop.seed", 15) as guard:
+        assert guard.acquire()
+        (result,) = run(seed(using), wait=False)
+    assert result.outcome is Outcome.SKIPPED
+    assert not result.is_done
+    assert not result.timed_out
+    assert "without --no-wait" in result.message
+    assert attempts(using) == []
+
+
+def test_deadline_skips_and_says_why_for_the_rest(using: str) -> None:
+    with database(using).guard("first", 15) as guard:
+        assert guard.acquire()
+        first, second = run(seed(using, "first"), seed(using, "second"), timeout=0.2)
+    assert (first.outcome, first.timed_out) == (Outcome.SKIPPED, True)
+    assert "Gave up after 0." in first.message
+    assert "first is run by" in first.message
+    assert (second.outcome, second.timed_out) == (Outcome.SKIPPED, False)
+    assert second.message == "Not tried, since the deadline passed at first."
+
+
+def test_failure_is_rolled_back_and_recorded_with_its_traceback(using: str) -> None:
+    error = LookupError("no such currency")
+    (result,) = run(seed(using, function=raising(error, using)))
+    assert result.outcome is Outcome.FAILED
+    assert not result.is_done
+    assert result.error is error
+    assert "LookupError: no such currency. Nothing of it was committed." in result.message
+    assert effects(using) == []
+    assert completions(using) == []
+    assert attempts(using) == [("shop.seed", 1, "failed")]
+    assert last(using).error.startswith("Traceback")
+    assert "in body" in last(using).error
+    assert last(using).error.endswith("LookupError: no such currency\n")
+
+
+def test_routine_that_failed_is_tried_again_with_the_same_key(using: str) -> None:
+    keys: list[str] = []
+    numbers: list[int] = []
+
+    def body(run: Run) -> None:
+        keys.append(run.key)
+        numbers.append(run.attempt)
+        run.check()
+        assert run.using == using
+        if len(keys) == 1:
+            raise LookupError
+
+    routine = seed(using, function=body)
+    assert [run(routine)[0].outcome for _ in range(2)] == [Outcome.FAILED, Outcome.RAN]
+    assert keys[0] == keys[1]
+    assert numbers == [1, 2]
+    assert attempts(using) == [("shop.seed", 1, "failed"), ("shop.seed", 2, "succeeded")]
+
+
+def test_long_traceback_keeps_its_end(using: str) -> None:
+    run(seed(using, function=raising(LookupError("x" * 20_000 + "end"), using)))
+    assert len(last(using).error) == 10_000
+    assert last(using).error.endswith("end\n")
+
+
+def test_pass_stops_after_a_failure_and_says_why(using: str) -> None:
+    run(seed(using, "done"))
+    bad = seed(using, "bad", function=raising(LookupError(), using))
+    results = run(seed(using, "good"), bad, seed(using, "rest"), seed(using, "done"))
+    assert [result.outcome for result in results] == [
+        Outcome.RAN,
+        Outcome.FAILED,
+        Outcome.SKIPPED,
+        Outcome.ALREADY_DONE,
+    ]
+    assert results[2].message == "Not tried, since bad failed. Mend that one first."
+    assert effects(using) == ["done", "good"]
+
+
+def test_routine_is_skipped_where_its_predecessor_is_not_done(using: str) -> None:
+    with database(using).guard("first", 15) as guard:
+        assert guard.acquire()
+        routines = [seed(using, "first"), seed(using, "second", after=["first"])]
+        if using == DEFAULT_DB_ALIAS:  # the guard of SQLite is one for the whole database
+            routines.append(seed(using, "apart"))
+        results = run(*routines, wait=False)
+    assert results[1].outcome is Outcome.SKIPPED
+    assert results[1].message == "Not tried, since first must be done before."
+    assert [result.outcome for result in results[2:]] == [Outcome.RAN] * (len(routines) - 2)
+
+
+def test_predecessor_of_another_database_comes_first() -> None:
+    first, second = seed("sqlite", "first"), seed("default", "second", after=["first"])
+    results = run(second, first)
+    assert [result.routine for result in results] == [first, second]
+    assert (effects("sqlite"), effects("default")) == (["first"], ["second"])
+
+
+def set_rollback(using: str) -> None:
+    transaction.set_rollback(True, using=using)
+
+
+def close(using: str) -> None:
+    connections[using].close()
+
+
+def expire(using: str) -> None:
+    connections[using].close_at = 0.0
+    close_old_connections()
+
+
+def commit(using: str) -> None:
+    with connections[using].cursor() as cursor:
+        cursor.execute("COMMIT")
+
+
+def roll_back(using: str) -> None:
+    with connections[using].cursor() as cursor:
+        cursor.execute("ROLLBACK")
+
+
+def swallow_model_error(using: str) -> None:
+    with suppress(IntegrityError):
+        Effect.objects.using(using).create(name=None)
+
+
+def swallow_error_of_raw_sql(using: str) -> None:
+    with suppress(DatabaseError):
+        rows(using, "SELECT no_such_column")
+
+
+ROLLBACK_ASKED = (set_rollback, "asked for a rollback: by transaction.set_rollback(True)")
+CAUGHT = (swallow_model_error, "catching a database error")
+ENDED = (roll_back, "ended its transaction itself")
+
+
+@pytest.mark.parametrize(
+    ("using", "misdeed", "words"),
+    [
+        *(("default", *one) for one in (ROLLBACK_ASKED, CAUGHT, ENDED)),
+        *(("sqlite", *one) for one in (ROLLBACK_ASKED, CAUGHT, ENDED)),
+        # A connection to a database in memory stays open, and SQLite forgives errors.
+        ("default", close, "closed the connection that its transaction lives on"),
+        ("default", expire, "closed the connection that its transaction lives on"),
+        ("default", swallow_error_of_raw_sql, "catching a database error"),
+    ],
+)
+def test_body_that_breaks_its_transaction_fails_and_leaves_nothing(
+    using: str, misdeed: Callable[[str], None], words: str
+) -> None:
+    def body() -> None:
+        Effect.objects.using(using).create(name="undone")
+        misdeed(using)
+
+    (result,) = run(seed(using, function=body))
+    assert result.outcome is Outcome.FAILED
+    assert isinstance(result.error, BodyError)
+    assert words in result.message
+    assert effects(using) == []
+    assert completions(using) == []
+    assert attempts(using) == [("shop.seed", 1, "failed")]
+    assert run(seed(using))[0].outcome is Outcome.RAN
+
+
+def test_body_that_commits_by_itself_fails_and_is_not_recorded(using: str) -> None:
+    def body() -> None:
+        Effect.objects.using(using).create(name="stays")
+        commit(using)
+        Effect.objects.using(using).create(name="stays too")
+
+    (result,) = run(seed(using, function=body))
+    assert result.outcome is Outcome.FAILED
+    assert "What it committed stays and is not recorded" in result.message
+    assert completions(using) == []
+    assert attempts(using) == [("shop.seed", 1, "failed")]
+
+
+def test_body_may_use_savepoints_and_catch_errors_around_them(using: str) -> None:
+    def body() -> None:
+        with pytest.raises(IntegrityError), transaction.atomic(using=using):
+            Effect.objects.using(using).create(name=None)
+        with transaction.atomic(using=using):
+            Effect.objects.using(using).create(name="kept")
+
+    assert run(seed(using, function=body))[0].outcome is Outcome.RAN
+    assert effects(using) == ["kept"]
+
+
+def test_async_body_shares_the_transaction(using: str) -> None:
+    async def fine(run: Run) -> None:
+        await Effect.objects.using(using).acreate(name="kept")
+
+    async def failing() -> None:
+        await Effect.objects.using(using).acreate(name="undone")
+        raise LookupError
+
+    results = run(seed(using, "a", function=fine), seed(using, "b", function=failing))
+    assert [result.outcome for result in results] == [Outcome.RAN, Outcome.FAILED]
+    assert effects(using) == ["kept"]
+
+
+def test_nested_pass_is_refused(using: str) -> None:
+    inner = seed(using, "inner")
+    (result,) = run(seed(using, function=lambda: run(inner) and None))
+    assert result.outcome is Outcome.FAILED
+    assert isinstance(result.error, InsideTransaction)
+    assert attempts(using) == [("shop.seed", 1, "failed")]
+
+
+def test_pass_inside_a_transaction_is_refused(using: str) -> None:
+    with (
+        transaction.atomic(using=using),
+        pytest.raises(InsideTransaction, match=f"inside a transaction of database '{using}'"),
+    ):
+        run(seed(using))
+    assert attempts(using) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(SystemExit(3), "failed"), (KeyboardInterrupt(), "interrupted")],
+    ids=["exit", "interrupt"],
+)
+def test_end_of_the_process_is_recorded_and_goes_on(
+    using: str, error: BaseException, state: str
+) -> None:
+    with pytest.raises(type(error)):
+        run(seed(using, function=raising(error, using)))
+    assert effects(using) == []
+    assert attempts(using) == [("shop.seed", 1, state)]
+    assert type(error).__name__ in last(using).error
+    assert run(seed(using))[0].outcome is Outcome.RAN  # the guard is free
+
+
+def test_hook_after_the_commit_that_raises_is_reported(using: str) -> None:
+    def fail() -> None:
+        raise LookupError("no mail server")
+
+    def body() -> None:
+        Effect.objects.using(using).create(name="kept")
+        transaction.on_commit(fail, using=using)
+
+    (result,) = run(seed(using, function=body))
+    assert result.outcome is Outcome.RAN
+    assert result.message == "Done and recorded, but afterwards: LookupError: no mail server"
+    assert effects(using) == ["kept"]
+    assert attempts(using) == [("shop.seed", 1, "succeeded")]
+
+
+def test_hook_after_the_commit_runs_once_and_after_it(using: str) -> None:
+    seen: list[list[tuple[str, int]]] = []
+
+    def body() -> None:
+        transaction.on_commit(lambda: seen.append(completions(using)), using=using)
+
+    run(seed(using, function=body))
+    assert seen == [[("shop.seed", 1)]]
+
+
+def test_fake_records_without_calling_and_without_heeding_after(using: str) -> None:
+    first = seed(using, "first")
+    second = seed(using, "second", after=["first"])
+    registry = Registry([first, second])
+    (result,) = runner.run([second], registry=registry, trigger="fake", fake=True)
+    assert result.outcome is Outcome.RAN
+    assert effects(using) == []
+    assert completions(using) == [("second", 1)]
+    assert last(using).trigger == "fake"
+
+
+def test_signals_come_in_order_and_survive_their_receivers(using: str) -> None:
+    heard: list[object] = []
+
+    def started(sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
+        heard.append(("started", sender.name, attempt.number))
+        raise LookupError
+
+    def finished(sender: Routine, result: runner.Result, **kwargs: Any) -> None:
+        heard.append(("finished", sender.name, str(result.outcome), completions(using)))
+        raise LookupError
+
+    def body() -> None:
+        heard.append("body")
+
+    bad = seed(using, "bad", function=raising(LookupError(), using))
+    with receiving(signals.attempt_started, started), receiving(signals.attempt_finished, finished):
+        run(seed(using, "good", function=body), bad, seed(using, "rest"))
+    assert heard == [
+        ("started", "good", 1),
+        "body",
+        ("finished", "good", "ran", [("good", 1)]),
+        ("started", "bad", 1),
+        ("finished", "bad", "failed", [("good", 1)]),
+    ]
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "begun"])
+def test_older_version_is_superseded(using: str, recorded: bool) -> None:
+    newer, older = seed(using, version=2), seed(using, version=1)
+    if recorded:
+        run(newer)
+    else:
+        ledger.close(begin(newer), State.FAILED)
+    before = effects(using)
+    (result,) = run(older, timeout=1.0)
+    assert result.outcome is Outcome.ALREADY_DONE
+    assert effects(using) == before
+    assert [number for _, number, _ in attempts(using)] == [1]
+
+
+def test_higher_version_runs_again_once(using: str) -> None:
+    for version in (1, 2, 2, 1):
+        run(seed(using, version=version))
+    assert effects(using) == ["shop.seed", "shop.seed"]
+    assert completions(using) == [("shop.seed", 1), ("shop.seed", 2)]
+
+
+def test_lost_predecessor_is_succeeded(using: str) -> None:
+    begin(seed(using))
+    assert run(seed(using))[0].outcome is Outcome.RAN
+    assert attempts(using) == [("shop.seed", 1, "lost"), ("shop.seed", 2, "succeeded")]
+
+
+def test_predecessor_that_commits_at_the_last_moment_has_done_it(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routine = seed(using)
+    predecessor = begin(routine)
+    close = ledger.close
+
+    def commit_first(attempt: Attempt, *args: Any) -> State:
+        if attempt == predecessor:
+            with transaction.atomic(using=using):
+                ledger.complete(predecessor)
+        return close(attempt, *args)
+
+    monkeypatch.setattr(ledger, "close", commit_first)
+    (result,) = run(routine)
+    assert result.outcome is Outcome.WAITED
+    assert effects(using) == []
+    assert attempts(using) == [("shop.seed", 1, "succeeded"), ("shop.seed", 2, "interrupted")]
+
+
+def test_attempt_that_is_fenced_while_at_work_commits_nothing_and_is_repeated(using: str) -> None:
+    """By whoever held the guard; it is free again, so this process goes on by itself."""
+    calls: list[int] = []
+
+    def body(run: Run) -> None:
+        calls.append(run.attempt)
+        Effect.objects.using(using).create(name=f"attempt {run.attempt}")
+        if len(calls) == 1:
+            # in the body's own transaction: as if a successor's fence had come between
+            running = Attempt.objects.using(using).filter(number=1)
+            running.update(state=State.LOST, finished_at=running[0].started_at)
+
+    (result,) = run(seed(using, function=body))
+    assert calls == [1, 2]
+    assert result.outcome is Outcome.RAN
+    assert effects(using) == ["attempt 2"]
+
+
+def test_guard_lost_before_the_body_is_tried_again(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pings: list[int] = []
+    here = type(database(using))
+    guard = here.guard
+
+    def losing(self: Any, name: str, liveness: float) -> Guard:
+        made = guard(self, name, liveness)
+        ping = made.ping
+
+        def lose_first() -> None:
+            pings.append(1)
+            if len(pings) == 1:
+                raise GuardLost("evicted")
+            ping()
+
+        monkeypatch.setattr(made, "ping", lose_first)
+        return made
+
+    monkeypatch.setattr(here, "guard", losing)
+    (result,) = run(seed(using))
+    assert result.outcome is Outcome.RAN
+    assert effects(using) == ["shop.seed"]
+    assert attempts(using) == [("shop.seed", 1, "interrupted"), ("shop.seed", 2, "succeeded")]
+
+
+def test_liveness_doubles_with_each_attempt_lost_in_a_row(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONCE_LIVENESS_TIMEOUT", "2")
+    kept: list[float] = []
+    monkeypatch.setattr(Guard, "keep", lambda self, liveness: kept.append(liveness))
+    if using == DEFAULT_DB_ALIAS:
+        from once.databases.postgresql import AdvisoryGuard
+
+        monkeypatch.setattr(AdvisoryGuard, "keep", lambda self, liveness: kept.append(liveness))
+    for lost in range(6):
+        routine = seed(using, f"r{lost}")
+        for _ in range(lost):
+            ledger.close(begin(routine), State.LOST)
+        run(routine)
+    assert kept == [4.0, 8.0, 16.0, 16.0, 16.0]
+
+
+def test_routine_is_blocked_by_unapplied_migrations(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "unapplied", lambda using: ["shop.0002", "a.1", "b.1", "c.1"])
+    first, second = run(seed(using, "first"), seed(using, "second"))
+    assert (first.outcome, second.outcome) == (Outcome.SKIPPED, Outcome.SKIPPED)
+    assert f"database '{using}' lacks migrations of this code" in first.message
+    assert "(shop.0002, a.1, b.1 and 1 more)" in first.message
+    assert "once run --migrate" in first.message
+    assert attempts(using) == []
+
+
+def test_routine_that_is_done_is_not_blocked(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(seed(using))
+    monkeypatch.setattr(migrate, "unapplied", lambda using: ["shop.0002"])
+    assert run(seed(using))[0].outcome is Outcome.ALREADY_DONE
+
+
+def test_connection_that_was_closed_is_closed_after() -> None:
+    connections["default"].close()
+    run(seed("default"))
+    assert connections["default"].connection is None
+    run(seed("default"))
+    assert connections["default"].connection is None
+
+
+def test_connection_that_was_open_stays_open() -> None:
+    connections["default"].ensure_connection()
+    before = connections["default"].connection
+    run(seed("default"))
+    run(seed("default"))
+    assert connections["default"].connection is before
+
+
+def test_nothing_to_do_is_one_query_on_one_connection(using: str) -> None:
+    routines = [seed(using, f"r{number}") for number in range(1_000)]
+    Completion.objects.using(using).bulk_create(
+        Completion(routine=routine.name, version=1) for routine in routines
+    )
+    connections[using].ensure_connection()
+    opened: list[str] = []
+
+    def note(connection: Any, **kwargs: Any) -> None:
+        opened.append(connection.alias)
+
+    with receiving(connection_created, note), CaptureQueriesContext(connections[using]) as queries:
+        results = run(*routines)
+    assert len(queries) == 1
+    assert queries[0]["sql"].count("SELECT") == 1
+    assert opened == []
+    assert {result.outcome for result in results} == {Outcome.ALREADY_DONE}
+
+
+def test_nothing_at_all_asks_nobody() -> None:
+    with CaptureQueriesContext(connections["default"]) as queries:
+        assert run() == []
+    assert len(queries) == 0
+
+
+def test_body_of_a_transaction_in_conflict_is_repeated(using: str) -> None:
+    """A serialization failure, or a busy database, undid the first transaction."""
+    calls: list[int] = []
+
+    def body() -> None:
+        calls.append(1)
+        Effect.objects.using(using).create(name=f"call {len(calls)}")
+        if len(calls) == 1:
+            raise conflict(using)
+
+    (result,) = run(seed(using, function=body))
+    assert result.outcome is Outcome.RAN
+    assert effects(using) == ["call 2"]
+    assert attempts(using) == [("shop.seed", 1, "succeeded")]
+
+
+def conflict(using: str) -> OperationalError:
+    error = OperationalError("in the way")
+    error.sqlstate = "40001"  # type: ignore[attr-defined]
+    error.sqlite_errorcode = 5  # type: ignore[attr-defined]
+    return error
+
+
+def test_database_that_cannot_be_reached_is_said_after_the_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connections["default"].close()
+    monkeypatch.setitem(connections["default"].settings_dict, "PORT", "1")
+    monkeypatch.setitem(connections["default"].settings_dict, "HOST", "127.0.0.1")
+    with pytest.raises(
+        DatabaseUnavailable, match=r"database 'default' cannot be used: .*DATABASES"
+    ):
+        run(seed("default"), patience=0.1)
+
+
+def test_error_of_the_record_fails_the_routine(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise IntegrityError("not this one")
+
+    monkeypatch.setattr(ledger, "begin", refuse)
+    (result,) = run(seed(using))
+    assert result.outcome is Outcome.FAILED
+    assert result.message == "Its record could not be kept: IntegrityError: not this one"
+    assert result.attempt is None

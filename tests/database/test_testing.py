@@ -1,0 +1,146 @@
+"""What the tests of projects are given to complete routines in their test databases."""
+
+import subprocess
+import sys
+import textwrap
+import unittest
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from django.core.management import call_command
+
+from once import Routine, Run, ledger
+from once.ledger import Standing
+from once.testing import CompletedRoutines, complete_routines
+from tests.database.support import attempts, effects, run, seed
+from tests.shop.models import Effect
+
+in_a_transaction = pytest.mark.django_db(databases=["default", "sqlite"])
+outside = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+
+
+@pytest.mark.parametrize(
+    "_", [pytest.param(0, marks=in_a_transaction), pytest.param(0, marks=outside)]
+)
+def test_routines_are_completed_once(_: int, using: str, declared: list[Routine]) -> None:
+    declared += [seed(using, "b", after=["a"]), seed(using, "a"), seed(using, "c", startup=False)]
+    complete_routines()
+    complete_routines()
+    assert effects(using) == ["a", "b", "c"]
+    assert set(ledger.standing(declared).values()) == {Standing.DONE}
+    assert attempts(using) == [(name, 1, "succeeded") for name in "abc"]
+
+
+@outside
+def test_body_that_raises_is_raised_and_leaves_nothing(using: str, declared: list[Routine]) -> None:
+    def body() -> None:
+        Effect.objects.using(using).create(name="undone")
+        raise LookupError
+
+    declared.append(seed(using, function=body))
+    with pytest.raises(LookupError):
+        complete_routines()
+    assert effects(using) == []
+    assert attempts(using) == []
+
+
+@in_a_transaction
+def test_body_gets_a_run(using: str, declared: list[Routine]) -> None:
+    got: list[Run] = []
+    declared.append(seed(using, function=lambda run: got.append(run)))
+    complete_routines()
+    (handle,) = got
+    handle.check()
+    assert (handle.using, handle.attempt, len(handle.key)) == (using, 1, 32)
+
+
+@outside
+def test_what_was_completed_is_done_for_the_runner(using: str, declared: list[Routine]) -> None:
+    declared.append(seed(using))
+    complete_routines()
+    assert [str(result.outcome) for result in run(declared[0])] == ["already_done"]
+
+
+@outside
+def test_mixin_completes_again_after_a_flush(using: str, declared: list[Routine]) -> None:
+    seen: list[list[str]] = []
+
+    class Case(CompletedRoutines):
+        databases: ClassVar = {"default", "sqlite"}
+
+        def test_one(self) -> None:
+            seen.append(effects(using))
+            Effect.objects.using(using).create(name="of this test")
+
+        def test_two(self) -> None:
+            seen.append(effects(using))
+
+    declared.append(seed(using))
+    complete_routines()
+    call_command("flush", database=using, interactive=False, verbosity=0)
+    assert effects(using) == []
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(Case).run(result)
+    assert result.testsRun == 2
+    assert result.errors + result.failures == []
+    assert seen == [["shop.seed"], ["shop.seed"]]
+    assert effects(using) == []
+
+
+SETTINGS = """
+    SECRET_KEY = "x"
+    INSTALLED_APPS = ["once", "plant"]
+    DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
+"""
+ROUTINES = """
+    from once import routine
+
+    calls = []
+
+    @routine
+    def seed():
+        calls.append(1)
+"""
+TESTS = """
+    import pytest
+    from once.models import Completion
+
+    def names():
+        return list(Completion.objects.values_list("routine", flat=True))
+
+    @pytest.mark.django_db
+    def test_before_the_fixture_nothing_ran():
+        assert names() == []
+
+    @pytest.mark.django_db
+    @pytest.mark.parametrize("_", range(2))
+    def test_fixture(once_routines, _):
+        from plant.routines import calls
+
+        assert names() == ["plant.seed"]
+        assert calls == [1]
+
+    @pytest.mark.django_db
+    def test_effects_stay_for_the_session():
+        assert names() == ["plant.seed"]
+"""
+
+
+@pytest.mark.django_db(databases=[])
+def test_fixture_of_the_plugin_completes_once_for_the_session(tmp_path: Path) -> None:
+    (tmp_path / "plant").mkdir()
+    files = {
+        "settings.py": SETTINGS,
+        "plant/__init__.py": "",
+        "plant/routines.py": ROUTINES,
+        "test_plant.py": TESTS,
+        "pytest.ini": "[pytest]\nDJANGO_SETTINGS_MODULE = settings\npythonpath = .",
+    }
+    for name, source in files.items():
+        (tmp_path / name).write_text(textwrap.dedent(source))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
