@@ -27,7 +27,7 @@ _REPEATS = 10
 _DOUBLINGS = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Claim:
     """One routine on its way to completion, by this process or by another."""
 
@@ -40,6 +40,8 @@ class Claim:
     is_patient: bool
     #: Whether to record it without calling its body.
     is_fake: bool
+    #: Whether the attempt in hand came as far as its body.
+    _has_begun: bool = False
 
     def settle(self) -> Result:
         """Poll until the routine is done, failed, or given up.
@@ -109,7 +111,8 @@ class Claim:
             return self._attempt(attempt, ahead, guard)
 
     def _attempt(self, attempt: Attempt, ahead: Prospect, guard: Guard) -> Result | str:
-        begun = monotonic()
+        self._has_begun = False
+        started = monotonic()
         problem: BaseException | None = None
         try:
             self._fence(ahead, guard)
@@ -117,14 +120,16 @@ class Claim:
             if self._stands() is not Standing.OPEN:
                 ledger.close(attempt, State.INTERRUPTED, "A predecessor had done it.")
                 return f"{self.routine.name} has just been done"
-            signals.attempt_started.send_robust(self.routine, attempt=attempt)
             self._work(attempt, guard)
             attempt.state = State.SUCCEEDED
         except BaseException as error:  # recorded, then reported or raised again
             problem = error
             attempt.state = self._conclude(attempt, problem)
-        result = self._report(attempt, problem, monotonic() - begun)
-        signals.attempt_finished.send_robust(self.routine, result=result)
+        if not self._has_begun and isinstance(problem, GuardLost | AttemptLost):
+            return str(problem)
+        result = self._report(attempt, problem, monotonic() - started)
+        if self._has_begun:
+            signals.attempt_finished.send_robust(self.routine, result=result)
         if isinstance(problem, TimedOut) or not isinstance(problem, Exception | None):
             raise problem
         return result
@@ -159,6 +164,7 @@ class Claim:
                         raise AttemptLost(f"Another session claims to work on {attempt}.")
                     ledger.lock(attempt)
                     guard.ping()
+                    self._begin(attempt)
                     if not self.is_fake:
                         body.call(self.routine, run)
                     ledger.complete(attempt)
@@ -168,6 +174,11 @@ class Claim:
                 time.sleep(random.uniform(0.01, 0.1))  # noqa: S311
             else:
                 return
+
+    def _begin(self, attempt: Attempt) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            signals.attempt_started.send_robust(self.routine, attempt=attempt)
 
     def _conclude(self, attempt: Attempt, problem: BaseException) -> State:
         """Settle how an attempt ended that did not end well: fence, then read."""
@@ -211,6 +222,8 @@ class Claim:
             message = f"{what}. Whether it committed is settled by the next `manage.py once run`."
         elif isinstance(problem, BodyError):
             message = what
+        elif attempt.state == State.INTERRUPTED:
+            message = f"{what}. Nothing of it was committed."
         else:
             message = f"{what}. Nothing of it was committed. Mend the cause and run this again."
         return self._result(

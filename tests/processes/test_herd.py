@@ -92,3 +92,12 @@ def test_serializable_with_pollers_and_a_writer(project: Project) -> None:
     assert project.reached("body2") == [holder.pid]  # the same attempt, once more
     assert project.effects() == ["seed", "writer"]
     assert project.attempts() == [("plant.seed", 1, "succeeded")]
+
+
+@pytest.mark.parametrize("kind", ["pgbouncer-2"])
+def test_different_routines_at_once_behind_a_pool_of_two(project: Project) -> None:
+    project.routines(MANY_ROUTINES)
+    names = [f"plant.round{number}" for number in range(6)]
+    processes = [project.once("run", name) for name in names for _ in range(2)]
+    assert [process.finish() for process in processes] == [0] * 12
+    assert project.effects() == [f"round{number:02}" for number in range(6)]

@@ -24,7 +24,7 @@ from django.db import DatabaseError, InterfaceError
 from once import migrate, process, registry, runner, signals, status
 from once.base import Routine
 from once.exceptions import DatabaseUnavailable, OnceError, UnknownRoutine
-from once.models import Attempt
+from once.models import Attempt, State
 from once.registry import Registry
 from once.results import Outcome, Result
 from once.status import RoutineState, Status
@@ -158,9 +158,19 @@ class Command(BaseCommand):
             )
         if json:
             self._print_run(found, results)
-        elif verbosity and all(result.outcome is Outcome.ALREADY_DONE for result in results):
-            self.stdout.write("  No routines to run.")
+        elif verbosity:
+            self._print_rest(results)
         self._exit_after(results)
+
+    def _print_rest(self, results: list[Result]) -> None:
+        for result in results:
+            if result.outcome is Outcome.WAITED:
+                done = self.style.SUCCESS("done by another process")
+                self.stdout.write(
+                    f"  Waited for {result.routine}... {done} ({result.seconds:.3f}s)"
+                )
+        if all(result.outcome is Outcome.ALREADY_DONE for result in results):
+            self.stdout.write("  No routines to run.")
 
     def _migrate(
         self, found: Registry, timeout: float | None, progress: Any, verbosity: int
@@ -333,9 +343,11 @@ class _Reporter:
             self.out.flush()
 
     def finished(self, sender: Routine, result: Result, **kwargs: Any) -> None:
-        failed = result.outcome is Outcome.FAILED
+        state = result.attempt.state if result.attempt else None
+        failed = state in (State.FAILED, State.LOST)
         if self.verbosity:
-            word = self.style.ERROR("FAILED") if failed else self.style.SUCCESS("OK")
+            word = self.style.SUCCESS("OK") if result.is_done else self.style.WARNING("INTERRUPTED")
+            word = self.style.ERROR("FAILED") if failed else word
             self.out.write(f" {word} ({result.seconds:.3f}s)")
             if result.message and not failed:
                 self.out.write(self.style.WARNING(f"    {result.message}"))
