@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass
 from time import monotonic
 
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, Error
 
 from once import body, conf, ledger, signals
 from once.base import Routine, Run
@@ -77,7 +77,7 @@ class Claim:
                 if self._stands() is not Standing.OPEN:
                     return self._result(Outcome.WAITED, seconds=self.wait.seconds)
                 return self._try()
-            except (DatabaseError, InterfaceError) as error:
+            except Error as error:
                 if self.here.is_conflict(error) or self.here.is_locked(error):
                     return one_line(error)
                 if not self.here.is_lost(error):
@@ -189,7 +189,7 @@ class Claim:
         while True:
             try:
                 return ledger.close(attempt, ended, text)
-            except (DatabaseError, InterfaceError, CannotFence) as error:
+            except (Error, CannotFence) as error:
                 may_pass = isinstance(error, CannotFence) or self.here.is_lost(error)
                 if not may_pass or monotonic() - since > self.wait.patience:
                     # Still "running": whoever holds the guard next settles it.

@@ -1,18 +1,14 @@
 """Settings, read when used: an environment variable beats the Django setting of the same name."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
-import environ
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from environ import Env
 
 __all__ = ["NAMES", "read"]
-
-T = TypeVar("T")
-
-_env = environ.Env()
 
 
 def startup() -> str:
@@ -32,15 +28,15 @@ def startup_failure() -> str:
 
 def startup_commands() -> tuple[str, ...]:
     """Names of the management commands that count as servers."""
-    value = _raw("ONCE_STARTUP_COMMANDS", _env.list, default=("runserver",))
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    value = _raw("ONCE_STARTUP_COMMANDS", list, default=["runserver"])
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         raise _refusal("ONCE_STARTUP_COMMANDS", "a list of names of management commands", value)
-    return tuple(value)
+    return tuple(name.strip() for name in value)
 
 
 def release() -> str:
     """What is deployed: kept with each attempt. Empty where unset."""
-    value = _raw("ONCE_RELEASE", _env.str, default="")
+    value = _raw("ONCE_RELEASE", str, default="")
     if not isinstance(value, str) or len(value) > 200:
         raise _refusal("ONCE_RELEASE", "a string of at most 200 characters", value)
     return value
@@ -71,14 +67,14 @@ def read() -> dict[str, object]:
     return {name: value() for name, value in NAMES.items()}
 
 
-def _raw(name: str, from_environment: Callable[[str], T], *, default: T) -> T | Any:
-    if name in _env.ENVIRON:
-        return from_environment(name)
+def _raw(name: str, kind: type, *, default: object) -> Any:
+    if name in Env.ENVIRON:
+        return Env.parse_value(Env.ENVIRON[name], kind)
     return getattr(settings, name, default)
 
 
 def _choice(name: str, choices: tuple[str, ...], *, default: str) -> str:
-    value = _raw(name, _env.str, default=default)
+    value = _raw(name, str, default=default)
     if value not in choices:
         raise _refusal(name, " or ".join(map(repr, choices)), value)
     return str(value)
@@ -87,9 +83,9 @@ def _choice(name: str, choices: tuple[str, ...], *, default: str) -> str:
 def _seconds(name: str, *, default: float, minimum: float) -> float:
     wanted = f"a number of seconds, at least {minimum:g}"
     try:
-        value = _raw(name, _env.float, default=default)
+        value = _raw(name, float, default=default)
     except ValueError:
-        raise _refusal(name, wanted, _env.ENVIRON[name]) from None
+        raise _refusal(name, wanted, Env.ENVIRON[name]) from None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _refusal(name, wanted, value)
     if not math.isfinite(value) or value < minimum:
@@ -98,5 +94,5 @@ def _seconds(name: str, *, default: float, minimum: float) -> float:
 
 
 def _refusal(name: str, wanted: str, value: object) -> ImproperlyConfigured:
-    source = "environment variable" if name in _env.ENVIRON else "setting"
+    source = "environment variable" if name in Env.ENVIRON else "setting"
     return ImproperlyConfigured(f"The {source} {name} must be {wanted}, not {value!r}.")

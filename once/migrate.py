@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import Error, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.migration import Migration
@@ -61,7 +61,7 @@ def migrate(
         while True:
             try:
                 in_the_way = _try(here, command)
-            except (DatabaseError, InterfaceError) as error:
+            except Error as error:
                 if not (here.is_lost(error) or here.is_conflict(error) or here.is_locked(error)):
                     raise
                 wait.survive(error)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TypeVar
 
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import DatabaseError, Error, connections
 
 from once import conf, ledger, migrate
 from once.base import Routine
@@ -150,7 +150,7 @@ class _Pass:
         while True:
             try:
                 return function()
-            except (DatabaseError, InterfaceError) as error:
+            except Error as error:
                 here = database(routine.using)
                 if not (here.is_lost(error) or here.is_conflict(error)):
                     raise

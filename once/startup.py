@@ -10,7 +10,7 @@ from types import FrameType
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError
+from django.db import Error
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 from once import conf, process, registry, runner
@@ -153,7 +153,7 @@ def _start(found: Registry) -> None:
         problem = _attempt(found)
     except RoutineFailed:
         raise
-    except (OnceError, DatabaseError) as error:
+    except (OnceError, Error) as error:
         problem = one_line(error)
     if problem is None:
         return
@@ -196,7 +196,7 @@ def _go_on(found: Registry) -> None:
             pause = min(60.0, pause * 2)
             try:
                 results = runner.run(found.startup, registry=found, trigger=TRIGGER)
-            except (OnceError, DatabaseError) as error:
+            except (OnceError, Error) as error:
                 logger.warning("event=startup_incomplete message=%r", one_line(error))
             else:
                 if all(result.is_done for result in results):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, DatabaseError
+from django.db import DEFAULT_DB_ALIAS, Error
 
 from once import ledger, migrate, process
 from once.base import Routine
@@ -126,7 +126,7 @@ def _process_status(routine: Routine) -> Status:
 def _is_installed(using: str) -> bool:
     try:
         return ledger.is_installed(using)
-    except DatabaseError:
+    except Error:
         return False
 
 

@@ -1,6 +1,6 @@
 """Readiness: is everything done that a server needs to have done?"""
 
-from django.db import DatabaseError, transaction
+from django.db import Error, transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 
@@ -22,6 +22,6 @@ def readiness(request: HttpRequest) -> JsonResponse:
     if not _ready:
         try:
             _ready = status.is_done(registry.load().startup)
-        except DatabaseError:
+        except Error:
             _ready = False
     return JsonResponse({"done": _ready}, status=200 if _ready else 503)

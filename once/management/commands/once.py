@@ -19,7 +19,7 @@ from django.core.management.base import (
     DjangoHelpFormatter,
 )
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import DatabaseError, InterfaceError
+from django.db import Error
 
 from once import migrate, process, registry, runner, signals, status
 from once.base import Routine
@@ -227,7 +227,7 @@ class Command(BaseCommand):
     def _statuses(self, found: Registry) -> list[Status]:
         try:
             return status.statuses(found)
-        except (DatabaseError, InterfaceError) as error:
+        except Error as error:
             raise CommandError(f"A database cannot be read: {error}", returncode=FAILED) from error
 
     def _print_table(self, shown: list[Status]) -> None:
@@ -278,7 +278,7 @@ class Command(BaseCommand):
                     if status.is_done(routines):
                         return
                     reason = _whom_to_wait_for(found, routines)
-                except (DatabaseError, InterfaceError) as error:
+                except Error as error:
                     wait.survive(error)
                 else:
                     wait.pause(reason)
