@@ -14,6 +14,7 @@ import pytest
 from django.db import connections
 from django.db.backends.signals import connection_created
 from filelock import SoftFileLock
+from psycopg.pq import TransactionStatus
 
 from once.databases import database, sqlite
 from once.databases.postgresql import AdvisoryGuard
@@ -198,6 +199,22 @@ def test_no_thread_and_no_session_remains(refused: bool) -> None:
     wait_until(lambda: rows("default", ours) == [(1,)], what="the sessions of the guards to end")
 
 
+def test_session_is_given_back_without_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pooler closes the server's connection of a client that leaves in a transaction."""
+    left: list[TransactionStatus] = []
+    with session() as guard:
+        assert guard.acquire()
+        wrapper: Any = guard._session
+        close = wrapper.close
+
+        def note_and_close() -> None:
+            left.append(wrapper.connection.info.transaction_status)
+            close()
+
+        monkeypatch.setattr(wrapper, "close", note_and_close)
+    assert left == [TransactionStatus.IDLE]
+
+
 @pytest.mark.parametrize("method", ["ping", "read", "keep"])
 def test_guard_that_is_not_held_proves_nothing(method: str) -> None:
     arguments: dict[str, list[Any]] = {"read": [lambda: 1], "keep": [5.0]}
@@ -221,17 +238,19 @@ def test_guard_that_cannot_connect_raises_and_leaves_no_thread(
 
 
 @pytest.fixture
-def frozen() -> Iterator[tuple[AdvisoryGuard, threading.Event]]:
+def frozen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[tuple[AdvisoryGuard, threading.Event]]:
     """A guard that stops to ping, as if its process was frozen, and what thaws it."""
     thaw = threading.Event()
     guard = session(liveness=0.6)
-    beat = guard._beat
+    beat: Any = guard._beat
 
-    def freeze() -> None:
+    def freeze(*args: object) -> None:
         assert thaw.wait(30)
-        beat()
+        beat(*args)
 
-    guard._beat = freeze  # type: ignore[method-assign]
+    monkeypatch.setattr(guard, "_beat", freeze)
     with guard:
         assert guard.acquire()
         yield guard, thaw

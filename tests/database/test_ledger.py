@@ -49,14 +49,20 @@ def test_standing_is_that_of_each_routines_own_database() -> None:
     assert found == {"a": Standing.OPEN, "b": Standing.DONE, "c": Standing.OPEN}
 
 
-def test_standing_of_many_routines_is_one_query(using: str) -> None:
+@pytest.mark.parametrize("is_open", [False, True], ids=["done", "one open"])
+def test_standing_of_many_routines_is_one_query_and_one_for_the_open(
+    using: str, is_open: bool
+) -> None:
     routines = [seed(using, f"r{number}") for number in range(1_000)]
-    Completion.objects.using(using).create(routine="r999", version=1)
+    Completion.objects.using(using).bulk_create(
+        Completion(routine=routine.name, version=1) for routine in routines[is_open:]
+    )
     with CaptureQueriesContext(connections[using]) as queries:
         found = ledger.standing(routines)
-    assert len(queries) == 1
+    assert len(queries) == 1 + is_open
     assert len(found) == 1_000
-    assert found["r999"] is Standing.DONE
+    assert (found["r0"] is Standing.OPEN) is is_open
+    assert set(list(found.values())[1:]) == {Standing.DONE}
 
 
 def test_standing_of_nothing_is_no_query(using: str) -> None:
@@ -119,9 +125,11 @@ def test_version_is_superseded_by_a_higher_one_that_began(using: str, state: Sta
     attempt = begin(seed(using, version=2))
     if state is not State.RUNNING:
         ledger.close(attempt, state)
-    assert ledger.prospect(seed(using, version=1)).standing is Standing.SUPERSEDED
-    assert ledger.prospect(seed(using, version=2)).standing is Standing.OPEN
-    assert ledger.prospect(seed(using, version=3)).standing is Standing.OPEN
+    expected = {1: Standing.SUPERSEDED, 2: Standing.OPEN, 3: Standing.OPEN}
+    for version, stands in expected.items():
+        routine = seed(using, version=version)
+        assert ledger.standing([routine]) == {"shop.seed": stands}
+        assert ledger.prospect(routine).standing is stands
 
 
 def test_prospect_of_a_completed_routine_is_done(using: str) -> None:

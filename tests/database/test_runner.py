@@ -30,6 +30,9 @@ from tests.shop.models import Effect
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
 
+NO_NAME: dict[str, Any] = {"name": None}
+
+
 def completions(using: str) -> list[tuple[str, int]]:
     return list(Completion.objects.using(using).order_by("pk").values_list("routine", "version"))
 
@@ -231,7 +234,7 @@ def roll_back(using: str) -> None:
 
 def swallow_model_error(using: str) -> None:
     with suppress(IntegrityError):
-        Effect.objects.using(using).create(name=None)
+        Effect.objects.using(using).create(**NO_NAME)
 
 
 def swallow_error_of_raw_sql(using: str) -> None:
@@ -288,7 +291,7 @@ def test_body_that_commits_by_itself_fails_and_is_not_recorded(using: str) -> No
 def test_body_may_use_savepoints_and_catch_errors_around_them(using: str) -> None:
     def body() -> None:
         with pytest.raises(IntegrityError), transaction.atomic(using=using):
-            Effect.objects.using(using).create(name=None)
+            Effect.objects.using(using).create(**NO_NAME)
         with transaction.atomic(using=using):
             Effect.objects.using(using).create(name="kept")
 
@@ -404,6 +407,17 @@ def test_signals_come_in_order_and_survive_their_receivers(using: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["attempt_started", "attempt_finished"])
+def test_receiver_whose_query_fails_does_not_disturb(using: str, name: str) -> None:
+    def fail(**kwargs: Any) -> None:
+        Effect.objects.using(using).create(**NO_NAME)
+
+    with receiving(getattr(signals, name), fail):
+        (result,) = run(seed(using))
+    assert (result.outcome, result.message) == (Outcome.RAN, "")
+    assert effects(using) == ["shop.seed"]
+
+
 @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "begun"])
 def test_older_version_is_superseded(using: str, recorded: bool) -> None:
     newer, older = seed(using, version=2), seed(using, version=1)
@@ -449,6 +463,28 @@ def test_predecessor_that_commits_at_the_last_moment_has_done_it(
     assert result.outcome is Outcome.WAITED
     assert effects(using) == []
     assert attempts(using) == [("shop.seed", 1, "succeeded"), ("shop.seed", 2, "interrupted")]
+
+
+def test_attempt_that_is_fenced_before_its_work_calls_no_body(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers: list[int] = []
+    begin = ledger.begin
+
+    def begin_and_be_fenced(*args: Any) -> Attempt | None:
+        attempt = begin(*args)
+        if attempt is not None and attempt.number == 1:
+            ledger.close(attempt, State.LOST)
+        return attempt
+
+    def body(run: Run) -> None:
+        numbers.append(run.attempt)
+
+    monkeypatch.setattr(ledger, "begin", begin_and_be_fenced)
+    (result,) = run(seed(using, function=body))
+    assert result.outcome is Outcome.RAN
+    assert numbers == [2]
+    assert attempts(using) == [("shop.seed", 1, "lost"), ("shop.seed", 2, "succeeded")]
 
 
 def test_attempt_that_is_fenced_while_at_work_commits_nothing_and_is_repeated(using: str) -> None:

@@ -5,10 +5,10 @@ import sys
 import textwrap
 import unittest
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from django.core.management import call_command
+from django.db import connections
 
 from once import Routine, Run, ledger
 from once.ledger import Standing
@@ -20,10 +20,17 @@ in_a_transaction = pytest.mark.django_db(databases=["default", "sqlite"])
 outside = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
 
-@pytest.mark.parametrize(
-    "_", [pytest.param(0, marks=in_a_transaction), pytest.param(0, marks=outside)]
-)
-def test_routines_are_completed_once(_: int, using: str, declared: list[Routine]) -> None:
+TRANSACTIONS = [
+    pytest.param(True, marks=in_a_transaction, id="inside"),
+    pytest.param(False, marks=outside, id="outside"),
+]
+
+
+@pytest.mark.parametrize("in_atomic_block", TRANSACTIONS)
+def test_routines_are_completed_once(
+    in_atomic_block: bool, using: str, declared: list[Routine]
+) -> None:
+    assert connections[using].in_atomic_block is in_atomic_block
     declared += [seed(using, "b", after=["a"]), seed(using, "a"), seed(using, "c", startup=False)]
     complete_routines()
     complete_routines()
@@ -67,7 +74,7 @@ def test_mixin_completes_again_after_a_flush(using: str, declared: list[Routine]
     seen: list[list[str]] = []
 
     class Case(CompletedRoutines):
-        databases: ClassVar = {"default", "sqlite"}
+        databases = {"default", "sqlite"}
 
         def test_one(self) -> None:
             seen.append(effects(using))
@@ -135,11 +142,11 @@ def test_fixture_of_the_plugin_completes_once_for_the_session(tmp_path: Path) ->
         "plant/__init__.py": "",
         "plant/routines.py": ROUTINES,
         "test_plant.py": TESTS,
-        "pytest.ini": "[pytest]\nDJANGO_SETTINGS_MODULE = settings\npythonpath = .",
+        "pytest.ini": "[pytest]\npythonpath = .",
     }
     for name, source in files.items():
         (tmp_path / name).write_text(textwrap.dedent(source))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    command = [sys.executable, "-m", "pytest", "--ds=settings", "-p", "no:cacheprovider"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )

@@ -30,6 +30,8 @@ class Server:
         self.port = free_port()
         address = {"address": f"127.0.0.1:{self.port}", "host": "127.0.0.1", "port": self.port}
         arguments = [part.format(**address) for part in COMMANDS[kind].split()]
+        # Servers leave sockets to the garbage collector, which the development mode reports.
+        environment = {"PYTHONDEVMODE": "", **environment}
         # setsid replaces itself by the command: the group's number is that of the process.
         self.process: Process = project.start(
             "setsid", sys.executable, "-m", *arguments, *options, **environment
@@ -60,12 +62,6 @@ class Server:
             return self.get(path) == status
 
         wait_until(answers, 30, lambda: f"{status} from {path}: {self.output}")
-
-    def wait_to_print(self, text: str, times: int = 1) -> None:
-        """Wait until a text stands in the output that often."""
-        wait_until(
-            lambda: self.output.count(text) >= times, 30, lambda: f"{text!r} in: {self.output}"
-        )
 
     def stop(self) -> int:
         """Ask it to end, and wait; its exit code."""

@@ -52,10 +52,10 @@ FAILING = """
 """
 DONE = [("plant.fetch", 1, "succeeded"), ("plant.seed", 1, "succeeded")]
 STRICT = {
-    "PYTHONDEVMODE": "",
     "PYTHONWARNINGS": (
-        "always::ResourceWarning,always:This process:DeprecationWarning,error::RuntimeWarning"
-    ),
+        "always:<psycopg:ResourceWarning,always:This process:DeprecationWarning,"
+        "error::RuntimeWarning"
+    )
 }
 #: Of queries before every app is ready, of forks beside threads, of connections left behind.
 COMPLAINTS = re.compile("RuntimeWarning|multi-threaded|deleted while still open")
@@ -238,7 +238,7 @@ SETUP = ("-c", "import django; django.setup()")
 COMMANDS = [
     ("-m", "tests.manage", "check"),
     ("-m", "tests.manage", "collectstatic", "--noinput"),
-    ("-m", "tests.manage", "makemigrations", "--check", "--dry-run"),
+    ("-m", "tests.manage", "makemigrations", "once", "--check", "--dry-run"),
     TEST_COMMAND,
     SETUP,
 ]
@@ -262,6 +262,7 @@ def _run(project: Project, *arguments: str, **environment: str) -> str:
         *COMMANDS,
         ("-m", "tests.manage", "migrate"),
         ("-m", "tests.manage", "shell", "-c", "print(1)"),
+        ("-m", "tests.manage", "runserver", "--noreload", "--help"),
     ],
     ids=" ".join,
 )
@@ -351,7 +352,7 @@ def test_no_session_crosses_the_fork_of_a_preloading_gunicorn(
     )
     project.routines(ROUTINES)
     server = serve("preload", DJANGO_SETTINGS_MODULE="plant.settings", **STRICT)
-    server.wait_to_print("Booting worker", times=2)
+    server.process.wait_for("Booting worker", times=2)
     assert project.attempts() == DONE
     assert project.rows("SELECT DISTINCT pid FROM once_attempt") == [(server.pid,)]
     wait_until(lambda: _sessions(project) == 0, 5, "the master's sessions to end")
@@ -374,7 +375,7 @@ def test_missing_tables_are_waited_for_beside_the_server(
     project.routines(ROUTINES)
     started = serve(server)
     started.wait_for(503)
-    started.wait_to_print(INCOMPLETE, starters)
+    started.process.wait_for(INCOMPLETE, starters)
     assert "Run `manage.py once run --migrate`" in started.output
     assert project.manage("migrate").finish() == 0
     started.wait_for(200)
@@ -393,7 +394,7 @@ def test_unreachable_database_is_waited_for_beside_the_server(
     project.routines(ROUTINES)
     started = serve(server, **pooler.environment)
     started.wait_for(503)
-    started.wait_to_print(INCOMPLETE, starters)
+    started.process.wait_for(INCOMPLETE, starters)
     assert project.attempts() == []
     pooler.start()
     started.wait_for(200)
@@ -411,7 +412,7 @@ def test_silent_database_does_not_keep_the_server_from_starting(
         port = silent.getsockname()[1]
         url = f"postgresql://nobody@127.0.0.1:{port}/nothing"
         server = serve("gunicorn", DATABASE_URL=url, ONCE_STARTUP_TIMEOUT="1")
-        server.wait_to_print(INCOMPLETE, times=2)
+        server.process.wait_for(INCOMPLETE, times=2, timeout=20)
         server.wait_for(404, "/nothing/")
 
 
@@ -424,15 +425,15 @@ def test_worker_recycled_without_a_database_leaves_gunicorn_serving(
     options = ["--max-requests", "1"] if recycling == "max-requests" else []
     server = serve("gunicorn", *options, **pooler.environment)
     server.wait_for(200)
-    server.wait_to_print("Booting worker", times=2)
+    server.process.wait_for("Booting worker", times=2)
     pooler.stop()
     if recycling == "kill":
         os.kill(_workers(server)[0], signal.SIGKILL)
     else:
         server.wait_for(404, "/nothing/")
-    server.wait_to_print(INCOMPLETE)
+    server.process.wait_for(INCOMPLETE)
     server.wait_for(404, "/nothing/")
-    assert server.get() in (200, 503)
+    wait_until(lambda: server.get() in (200, 503), what=lambda: server.output)
     pooler.start()
     server.wait_for(200)
     assert server.process.is_running(), server.output
@@ -480,7 +481,7 @@ def test_server_waits_for_who_runs_a_routine(project: Project, serve: Serve, ser
     holder = project.once("run")
     project.wait_for("body")
     started = serve(server)
-    started.wait_to_print("event=waiting for=plant.seed")
+    started.process.wait_for("event=waiting for=plant.seed")
     assert f"(pid {holder.pid})" in started.output
     project.release("body")
     started.wait_for(200)
@@ -525,7 +526,7 @@ def test_slow_routine_beside_an_event_loop_is_explained(
             {body}
     """)
     server = serve("uvicorn-workers", ONCE_STARTUP_TIMEOUT="0.5")
-    server.wait_to_print("event=startup_slow")
+    server.process.wait_for("event=startup_slow")
     assert "imports the module which is just being imported (asgi.py" in server.output
     if body.startswith("hold"):  # the other one is a deadlock
         project.release("body")
