@@ -1,9 +1,12 @@
 """What a routine is: a frozen value that declares a function and once per what it runs."""
 
+import asyncio
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
 from asgiref.sync import async_to_sync
@@ -13,7 +16,7 @@ from django.db import DEFAULT_DB_ALIAS
 
 from once.exceptions import RoutineError
 
-__all__ = ["NAME_LENGTH", "Routine", "Run", "Scope", "declared", "routine"]
+__all__ = ["NAME_LENGTH", "Routine", "Run", "Scope", "declared", "in_event_loop", "routine"]
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -100,15 +103,18 @@ class Routine:
 
     def call(self, run: Run | None) -> None:
         """Run the body in this thread to its end, whatever kind of function it is."""
-        body = self.function
-        if inspect.iscoroutinefunction(body):
+        body = partial(self.function, run=run) if self.takes_run else self.function
+        if not inspect.iscoroutinefunction(self.function):
+            body()
+        elif in_event_loop():
+            # async_to_sync refuses to work beside a running event loop, such as that of a
+            # server which is importing its application.
+            with ThreadPoolExecutor(max_workers=1) as thread:
+                thread.submit(async_to_sync(body)).result()
+        else:
             # Keeps Django's connection and its transaction: asgiref sends the database
             # work of the coroutine back to this thread.
-            body = async_to_sync(body)
-        if self.takes_run:
-            body(run=run)
-        else:
-            body()
+            async_to_sync(body)()
 
     def _reads_run(self) -> bool:
         if inspect.isgeneratorfunction(self.function) or inspect.isasyncgenfunction(self.function):
@@ -220,6 +226,15 @@ def routine(
         return new
 
     return declare if function is None else declare(function)
+
+
+def in_event_loop() -> bool:
+    """Whether an event loop is running in the calling thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _default_name(function: Callable[..., Any]) -> str:

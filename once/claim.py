@@ -27,7 +27,7 @@ _REPEATS = 10
 _DOUBLINGS = 3
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """One routine on its way to completion, by this process or by another."""
 
@@ -40,8 +40,6 @@ class Claim:
     is_patient: bool
     #: Whether to record it without calling its body.
     is_fake: bool
-    #: Whether the attempt in hand came as far as its body.
-    _has_begun: bool = False
 
     def settle(self) -> Result:
         """Poll until the routine is done, failed, or given up.
@@ -60,7 +58,7 @@ class Claim:
                     failures += 1
                     if failures == _REPEATS or not self._is_worth_repeating(answer):
                         return answer
-                    answer = answer.message
+                    answer = one_line(answer.error)
                 elif not self.is_patient:
                     message = f"{answer}. Run this without --no-wait to wait for it."
                     return self._result(Outcome.SKIPPED, message=message)
@@ -111,8 +109,8 @@ class Claim:
             return self._attempt(attempt, ahead, guard)
 
     def _attempt(self, attempt: Attempt, ahead: Prospect, guard: Guard) -> Result | str:
-        self._has_begun = False
         started = monotonic()
+        is_announced = False
         problem: BaseException | None = None
         try:
             self._fence(ahead, guard)
@@ -120,15 +118,18 @@ class Claim:
             if self._stands() is not Standing.OPEN:
                 ledger.close(attempt, State.INTERRUPTED, "A predecessor had done it.")
                 return f"{self.routine.name} has just been done"
+            # Before the transaction, which a receiver's query could break.
+            is_announced = True
+            signals.attempt_started.send_robust(self.routine, attempt=attempt)
             self._work(attempt, guard)
             attempt.state = State.SUCCEEDED
         except BaseException as error:  # recorded, then reported or raised again
             problem = error
             attempt.state = self._conclude(attempt, problem)
-        if not self._has_begun and isinstance(problem, GuardLost | AttemptLost):
+        if not is_announced and isinstance(problem, GuardLost | AttemptLost):
             return str(problem)
         result = self._report(attempt, problem, monotonic() - started)
-        if self._has_begun:
+        if is_announced:
             signals.attempt_finished.send_robust(self.routine, result=result)
         if isinstance(problem, TimedOut) or not isinstance(problem, Exception | None):
             raise problem
@@ -164,7 +165,6 @@ class Claim:
                         raise AttemptLost(f"Another session claims to work on {attempt}.")
                     ledger.lock(attempt)
                     guard.ping()
-                    self._begin(attempt)
                     if not self.is_fake:
                         body.call(self.routine, run)
                     ledger.complete(attempt)
@@ -174,11 +174,6 @@ class Claim:
                 time.sleep(random.uniform(0.01, 0.1))  # noqa: S311
             else:
                 return
-
-    def _begin(self, attempt: Attempt) -> None:
-        if not self._has_begun:
-            self._has_begun = True
-            signals.attempt_started.send_robust(self.routine, attempt=attempt)
 
     def _conclude(self, attempt: Attempt, problem: BaseException) -> State:
         """Settle how an attempt ended that did not end well: fence, then read."""
@@ -209,7 +204,7 @@ class Claim:
     def _report(self, attempt: Attempt, problem: BaseException | None, seconds: float) -> Result:
         if problem is None:
             return self._result(Outcome.RAN, attempt=attempt, seconds=seconds)
-        what = one_line(problem)
+        what = one_line(problem).rstrip(".")
         if attempt.state == State.SUCCEEDED:
             message = f"Done and recorded, but afterwards: {what}"
             return self._result(Outcome.RAN, attempt=attempt, seconds=seconds, message=message)

@@ -147,7 +147,8 @@ def close(attempt: Attempt, state: State, error: str = "") -> State:
         try:
             with here.statements():
                 row.filter(state=State.RUNNING).update(state=state, finished_at=Now(), error=error)
-                return State(row.values_list("state", flat=True).get())
+                # Whoever deleted the row took the right to commit as well.
+                return State(row.values_list("state", flat=True).first() or State.LOST)
         except DatabaseError as problem:
             if not here.is_locked(problem):
                 raise
@@ -234,7 +235,7 @@ def _standing(using: str, routines: Collection[Routine]) -> dict[str, Standing]:
         found[routine.name] = Standing.SUPERSEDED if max(versions) > routine.version else done
     still_open = [routine for routine in routines if found[routine.name] is Standing.OPEN]
     if still_open:
-        begun = _versions(Attempt.objects.using(using), still_open)
+        begun = _versions(Attempt.objects.using(using).distinct(), still_open)
         for routine in still_open:
             if max(begun.get((routine.name, routine.scope_key), {0})) > routine.version:
                 found[routine.name] = Standing.SUPERSEDED

@@ -1,7 +1,7 @@
 """Brings routines to completion in their order. Reports by results and signals; never prints."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TypeVar
@@ -60,7 +60,9 @@ def run(
                 f"Routines were to be run inside a transaction of database {using!r}, which could "
                 "undo their record. Call this outside of atomic() and of other routines' bodies."
             )
-    with _leaving_connections_as_found(used):
+    with ExitStack() as sessions:
+        for using in used:
+            sessions.enter_context(database(using).session())
         return _Pass(
             registry=registry,
             trigger=trigger,
@@ -166,14 +168,3 @@ def _blocked(using: str, unapplied: list[str]) -> str:
         f"({', '.join(unapplied[:3])}{more}). Run `manage.py once run --migrate`, or "
         "`manage.py migrate` first."
     )
-
-
-@contextmanager
-def _leaving_connections_as_found(aliases: Sequence[str]) -> Iterator[None]:
-    closed = [connections[alias] for alias in aliases if connections[alias].connection is None]
-    try:
-        yield
-    finally:
-        for connection in closed:
-            if not connection.in_atomic_block:
-                connection.close()

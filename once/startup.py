@@ -1,6 +1,5 @@
 """Which process is this, and what does it do about routines as it starts."""
 
-import asyncio
 import os
 import sys
 import threading
@@ -14,6 +13,7 @@ from django.db import Error
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 from once import conf, process, registry, runner
+from once.base import in_event_loop
 from once.exceptions import OnceError, RoutineFailed
 from once.log import logger
 from once.registry import Registry
@@ -56,7 +56,7 @@ def on_ready() -> None:
     process.run(routine for routine in found.process if routine.startup)
     if not found.startup or conf.startup() == "off" or not is_server():
         return
-    if _in_event_loop():
+    if in_event_loop():
         _in_thread(lambda: _start(found))
     else:
         _start(found)
@@ -92,7 +92,7 @@ def _frames() -> Iterator[FrameType]:
 
 def _is_server_command(argv: list[str]) -> bool:
     command = argv[1] if len(argv) > 1 else ""
-    if command not in conf.startup_commands():
+    if command not in conf.startup_commands() or {"-h", "--help", "--version"} & set(argv):
         return False
     reloads = command == "runserver" and "--noreload" not in argv
     return not reloads or os.environ.get(DJANGO_AUTORELOAD_ENV) == "true"
@@ -101,8 +101,27 @@ def _is_server_command(argv: list[str]) -> bool:
 def _is_celery(argv: list[str]) -> bool:
     program, *arguments = argv or [""]
     name = os.path.basename(program)
-    is_celery = name == "celery" or program.endswith(os.path.join("celery", "__main__.py"))
-    return is_celery and bool({"worker", "beat"} & set(arguments))
+    if name != "celery" and not program.endswith(os.path.join("celery", "__main__.py")):
+        return False
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in _CELERY_OPTIONS_WITH_VALUE:
+            next(rest, None)
+        elif not argument.startswith("-"):
+            return argument in ("worker", "beat")
+    return False
+
+
+_CELERY_OPTIONS_WITH_VALUE = {
+    "-A",
+    "--app",
+    "-b",
+    "--broker",
+    "--config",
+    "--loader",
+    "--result-backend",
+    "--workdir",
+}
 
 
 def _will_fork() -> bool:
@@ -111,14 +130,6 @@ def _will_fork() -> bool:
         frame.f_globals.get("__name__") == "gunicorn.arbiter" and frame.f_code.co_name == "setup"
         for frame in _frames()
     )
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _in_thread(function: Callable[[], None]) -> None:
@@ -162,7 +173,13 @@ def _start(found: Registry) -> None:
         f"{problem} This server starts all the same; its readiness says no, and it goes on trying.",
     )
     if _will_fork():
-        os.register_at_fork(after_in_child=lambda: _go_on(found))
+        master = os.getpid()
+
+        def go_on_in_worker() -> None:
+            if os.getppid() == master:  # not in what a worker forks
+                _go_on(found)
+
+        os.register_at_fork(after_in_child=go_on_in_worker)
     else:
         _go_on(found)
 

@@ -30,8 +30,12 @@ class Wait:
     #: Seconds for which the database may be out of reach.
     patience: float
     started: float = field(default_factory=monotonic)
-    _unreachable_since: float | None = None
+    #: When the database was last known to answer.
+    _reachable: float = field(init=False)
     _next_report: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._reachable = self.started
 
     @property
     def seconds(self) -> float:
@@ -48,7 +52,6 @@ class Wait:
             TimedOut: the deadline has passed.
 
         """
-        self._unreachable_since = None
         self._report(reason)
         if self._left() <= 0:
             raise TimedOut(
@@ -56,6 +59,7 @@ class Wait:
                 "`manage.py once status` shows how everything stands."
             )
         self._sleep()
+        self._reachable = monotonic()
 
     def survive(self, error: Exception) -> None:
         """Pause after an error that may pass, such as a refused connection.
@@ -64,9 +68,7 @@ class Wait:
             DatabaseUnavailable: such errors have come for longer than patience or deadline allow.
 
         """
-        if self._unreachable_since is None:
-            self._unreachable_since = monotonic()
-        lasted = monotonic() - self._unreachable_since
+        lasted = monotonic() - self._reachable
         reason = f"database {self.using!r} cannot be used: {one_line(error)}"
         self._report(reason)
         if lasted > self.patience or self._left() <= 0:
@@ -93,7 +95,7 @@ class Wait:
         time.sleep(max(0.0, min(pause, self._left())))
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException | None) -> str:
     """An error in one line, with its type where the message may not speak for itself."""
     text = " ".join(str(error).split())
     kind = type(error).__name__

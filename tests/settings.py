@@ -14,6 +14,7 @@ if "DATABASE_URL" not in os.environ:
 
 SECRET_KEY = "only for tests"
 USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ALLOWED_HOSTS = ["*"]
 INSTALLED_APPS = env.list(
     "TEST_APPS",

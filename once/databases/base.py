@@ -49,6 +49,20 @@ class Database(ABC):
     def holder(self, name: str) -> str | None:
         """Who holds the guard of ``name`` now, for people to read; ``None`` where nobody does."""
 
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """A context in which the calling thread's connection is fit for a run.
+
+        Where it was not open before it is not open afterwards.
+        """
+        connection = self.connection
+        was_open = connection.connection is not None
+        try:
+            yield
+        finally:
+            if not was_open and not connection.in_atomic_block:
+                connection.close()
+
     @abstractmethod
     def statements(self) -> AbstractContextManager[None]:
         """A context in which each statement is a transaction of its own.

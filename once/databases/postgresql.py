@@ -9,6 +9,7 @@ from typing import Any
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from once import conf
 from once.databases.base import Database
 from once.exceptions import CannotFence
 from once.guards import SessionGuard
@@ -47,6 +48,22 @@ class PostgreSQL(Database):
     """PostgreSQL 14 and newer, through psycopg 3."""
 
     title = "PostgreSQL"
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        before = self.connection
+        if before.connection is not None:
+            yield
+            return
+        # Not from a pool, whose threads and sessions would cross a fork; and without an answer
+        # from a silent network not to be waited for as long as TCP would.
+        patience = max(2, min(10, round(conf.startup_timeout())))
+        connections[self.using] = own = _copy(before, patience)
+        try:
+            yield
+        finally:
+            own.close()
+            connections[self.using] = before
 
     def guard(self, name: str, liveness: float) -> "AdvisoryGuard":
         return AdvisoryGuard(self.using, name, liveness)
@@ -126,12 +143,9 @@ class AdvisoryGuard(SessionGuard):
     """
 
     def connect(self) -> BaseDatabaseWrapper:
-        connection = connections[self.using].copy()
-        options = connection.settings_dict["OPTIONS"]
-        options.pop("pool", None)
-        # libpq: connect_timeout counts whole seconds from 2 on, tcp_user_timeout milliseconds.
-        options["connect_timeout"] = max(2, round(self.liveness))
-        options["tcp_user_timeout"] = round(self.liveness * 1000)
+        connection = _copy(connections[self.using], max(2, round(self.liveness)))
+        # In milliseconds, for what is sent and not acknowledged (manual, "Parameter Key Words").
+        connection.settings_dict["OPTIONS"]["tcp_user_timeout"] = round(self.liveness * 1000)
         return connection
 
     def begin(self) -> None:
@@ -198,6 +212,14 @@ def _whole_transaction(
     for _ in before:
         cursor.nextset()
     return result
+
+
+def _copy(connection: BaseDatabaseWrapper, connect_timeout: int) -> BaseDatabaseWrapper:
+    """A wrapper for a connection of its own; the timeout counts whole seconds, from 2 on."""
+    copy = connection.copy()
+    copy.settings_dict["OPTIONS"].pop("pool", None)
+    copy.settings_dict["OPTIONS"].setdefault("connect_timeout", connect_timeout)
+    return copy
 
 
 def _holder(connection: BaseDatabaseWrapper, name: str) -> str | None:
