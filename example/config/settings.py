@@ -17,6 +17,7 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "once",
     "geography",
+    *env.list("EXTRA_APPS", default=[]),
 ]
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
@@ -36,8 +37,5 @@ LOGGING = {
     "handlers": {
         "stderr": {"class": "logging.StreamHandler", "formatter": "line"},
     },
-    "loggers": {
-        "once": {"handlers": ["stderr"], "level": "INFO"},
-        "geography": {"handlers": ["stderr"], "level": "INFO"},
-    },
+    "root": {"handlers": ["stderr"], "level": "INFO"},
 }

@@ -63,10 +63,10 @@ class Effect(models.Model):
     pid = models.PositiveIntegerField()
     at = models.DateTimeField(db_default=Now())
 
+    def __str__(self) -> str:
+        return f"{self.routine} by {self.pid} on {self.host}"
+
     @classmethod
     def leave(cls, routine: str) -> None:
         """Say in the transaction in hand that this process ran a body."""
         cls.objects.create(routine=routine, host=socket.gethostname(), pid=os.getpid())
-
-    def __str__(self) -> str:
-        return f"{self.routine} by {self.pid} on {self.host}"

@@ -58,7 +58,7 @@ def index_codes() -> None:
 
 
 # Two releases in one checkout. In yours, the next release simply has one routine more.
-if environ.Env().int("ONCE_RELEASE", default=2) >= 2:
+if environ.Env().int("EXAMPLE_RELEASE", default=2) >= 2:
 
     @routine(after=[load_countries])
     def load_subdivisions() -> None:

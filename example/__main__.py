@@ -1,0 +1,108 @@
+"""Start many processes on one empty database, and count how often each routine ran.
+
+    pip install -e ".[example]" && python -m example
+
+What it does: an embedded PostgreSQL starts, with an empty database. Three replicas run their
+entrypoint, ``once run --migrate``, at the same moment. Then three gunicorn masters boot four
+workers each, all released at once, on a second release with one routine more; requests are
+answered. The table says of each routine how many processes wanted it, how often its body
+committed, who ran it, and how long the others waited.
+
+The counts come from a table that ``once`` does not know: each body leaves a row in
+``geography_effect``, in its own transaction. The exit code is 0 where every count and all the
+data are right, 1 where not, and 2 where there was nothing to run it on.
+
+``DATABASE_URL`` points it at another PostgreSQL, where it makes a database of its own and drops
+it; ``--sqlite`` runs it on SQLite.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from pathlib import Path
+
+from example.demo import databases
+from example.demo.databases import Database, UnusableError
+from example.demo.processes import Processes
+from example.demo.report import table
+
+WRONG = 1
+UNUSABLE = 2
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the demonstration; its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m example",
+        description="Start many processes on one empty database, and count how often each "
+        "routine of the example ran.",
+        epilog="DATABASE_URL, if set, names a PostgreSQL to use instead of the embedded one.",
+    )
+    parser.add_argument("--sqlite", action="store_true", help="use SQLite, not PostgreSQL")
+    for name, default in (("replicas", 3), ("servers", 3), ("workers", 4)):
+        parser.add_argument(f"--{name}", type=_positive, default=default, metavar="N")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return demonstrate(arguments)
+    except UnusableError as error:
+        print(error, file=sys.stderr)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        print("Interrupted; everything that was started is ended.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def demonstrate(arguments: argparse.Namespace) -> int:
+    """Run it on a new database, print the table, and clean up."""
+    for needed in ("django", "environ", "once", "gunicorn", "pycountry"):
+        if find_spec(needed) is None:
+            raise UnusableError(f'{needed} is not installed. Run `pip install -e ".[example]"`.')
+    from example.demo.scenario import Scenario
+
+    with tempfile.TemporaryDirectory(
+        prefix="once-example-", ignore_cleanup_errors=True
+    ) as temporary:
+        directory = Path(temporary)
+        begun = time.monotonic()
+        with _database(arguments, directory) as database:
+            print(f"{database.title}: ready after {time.monotonic() - begun:.1f} s", flush=True)
+            with Processes(directory, {"DATABASE_URL": database.url}) as processes:
+                scenario = Scenario(database, processes)
+                account = scenario.account
+                print(scenario.first_deploy(arguments.replicas), flush=True)
+                if not account.problems:
+                    print(scenario.second_deploy(arguments.servers, arguments.workers), flush=True)
+                if not account.problems:
+                    scenario.verify()
+                    print(f"\n{table(account.rows.values())}\n")
+    for problem in account.problems:
+        print(f"WRONG: {problem}")
+    if account.problems:
+        return WRONG
+    print("Every body committed as often as it must, and the data is complete.")
+    return 0
+
+
+def _database(arguments: argparse.Namespace, directory: Path) -> AbstractContextManager[Database]:
+    if arguments.sqlite:
+        return databases.sqlite(directory)
+    if url := os.environ.get("DATABASE_URL"):
+        return databases.on_server(url)
+    return databases.embedded_postgresql(directory / "postgresql")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""What the processes did, from the lines that they logged."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from example.demo.processes import Process
+
+__all__ = ["Event", "applied_migrations", "by_process", "times", "wait"]
+
+# Not from the beginning of a line: the command's progress may stand there.
+_LINE = re.compile(r"(\d+\.\d{6}) (\d+) [\w.]+ event=(\w+)(.*)")
+_ABOUT = re.compile(r" (?:routine|for)=(\S+)")
+_APPLIED = re.compile(r"Applying (\S+)\.\.\. OK")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One log line."""
+
+    at: float
+    name: str
+    #: What it is about, where it is about one.
+    routine: str
+
+
+def by_process(children: Iterable[Process]) -> dict[int, list[Event]]:
+    """The events of each process in the logs of some children, in order, by process id."""
+    found: dict[int, list[Event]] = defaultdict(list)
+    for child in children:
+        for at, pid, name, rest in _LINE.findall(child.log()):
+            about = _ABOUT.search(rest)
+            event = Event(at=float(at), name=name, routine=about[1] if about else "")
+            found[int(pid)].append(event)
+    return found
+
+
+def times(children: Iterable[Process], name: str) -> dict[int, float]:
+    """When each process logged an event last, of those that did."""
+    return {
+        pid: event.at
+        for pid, events in by_process(children).items()
+        for event in events
+        if event.name == name
+    }
+
+
+def wait(events: Iterable[Event], routine: str, settled_at: float) -> float | None:
+    """For how long a process waited for a routine, or None where it did not.
+
+    It waits from its first line that says so until its next line about anything else or, where
+    there is none, until everything was settled.
+    """
+    began: float | None = None
+    for event in events:
+        is_waiting = event.name == "waiting" and event.routine == routine
+        if began is None and is_waiting:
+            began = event.at
+        elif began is not None and not is_waiting:
+            return event.at - began
+    return None if began is None else settled_at - began
+
+
+def applied_migrations(child: Process) -> list[str]:
+    """The migrations that Django's ``migrate`` says it applied."""
+    return _APPLIED.findall(child.log())
