@@ -73,6 +73,7 @@ class Claim:
         while True:
             try:
                 if self._stands() is not Standing.OPEN:
+                    self.wait.end()
                     return self._result(Outcome.WAITED, seconds=self.wait.seconds)
                 return self._try()
             except Error as error:

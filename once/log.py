@@ -18,6 +18,7 @@ def connect() -> None:
     signals.attempt_started.connect(_started, dispatch_uid="once.log")
     signals.attempt_finished.connect(_finished, dispatch_uid="once.log")
     signals.waiting.connect(_waiting, dispatch_uid="once.log")
+    signals.waited.connect(_waited, dispatch_uid="once.log")
 
 
 def _started(sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
@@ -54,3 +55,7 @@ def _finished(sender: Routine, result: Result, **kwargs: Any) -> None:
 
 def _waiting(sender: object, name: str, reason: str, waited: float, **kwargs: Any) -> None:
     logger.info("event=waiting for=%s seconds=%.1f reason=%r", name, waited, reason)
+
+
+def _waited(sender: object, name: str, waited: float, **kwargs: Any) -> None:
+    logger.info("event=waited for=%s seconds=%.3f", name, waited)

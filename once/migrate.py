@@ -60,7 +60,7 @@ def migrate(
         here = database(using)
         while True:
             try:
-                in_the_way = _try(here, command)
+                in_the_way = _try(here, command, wait)
             except Error as error:
                 if not (here.is_lost(error) or here.is_conflict(error) or here.is_locked(error)):
                     raise
@@ -73,9 +73,11 @@ def migrate(
                 wait.pause(in_the_way)
 
 
-def _try(here: Database, command: Callable[[str], object]) -> str | None:
+def _try(here: Database, command: Callable[[str], object], wait: Wait) -> str | None:
     """Migrate under the guard; or who is in the way."""
     if _is_current(here.using):
+        if wait.has_paused:
+            wait.end()
         return None
     with here.guard(NAME, conf.liveness_timeout()) as guard:
         if not guard.acquire():

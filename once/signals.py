@@ -2,7 +2,7 @@
 
 from django.dispatch import Signal
 
-__all__ = ["attempt_finished", "attempt_started", "waiting"]
+__all__ = ["attempt_finished", "attempt_started", "waited", "waiting"]
 
 #: A body starts next. The sender is its :class:`once.base.Routine`.
 #: Arguments: ``attempt``, a :class:`once.models.Attempt`.
@@ -16,3 +16,7 @@ attempt_finished = Signal()
 #: Arguments: ``name`` of what is waited for, ``reason``, who or what is in the way, and
 #: ``waited``, seconds so far.
 waiting = Signal()
+
+#: What this process wanted was done by another one. There is no sender.
+#: Arguments: ``name`` of it, and ``waited``, the seconds that passed.
+waited = Signal()

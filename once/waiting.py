@@ -33,6 +33,8 @@ class Wait:
     #: When the database was last known to answer.
     _reachable: float = field(init=False)
     _next_report: float = 0.0
+    #: Whether anything was in the way.
+    has_paused: bool = False
 
     def __post_init__(self) -> None:
         self._reachable = self.started
@@ -58,8 +60,13 @@ class Wait:
                 f"Gave up after {self.seconds:.1f} s: {reason}. Let it finish and run this again; "
                 "`manage.py once status` shows how everything stands."
             )
+        self.has_paused = True
         self._sleep()
         self._reachable = monotonic()
+
+    def end(self) -> None:
+        """Report that another process did what is waited for."""
+        signals.waited.send_robust(None, name=self.name, waited=self.seconds)
 
     def survive(self, error: Exception) -> None:
         """Pause after an error that may pass, such as a refused connection.
@@ -69,7 +76,7 @@ class Wait:
 
         """
         lasted = monotonic() - self._reachable
-        reason = f"database {self.using!r} cannot be used: {one_line(error)}"
+        reason = f"database {self.using!r} cannot be used: {one_line(error).rstrip('.?')}"
         self._report(reason)
         if lasted > self.patience or self._left() <= 0:
             raise DatabaseUnavailable(

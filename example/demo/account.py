@@ -34,7 +34,6 @@ class Account:
                 if one["outcome"] != "already_done":
                     row.wanted_by.add(child.pid)
                 if one["outcome"] == "waited":
-                    # 0 where it was done between the first look and the second.
                     row.waits.append(_wait(child, one["name"]) or 0.0)
         self._note_in_memory(children)
 
@@ -43,11 +42,11 @@ class Account:
         for master in masters:
             for pid, events in observations.by_process([master]).items():
                 self.names[pid] = f"{master.name}, worker {pid}"
-                about = [one for one in events if one.name in ("started", "waiting")]
+                about = [one for one in events if one.name in ("started", "waited")]
                 for routine in dict.fromkeys(one.routine for one in about):
                     row = self._row(routine, "worker")
                     row.wanted_by.add(pid)
-                    seconds = observations.wait(events, routine, settled_at=events[-1].at)
+                    seconds = observations.wait(events, routine)
                     if seconds is not None:
                         row.waits.append(seconds)
         self._note_in_memory(masters)
@@ -124,4 +123,4 @@ class Account:
 
 def _wait(child: Process, name: str) -> float | None:
     events = observations.by_process([child]).get(child.pid, [])
-    return observations.wait(events, name, settled_at=child.printed_at)
+    return observations.wait(events, name)

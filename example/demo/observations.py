@@ -12,6 +12,7 @@ __all__ = ["Event", "applied_migrations", "by_process", "times", "wait"]
 # Not from the beginning of a line: the command's progress may stand there.
 _LINE = re.compile(r"(\d+\.\d{6}) (\d+) [\w.]+ event=(\w+)(.*)")
 _ABOUT = re.compile(r" (?:routine|for)=(\S+)")
+_SECONDS = re.compile(r" seconds=(\d+\.\d+)")
 _APPLIED = re.compile(r"Applying (\S+)\.\.\. OK")
 
 
@@ -23,6 +24,8 @@ class Event:
     name: str
     #: What it is about, where it is about one.
     routine: str
+    #: How long it took, where it says so.
+    seconds: float
 
 
 def by_process(children: Iterable[Process]) -> dict[int, list[Event]]:
@@ -31,7 +34,13 @@ def by_process(children: Iterable[Process]) -> dict[int, list[Event]]:
     for child in children:
         for at, pid, name, rest in _LINE.findall(child.log()):
             about = _ABOUT.search(rest)
-            event = Event(at=float(at), name=name, routine=about[1] if about else "")
+            lasted = _SECONDS.search(rest)
+            event = Event(
+                at=float(at),
+                name=name,
+                routine=about[1] if about else "",
+                seconds=float(lasted[1]) if lasted else 0.0,
+            )
             found[int(pid)].append(event)
     return found
 
@@ -46,20 +55,10 @@ def times(children: Iterable[Process], name: str) -> dict[int, float]:
     }
 
 
-def wait(events: Iterable[Event], routine: str, settled_at: float) -> float | None:
-    """For how long a process waited for a routine, or None where it did not.
-
-    It waits from its first line that says so until its next line about anything else or, where
-    there is none, until everything was settled.
-    """
-    began: float | None = None
-    for event in events:
-        is_waiting = event.name == "waiting" and event.routine == routine
-        if began is None and is_waiting:
-            began = event.at
-        elif began is not None and not is_waiting:
-            return event.at - began
-    return None if began is None else settled_at - began
+def wait(events: Iterable[Event], routine: str) -> float | None:
+    """For how long a process waited until another one had done a routine, if it did."""
+    waits = [one.seconds for one in events if one.name == "waited" and one.routine == routine]
+    return sum(waits) if waits else None
 
 
 def applied_migrations(child: Process) -> list[str]:

@@ -158,19 +158,9 @@ class Command(BaseCommand):
             )
         if json:
             self._print_run(found, results)
-        elif verbosity:
-            self._print_rest(results)
-        self._exit_after(results)
-
-    def _print_rest(self, results: list[Result]) -> None:
-        for result in results:
-            if result.outcome is Outcome.WAITED:
-                done = self.style.SUCCESS("done by another process")
-                self.stdout.write(
-                    f"  Waited for {result.routine}... {done} ({result.seconds:.3f}s)"
-                )
-        if all(result.outcome is Outcome.ALREADY_DONE for result in results):
+        elif verbosity and all(result.outcome is Outcome.ALREADY_DONE for result in results):
             self.stdout.write("  No routines to run.")
+        self._exit_after(results)
 
     def _migrate(
         self, found: Registry, timeout: float | None, progress: Any, verbosity: int
@@ -327,6 +317,7 @@ class _Reporter:
             signals.attempt_started: self.started,
             signals.attempt_finished: self.finished,
             signals.waiting: self.waiting,
+            signals.waited: self.waited,
         }
         for sent, receiver in receivers.items():
             sent.connect(receiver)
@@ -358,6 +349,11 @@ class _Reporter:
         if self.verbosity:
             self.out.write(f"  Waiting for {waited:.1f}s: {reason}")
             self.out.flush()
+
+    def waited(self, sender: None, name: str, waited: float, **kwargs: Any) -> None:
+        if self.verbosity:
+            done = self.style.SUCCESS("done by another process")
+            self.out.write(f"  Waited for {name}... {done} ({waited:.3f}s)")
 
 
 def _details(one: Status) -> str:
