@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    get_args,
+    overload,
+)
 
 from asgiref.sync import async_to_sync
 from django.apps import apps
@@ -16,7 +25,16 @@ from django.db import DEFAULT_DB_ALIAS
 
 from once.exceptions import RoutineError
 
-__all__ = ["NAME_LENGTH", "Routine", "Run", "Scope", "declared", "in_event_loop", "routine"]
+__all__ = [
+    "NAME_LENGTH",
+    "RESERVED",
+    "Routine",
+    "Run",
+    "Scope",
+    "declared",
+    "in_event_loop",
+    "routine",
+]
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -24,6 +42,8 @@ R_co = TypeVar("R_co", covariant=True)
 Scope = Literal["database", "process"]
 
 NAME_LENGTH = 200
+#: What the names of this package's own records begin with.
+RESERVED = "once."
 _VERSION_MAX = 2**31 - 1
 _NAME = re.compile(r"\w[\w.:/@+-]*")
 
@@ -67,7 +87,7 @@ class Routine:
                 f"its name has {len(self.name)} characters and the record holds {NAME_LENGTH}. "
                 "Pass a shorter name=."
             )
-        if not _NAME.fullmatch(self.name) or self.name.startswith("once."):
+        if not _NAME.fullmatch(self.name) or self.name.startswith(RESERVED):
             raise self._error(
                 "its name may hold letters, digits and any of _ . : / @ + - only, must begin with "
                 "a letter or digit, and 'once.' is reserved. Pass another name=."
@@ -148,20 +168,16 @@ class Routine:
 declared: list[Routine] = []
 
 
-class _Declared(Protocol[P, R_co]):
-    """A routine as type checkers see it: called, it has the signature of its function."""
+if TYPE_CHECKING:
 
-    @property
-    def name(self) -> str: ...
+    class _Declared(Routine, Generic[P, R_co]):
+        """A routine as type checkers see it: called, it has the signature of its function."""
 
-    @property
-    def version(self) -> int: ...
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
 @overload
-def routine(function: Callable[P, R_co], /) -> _Declared[P, R_co]: ...
+def routine(function: Callable[P, R_co], /) -> "_Declared[P, R_co]": ...
 
 
 @overload
@@ -169,11 +185,11 @@ def routine(
     *,
     name: str | None = None,
     version: int = 1,
-    after: Iterable[Routine | _Declared[..., Any] | str] = (),
+    after: Iterable[Routine | str] = (),
     using: str | None = None,
     scope: Scope = "database",
     startup: bool = True,
-) -> Callable[[Callable[P, R_co]], _Declared[P, R_co]]: ...
+) -> "Callable[[Callable[P, R_co]], _Declared[P, R_co]]": ...
 
 
 def routine(

@@ -35,10 +35,16 @@ def call(routine: Routine, run: Run) -> None:
         with connection.cursor() as cursor:
             cursor.execute("RELEASE SAVEPOINT once_body")
     except DatabaseError as error:
-        if database(routine.using).is_lost(error):
+        here = database(routine.using)
+        if here.is_lost(error):
             raise
+        if here.is_aborted(error):
+            raise BodyError(
+                "The body caught a database error, after which its transaction is useless; it was "
+                "rolled back. Wrap what may fail in transaction.atomic()."
+            ) from error
         raise BodyError(
             "The body ended its transaction itself, by COMMIT, ROLLBACK or a statement that "
-            "commits, or left it broken by catching a database error. What it committed stays and "
-            f"is not recorded. Leave BEGIN, COMMIT and ROLLBACK to once. ({error})"
+            "commits. What it committed stays and is not recorded. Leave BEGIN, COMMIT and "
+            f"ROLLBACK to once. ({error})"
         ) from error

@@ -39,7 +39,7 @@ def check_settings(
 def check_databases(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """once.E002 to once.E005 and once.W001: a routine's database does not fit."""
+    """once.E002 to once.E006 and once.W001: a routine's database does not fit."""
     problems: list[CheckMessage] = []
     routines = registry.load().recorded
     for using in sorted({routine.using for routine in routines}):
@@ -62,12 +62,17 @@ def check_databases(
                 )
             )
         else:
-            for problem in database(using).problems():
+            problems += [
+                checks.Error(f"Database {using!r}: {problem}.", hint=hint, id="once.E004")
+                for problem, hint in database(using).problems()
+            ]
+            if not connections[using].settings_dict["AUTOCOMMIT"]:
                 problems.append(
                     checks.Error(
-                        f"Database {using!r}: {problem}.",
-                        hint='Install it: pip install "django-once[postgresql]".',
-                        id="once.E004",
+                        f"Database {using!r} of the routines {names} has AUTOCOMMIT off: nothing "
+                        "that they do would be committed.",
+                        hint=f"Remove AUTOCOMMIT from DATABASES[{using!r}].",
+                        id="once.E006",
                     )
                 )
             if not router.allow_migrate_model(using, Completion):

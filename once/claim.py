@@ -11,12 +11,12 @@ from django.db import DatabaseError, Error
 from once import body, conf, ledger, signals
 from once.base import Routine, Run
 from once.databases import Database
-from once.exceptions import AttemptLost, BodyError, CannotFence, GuardLost
+from once.exceptions import AttemptLost, BodyError, CannotFence, GuardLost, TimedOut
 from once.guards import Guard
 from once.ledger import Prospect, Standing
 from once.models import Attempt, State
 from once.results import Outcome, Result
-from once.waiting import TimedOut, Wait, one_line
+from once.waiting import Wait, one_line
 
 __all__ = ["Claim"]
 
@@ -60,8 +60,7 @@ class Claim:
                         return answer
                     answer = one_line(answer.error)
                 elif not self.is_patient:
-                    message = f"{answer}. Run this without --no-wait to wait for it."
-                    return self._result(Outcome.SKIPPED, message=message)
+                    return self._result(Outcome.SKIPPED, message=answer)
                 self.wait.pause(answer)
         except TimedOut as error:
             return self._result(
@@ -127,7 +126,7 @@ class Claim:
         except BaseException as error:  # recorded, then reported or raised again
             problem = error
             attempt.state = self._conclude(attempt, problem)
-        if not is_announced and isinstance(problem, GuardLost | AttemptLost):
+        if not is_announced and isinstance(problem, GuardLost | AttemptLost | CannotFence):
             return str(problem)
         result = self._report(attempt, problem, monotonic() - started)
         if is_announced:
@@ -144,6 +143,8 @@ class Claim:
                     with guard.yielding():
                         ledger.close(predecessor, State.LOST, "A successor took over.")
                 except CannotFence as error:
+                    if not self.is_patient:
+                        raise
                     guard.ping()
                     self.wait.pause(str(error))
                 else:
@@ -178,7 +179,7 @@ class Claim:
 
     def _conclude(self, attempt: Attempt, problem: BaseException) -> State:
         """Settle how an attempt ended that did not end well: fence, then read."""
-        blameless = isinstance(problem, GuardLost | TimedOut | KeyboardInterrupt)
+        blameless = isinstance(problem, GuardLost | CannotFence | TimedOut | KeyboardInterrupt)
         ended = State.INTERRUPTED if blameless else State.FAILED
         text = "".join(traceback.format_exception(problem))[-ERROR_LENGTH:]
         since = monotonic()

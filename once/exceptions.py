@@ -12,6 +12,7 @@ __all__ = [
     "OnceError",
     "RoutineError",
     "RoutineFailed",
+    "TimedOut",
     "UnknownRoutine",
 ]
 
@@ -29,11 +30,15 @@ class UnknownRoutine(OnceError):
 
 
 class InsideTransaction(OnceError):
-    """The runner was called inside a transaction, which could undo its record."""
+    """The runner was called where its record would not be committed, or could be undone."""
 
 
 class DatabaseUnavailable(OnceError):
     """A database could not be reached for longer than the caller's patience."""
+
+
+class TimedOut(OnceError):
+    """The deadline passed while another process held what is waited for."""
 
 
 class GuardLost(OnceError):

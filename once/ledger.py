@@ -10,7 +10,7 @@ import socket
 import uuid
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from django.db import DatabaseError, IntegrityError
 from django.db.models import OuterRef, QuerySet, Subquery
@@ -39,7 +39,9 @@ __all__ = [
     "work_name",
 ]
 
-_LOOK_BACK = 20
+#: Attempts to look back on for those that were lost in a row.
+_LOOK_BACK = 10
+#: Each ends the session in the way, waits for its end and tries again: seconds in all.
 _FENCE_TRIES = 4
 
 
@@ -58,13 +60,13 @@ class Prospect:
 
     standing: Standing
     #: The number to claim. Whoever claims it second no longer holds the guard.
-    number: int = 1
+    number: int
     #: The idempotency key to carry on.
-    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    key: str
     #: Attempts that still have the right to commit.
-    predecessors: tuple[Attempt, ...] = ()
+    predecessors: tuple[Attempt, ...]
     #: How many attempts in a row, the predecessors among them, went without a word.
-    lost_in_a_row: int = 0
+    lost_in_a_row: int
 
 
 def standing(routines: Collection[Routine]) -> dict[str, Standing]:
@@ -85,7 +87,7 @@ def prospect(routine: Routine) -> Prospect:
     history = Attempt.objects.using(routine.using).filter(routine=routine.name)
     # The number before the predecessors: whoever claims in between is then in the way of this
     # claim, by the number; read the other way round it would be counted but never fenced.
-    latest = list(history.order_by("-number")[:_LOOK_BACK])
+    latest = list(history.only("number", "state").order_by("-number")[:_LOOK_BACK])
     running = list(history.filter(state=State.RUNNING).order_by("number"))
     same = history.filter(version=routine.version, scope_key=routine.scope_key)
     lost = 0

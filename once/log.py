@@ -48,13 +48,14 @@ def _finished(sender: Routine, result: Result, **kwargs: Any) -> None:
         attempt.state if attempt else None,
         result.seconds,
         result.message,
-        # The command prints the traceback itself, to the person who waits for it.
-        exc_info=None if attempt and attempt.trigger != "startup" else result.error,
+        exc_info=result.error,
     )
 
 
 def _waiting(sender: object, name: str, reason: str, waited: float, **kwargs: Any) -> None:
-    logger.info("event=waiting for=%s seconds=%.1f reason=%r", name, waited, reason)
+    # A server that is silent while it waits looks like one that hangs.
+    level = logging.WARNING if waited >= 1 else logging.INFO
+    logger.log(level, "event=waiting for=%s seconds=%.1f reason=%r", name, waited, reason)
 
 
 def _waited(sender: object, name: str, waited: float, **kwargs: Any) -> None:

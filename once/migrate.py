@@ -12,14 +12,15 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.migration import Migration
 
 from once import conf, ledger
+from once.base import RESERVED
 from once.databases import Database, database
-from once.exceptions import AttemptLost, GuardLost
+from once.exceptions import AttemptLost, CannotFence, GuardLost
 from once.guards import Guard
 from once.waiting import Wait
 
 __all__ = ["migrate", "unapplied"]
 
-NAME = "once.migrate"
+NAME = f"{RESERVED}migrate"
 
 
 def unapplied(using: str) -> list[str]:
@@ -50,11 +51,12 @@ def migrate(
         DatabaseUnavailable: a database was out of reach for longer than ``patience``.
 
     """
+    deadline = None if timeout is None else monotonic() + timeout
     for using in aliases:
         wait = Wait(
             name="migrations",
             using=using,
-            deadline=None if timeout is None else monotonic() + timeout,
+            deadline=deadline,
             patience=conf.startup_timeout() if patience is None else patience,
         )
         here = database(using)
@@ -65,7 +67,7 @@ def migrate(
                 if not (here.is_lost(error) or here.is_conflict(error) or here.is_locked(error)):
                     raise
                 wait.survive(error)
-            except (AttemptLost, GuardLost) as error:
+            except (AttemptLost, CannotFence, GuardLost) as error:
                 wait.pause(str(error))
             else:
                 if in_the_way is None:
@@ -89,16 +91,16 @@ def _try(here: Database, command: Callable[[str], object], wait: Wait) -> str | 
         if not _is_current(here.using):
             with _fenced(here, guard):
                 command(here.using)
-            ledger.record_migrated(here.using, NAME, _digest(here.using))
+            ledger.record_migrated(here.using, NAME, _digest())
     return None
 
 
 def _is_current(using: str) -> bool:
     # The record says that migrate came to its end, post_migrate handlers and all.
-    return not unapplied(using) and ledger.is_migrated(using, NAME, _digest(using))
+    return not unapplied(using) and ledger.is_migrated(using, NAME, _digest())
 
 
-def _digest(using: str) -> str:
+def _digest() -> str:
     """Of the migrations of this code, which is what a database is brought to."""
     names = sorted(map(".".join, MigrationLoader(None).graph.nodes))
     return hashlib.sha256("\n".join(names).encode()).hexdigest()

@@ -76,6 +76,12 @@ class Registry:
         """
         wanted = set(names)
         recorded = self.recorded
+        for routine in self.process:
+            if routine.name in wanted:
+                raise UnknownRoutine(
+                    f"{routine.name} runs in every process by itself (process scope): there is "
+                    "nothing to run by hand or to wait for."
+                )
         if unknown := sorted(wanted - {routine.name for routine in recorded}):
             known = ", ".join(routine.name for routine in recorded) or "none"
             raise UnknownRoutine(

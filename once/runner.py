@@ -55,10 +55,17 @@ def run(
     """
     used = sorted({routine.using for routine in routines})
     for using in used:
-        if connections[using].in_atomic_block:
+        connection = connections[using]
+        if connection.in_atomic_block:
             raise InsideTransaction(
                 f"Routines were to be run inside a transaction of database {using!r}, which could "
                 "undo their record. Call this outside of atomic() and of other routines' bodies."
+            )
+        is_open = connection.connection is not None
+        if not (connection.autocommit if is_open else connection.settings_dict["AUTOCOMMIT"]):
+            raise InsideTransaction(
+                f"Autocommit is off for database {using!r}, so that nothing would be committed. "
+                "Remove AUTOCOMMIT from DATABASES, or set_autocommit(False) from the caller."
             )
     with ExitStack() as sessions:
         for using in used:

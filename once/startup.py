@@ -42,11 +42,10 @@ def arm() -> None:
         )
 
     def set_and_start() -> None:
-        event.set = original  # type: ignore[method-assign]
+        del event.set
         event.set()
         on_ready()
 
-    original = event.set
     event.set = set_and_start  # type: ignore[method-assign]
 
 
@@ -54,7 +53,8 @@ def on_ready() -> None:
     """Run the in-memory routines, and in servers what is pending in the databases."""
     found = registry.load()
     process.run(routine for routine in found.process if routine.startup)
-    if not found.startup or conf.startup() == "off" or not is_server():
+    # Asked last: a setting that is wrong must not keep `manage.py check` from saying so.
+    if not found.startup or not is_server() or conf.startup() == "off":
         return
     if in_event_loop():
         _in_thread(lambda: _start(found))

@@ -2,21 +2,24 @@
 
 import enum
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, Error
 
 from once import ledger, migrate, process
-from once.base import Routine
+from once.base import RESERVED, Routine
 from once.databases import database
 from once.ledger import Standing
 from once.models import Attempt, Completion, State
 from once.registry import Registry
+from once.waiting import Wait
 
-__all__ = ["RoutineState", "Status", "is_done", "statuses", "to_json"]
+__all__ = ["RoutineState", "Status", "is_done", "statuses", "to_json", "wait"]
 
 SCHEMA = 1
 
@@ -64,8 +67,8 @@ class Status:
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is nothing left to wait for."""
-        return self.state in _SETTLED
+        """Whether there is nothing left to wait for; in memory there never is."""
+        return self.state in _SETTLED or self.kind == "process"
 
 
 def statuses(registry: Registry) -> list[Status]:
@@ -95,6 +98,41 @@ def is_done(routines: Iterable[Routine]) -> bool:
     return all(stands[routine.name] is not Standing.OPEN for routine in routines)
 
 
+def wait(registry: Registry, routines: Sequence[Routine], *, timeout: float | None = None) -> None:
+    """Return when each of the routines is done, by whomever. Runs nothing.
+
+    Args:
+        registry: where the routines come from.
+        routines: what to wait for.
+        timeout: seconds after which to give up; none by default.
+
+    Raises:
+        TimedOut: not everything is done at the deadline.
+        DatabaseUnavailable: a database is out of reach at the deadline.
+
+    """
+    if not routines:
+        return
+    waiting = Wait(
+        name="all routines" if len(routines) > 1 else routines[0].name,
+        using=routines[0].using,
+        deadline=None if timeout is None else monotonic() + timeout,
+        patience=float("inf"),
+    )
+    with ExitStack() as sessions:
+        for using in sorted({routine.using for routine in routines}):
+            sessions.enter_context(database(using).session())
+        while True:
+            try:
+                if is_done(routines):
+                    return
+                reason = _in_the_way(registry, routines)
+            except Error as error:
+                waiting.survive(error)
+            else:
+                waiting.pause(reason)
+
+
 def to_json(found: Iterable[Status], outcomes: dict[str, str] | None = None) -> dict[str, Any]:
     """The one object that ``--json`` prints; its keys are a contract."""
     found = list(found)
@@ -110,6 +148,17 @@ def to_json(found: Iterable[Status], outcomes: dict[str, str] | None = None) -> 
         "counts": dict(Counter(str(status.state) for status in found)),
         "routines": rows,
     }
+
+
+def _in_the_way(registry: Registry, routines: Iterable[Routine]) -> str:
+    wanted = {routine.name for routine in routines}
+    undone = [one for one in statuses(registry) if one.name in wanted and not one.is_settled]
+    if not undone:
+        return "the last routine has just been done"
+    first = min(undone, key=lambda one: one.state is not RoutineState.RUNNING)
+    by = f" on {first.host} (pid {first.pid})" if first.state is RoutineState.RUNNING else ""
+    more = f", and {len(undone) - 1} more are not done" if len(undone) > 1 else ""
+    return f"{first.name} is {first.state}{by}{more}"
 
 
 def _process_status(routine: Routine) -> Status:
@@ -158,7 +207,7 @@ def _statuses_of(using: str, routines: list[Routine]) -> tuple[list[Status], lis
             **_history(attempts.get(name)),
         )
         for name, completion in completions.items()
-        if not name.startswith("once.")
+        if not name.startswith(RESERVED)
     ]
     return known, unknown
 
@@ -168,7 +217,7 @@ def _state(
 ) -> tuple[RoutineState, str]:
     if stands is Standing.DONE:
         return RoutineState.COMPLETED, ""
-    if stands is Standing.SUPERSEDED or (attempt and attempt.version > routine.version):
+    if stands is Standing.SUPERSEDED:
         return RoutineState.SUPERSEDED, ""
     if attempt and attempt.state == State.RUNNING:
         if database(routine.using).holder(routine.name) is not None:

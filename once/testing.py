@@ -1,7 +1,9 @@
 """For the tests of projects that keep seed data in routines."""
 
+from collections.abc import Collection
+from typing import ClassVar
+
 from django.db import transaction
-from django.test import TestCase
 
 from once import body, ledger, registry
 from once.base import Run
@@ -9,16 +11,21 @@ from once.exceptions import AttemptLost
 from once.ledger import Standing
 from once.models import Attempt
 
-__all__ = ["CompletedRoutines", "complete_routines"]
+__all__ = ["CompletedRoutinesMixin", "complete_routines"]
 
 
-def complete_routines() -> None:
+def complete_routines(databases: Collection[str] | None = None) -> None:
     """Run and record what is pending, in the calling thread's transaction where it has one.
 
     No guard is taken: a test database belongs to one process. What a body raises is raised.
+
+    Args:
+        databases: aliases to which to keep; all by default.
+
     """
-    found = registry.load()
-    for routine in found.recorded:
+    for routine in registry.load().recorded:
+        if databases is not None and routine.using not in databases:
+            continue
         if ledger.standing([routine])[routine.name] is Standing.OPEN:
             with transaction.atomic(using=routine.using):
                 attempt = ledger.begin(routine, ledger.prospect(routine), "test")
@@ -28,17 +35,20 @@ def complete_routines() -> None:
                 ledger.complete(attempt)
 
 
-class CompletedRoutines(TestCase):
-    """A :class:`django.test.TestCase` in whose database every routine is completed.
+class CompletedRoutinesMixin:
+    """For a :class:`django.test.TestCase` in whose databases every routine is completed.
 
     For ``manage.py test``, and wherever a TransactionTestCase may have emptied the tables: its
-    flush removes effects and record together, so what is missing here is what is pending.
+    flush removes effects and record together, so what is missing here is what is pending. A
+    ``setUpTestData`` of your own must call ``super().setUpTestData()``.
     """
+
+    databases: ClassVar[Collection[str]]
 
     @classmethod
     def setUpTestData(cls) -> None:
-        super().setUpTestData()
-        complete_routines()
+        super().setUpTestData()  # type: ignore[misc]
+        complete_routines(None if cls.databases == "__all__" else cls.databases)
 
 
 def _run(attempt: Attempt) -> Run:

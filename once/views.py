@@ -5,6 +5,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 
 from once import registry, status
+from once.log import logger
 
 __all__ = ["readiness"]
 
@@ -16,12 +17,13 @@ _ready = False
 def readiness(request: HttpRequest) -> JsonResponse:
     """200 with ``{"done": true}`` once every start-up routine is done, 503 before.
 
-    It asks the databases until then, and no more from then on.
+    It asks the databases until then, and no more from then on: a routine that is made pending
+    again while this process lives does not make it unready.
     """
     global _ready
     if not _ready:
         try:
             _ready = status.is_done(registry.load().startup)
-        except Error:
-            _ready = False
+        except Error as error:
+            logger.info("event=readiness_unknown reason=%r", str(error))
     return JsonResponse({"done": _ready}, status=200 if _ready else 503)

@@ -8,13 +8,9 @@ from time import monotonic
 from django.db import connections
 
 from once import signals
-from once.exceptions import DatabaseUnavailable, OnceError
+from once.exceptions import DatabaseUnavailable, OnceError, TimedOut
 
-__all__ = ["TimedOut", "Wait", "one_line"]
-
-
-class TimedOut(OnceError):
-    """The deadline passed while another process held what is waited for."""
+__all__ = ["Wait", "one_line"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,7 +56,6 @@ class Wait:
                 f"Gave up after {self.seconds:.1f} s: {reason}. Let it finish and run this again; "
                 "`manage.py once status` shows how everything stands."
             )
-        self.has_paused = True
         self._sleep()
         self._reachable = monotonic()
 
@@ -95,6 +90,8 @@ class Wait:
             signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
 
     def _sleep(self) -> None:
+        self.has_paused = True
+        # Of every database: routines that are done, or come later, may live in another one.
         for connection in connections.all(initialized_only=True):
             if not connection.in_atomic_block:
                 connection.close()

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
-from typing import ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
@@ -23,9 +22,6 @@ SUPPORTED = {
 
 class Database(ABC):
     """One database of the project, by its alias, seen through the calling thread's connection."""
-
-    #: How the kind of database is called in messages.
-    title: ClassVar[str]
 
     def __init__(self, using: str) -> None:
         self.using = using
@@ -67,8 +63,8 @@ class Database(ABC):
     def statements(self) -> AbstractContextManager[None]:
         """A context in which each statement is a transaction of its own.
 
-        It reads what is committed, is durable once it returns, reaches the server whole, so that
-        a process which freezes leaves no lock behind, and fails rather than wait for a lock.
+        It reads what is committed and is durable once it returns. Where there is a server, it
+        reaches it whole, so that a process which freezes leaves no lock behind.
         """
 
     @contextmanager
@@ -116,8 +112,12 @@ class Database(ABC):
     def is_lost(self, error: BaseException) -> bool:
         """Whether the connection is gone or could not be made."""
 
-    def problems(self) -> list[str]:
-        """What about this database's configuration keeps the protocol from working."""
+    def is_aborted(self, error: BaseException) -> bool:
+        """Whether an error inside the transaction, caught by somebody, made it useless."""
+        return False
+
+    def problems(self) -> list[tuple[str, str]]:
+        """What about this database keeps the protocol from working, each with a remedy."""
         return []
 
 

@@ -37,6 +37,7 @@ _HOLDERS = f"""FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid),
 
 _SERIALIZATION_FAILURE = "40001"
 _DEADLOCK = "40P01"
+_IN_FAILED_TRANSACTION = "25P02"
 _LOCK_NOT_AVAILABLE = "55P03"
 _INSUFFICIENT_PRIVILEGE = "42501"
 _TOO_MANY_CONNECTIONS = "53300"
@@ -46,8 +47,6 @@ _SHUTDOWN_CLASS = "57P"
 
 class PostgreSQL(Database):
     """PostgreSQL 14 and newer, through psycopg 3."""
-
-    title = "PostgreSQL"
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -74,8 +73,8 @@ class PostgreSQL(Database):
     @contextmanager
     def statements(self) -> Iterator[None]:
         connection = self.connection
-        if connection.in_atomic_block:
-            yield
+        if connection.in_atomic_block or (connection.connection and not connection.autocommit):
+            yield  # part of the caller's transaction, which is the caller's to end
         else:
             with connection.execute_wrapper(_whole_transaction):
                 yield
@@ -126,11 +125,15 @@ class PostgreSQL(Database):
             (_CONNECTION_CLASS, _SHUTDOWN_CLASS)
         )
 
-    def problems(self) -> list[str]:
+    def is_aborted(self, error: BaseException) -> bool:
+        return _sqlstate(error) == _IN_FAILED_TRANSACTION
+
+    def problems(self) -> list[tuple[str, str]]:
         driver: Any = self.connection
         version = str(driver.Database.__version__)
         if version.startswith("2"):
-            return [f"psycopg {version.split()[0]} is in use; psycopg 3 is needed"]
+            problem = f"psycopg {version.split()[0]} is in use; psycopg 3 is needed"
+            return [(problem, 'Install it: pip install "django-once[postgresql]".')]
         return []
 
 

@@ -5,7 +5,7 @@ import socket
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,8 +26,6 @@ _CANNOT_OPEN = 14
 class SQLite(Database):
     """SQLite, for one machine. A frozen holder is not evicted: it keeps the write lock as well."""
 
-    title = "SQLite"
-
     def guard(self, name: str, liveness: float) -> Guard:
         wrapper: Any = self.connection
         name = str(wrapper.settings_dict["NAME"])
@@ -41,7 +39,7 @@ class SQLite(Database):
 
     @contextmanager
     def statements(self) -> Iterator[None]:
-        yield
+        yield  # as SQLite's autocommit does; it waits for a writer, as long as `timeout` says
 
     @contextmanager
     def work(self) -> Iterator[None]:
@@ -95,7 +93,8 @@ class FileGuard(Guard):
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
-            self.holder = self._path.read_text(errors="replace").strip() or self.holder
+            with suppress(OSError):
+                self.holder = self._path.read_text(errors="replace").strip() or self.holder
             return False
         except OSError as error:
             raise OnceError(

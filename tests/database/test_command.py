@@ -123,6 +123,7 @@ def test_no_wait_leaves_out_what_another_process_runs(using: str, declared: list
     assert answer.code == 3
     assert "Not everything is done." in answer.message
     assert "shop.seed is run by" in answer.message
+    assert "without --no-wait" in answer.message
     assert effects(using) == []
 
 

@@ -121,7 +121,6 @@ def test_routine_in_other_hands_is_skipped_without_wait(using: str) -> None:
     assert result.outcome is Outcome.SKIPPED
     assert not result.is_done
     assert not result.timed_out
-    assert "without --no-wait" in result.message
     assert attempts(using) == []
 
 
@@ -255,7 +254,7 @@ ENDED = (roll_back, "ended its transaction itself")
         # A connection to a database in memory stays open, and SQLite forgives errors.
         ("default", close, "closed the connection that its transaction lives on"),
         ("default", expire, "closed the connection that its transaction lives on"),
-        ("default", swallow_error_of_raw_sql, "catching a database error"),
+        ("default", swallow_error_of_raw_sql, "caught a database error"),
     ],
 )
 def test_body_that_breaks_its_transaction_fails_and_leaves_nothing(
@@ -653,3 +652,23 @@ def test_error_of_the_record_fails_the_routine(using: str, monkeypatch: pytest.M
     assert result.outcome is Outcome.FAILED
     assert result.message == "Its record could not be kept: IntegrityError: not this one"
     assert result.attempt is None
+
+
+def test_autocommit_off_in_the_settings_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections[DEFAULT_DB_ALIAS].close()
+    monkeypatch.setitem(connections[DEFAULT_DB_ALIAS].settings_dict, "AUTOCOMMIT", False)
+    with pytest.raises(InsideTransaction, match="Autocommit is off"):
+        run(seed(DEFAULT_DB_ALIAS))
+
+
+def test_autocommit_off_by_the_caller_is_refused_and_nothing_of_it_committed(using: str) -> None:
+    transaction.set_autocommit(False, using=using)
+    try:
+        Effect.objects.using(using).create(name="of the caller")
+        with pytest.raises(InsideTransaction, match="Autocommit is off"):
+            run(seed(using))
+        ledger.standing([seed(using)])
+        transaction.rollback(using=using)
+    finally:
+        transaction.set_autocommit(True, using=using)
+    assert effects(using) == []

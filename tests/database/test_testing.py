@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 from django.db import connections
+from django.test import TestCase
 
 from once import Routine, Run, ledger
 from once.ledger import Standing
-from once.testing import CompletedRoutines, complete_routines
+from once.testing import CompletedRoutinesMixin, complete_routines
 from tests.database.support import attempts, effects, run, seed
 from tests.shop.models import Effect
 
@@ -73,8 +74,8 @@ def test_what_was_completed_is_done_for_the_runner(using: str, declared: list[Ro
 def test_mixin_completes_again_after_a_flush(using: str, declared: list[Routine]) -> None:
     seen: list[list[str]] = []
 
-    class Case(CompletedRoutines):
-        databases = {"default", "sqlite"}
+    class Case(CompletedRoutinesMixin, TestCase):
+        databases = {"default", "sqlite"}  # type: ignore[misc]
 
         def test_one(self) -> None:
             seen.append(effects(using))

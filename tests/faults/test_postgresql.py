@@ -167,9 +167,8 @@ def test_roles_timeouts_do_not_end_guard_or_waiters(project: Project) -> None:
     assert project.attempts() == [("plant.seed", 1, "succeeded")]
 
 
-def test_missing_right_to_end_a_zombie_is_named(project: Project, kind: str) -> None:
-    if kind == "pgbouncer":
-        return  # the pooler logs in as one role
+def test_missing_right_to_end_a_zombie_is_named(own_project: Project) -> None:
+    project = own_project  # roles belong to a server
     with psycopg.connect(project.admin_url, autocommit=True) as session:
         for role in ("once_zombie", "once_heir"):
             session.execute(f"DROP ROLE IF EXISTS {role}")
@@ -185,6 +184,14 @@ def test_missing_right_to_end_a_zombie_is_named(project: Project, kind: str) -> 
         zombie = project.once("run", DATABASE_URL=urls["once_zombie"])
         project.wait_for("body")
         zombie.send(signal.SIGSTOP)
+        heir = project.once("run", DATABASE_URL=urls["once_heir"])
+        heir.wait_for("GRANT pg_signal_backend TO")
+        hurried = project.once("run", "--no-wait", DATABASE_URL=urls["once_heir"])
+        assert hurried.finish() == 3, hurried.output  # the heir has the guard
+        heir.kill()
+        hurried = project.once("run", "--no-wait", DATABASE_URL=urls["once_heir"])
+        assert hurried.finish() == 3, hurried.output
+        assert "GRANT pg_signal_backend TO" in hurried.output
         heir = project.once("run", DATABASE_URL=urls["once_heir"])
         heir.wait_for("GRANT pg_signal_backend TO")
         with psycopg.connect(project.admin_url, autocommit=True) as session:

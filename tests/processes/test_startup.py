@@ -532,3 +532,14 @@ def test_slow_routine_beside_an_event_loop_is_explained(
         project.release("body")
         server.wait_for(200)
         assert project.attempts() == [("plant.seed", 1, "succeeded")]
+
+
+def test_wrong_setting_is_named_by_check_and_keeps_no_command_from_working(
+    project: Project,
+) -> None:
+    project.routines(ROUTINES)
+    check = project.manage("check", ONCE_STARTUP="of")
+    assert check.finish() == 1
+    assert "once.E001" in check.output
+    assert "Traceback" not in check.output
+    assert project.manage("shell", "-c", "pass", ONCE_STARTUP="of").finish() == 0

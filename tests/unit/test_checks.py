@@ -100,6 +100,16 @@ def test_e005_for_a_router_that_keeps_the_tables_out(declared: list[Routine]) ->
     assert "allow_migrate()" in str(message.hint)
 
 
+def test_e006_for_a_database_that_commits_nothing_by_itself(
+    declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections["default"].settings_dict, "AUTOCOMMIT", False)
+    declared.append(seed())
+    message = only("once.E006")
+    assert "nothing that they do would be committed" in message.msg
+    assert "Remove AUTOCOMMIT" in str(message.hint)
+
+
 def test_w001_for_a_body_that_does_not_know_its_database(declared: list[Routine]) -> None:
     declared.append(seed("sqlite", takes_run=False))
     message = only("once.W001")

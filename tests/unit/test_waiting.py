@@ -8,8 +8,8 @@ from typing import NoReturn
 import pytest
 
 from once import signals, waiting
-from once.exceptions import DatabaseUnavailable, RoutineError
-from once.waiting import TimedOut, Wait, one_line
+from once.exceptions import DatabaseUnavailable, RoutineError, TimedOut
+from once.waiting import Wait, one_line
 
 
 class Clock:

@@ -38,6 +38,11 @@ def mistakes() -> None:
     routine("shop.seed")  # type: ignore[call-overload]
 
 
+def declared_ones_are_routines() -> list[Routine]:
+    assert_type(plain.scope, Literal["database", "process"])
+    return [plain, with_options, coroutine]
+
+
 def value(made: Routine) -> None:
     assert_type(made(), Any)
     assert_type(made.scope, Literal["database", "process"])

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import logging
 import signal
 import threading
 import traceback
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from time import monotonic
 from types import FrameType
 from typing import Any, NoReturn
@@ -19,16 +21,17 @@ from django.core.management.base import (
     DjangoHelpFormatter,
 )
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import Error
+from django.db import DEFAULT_DB_ALIAS, Error
+from django.utils.timezone import is_aware, localtime
 
 from once import migrate, process, registry, runner, signals, status
 from once.base import Routine
-from once.exceptions import DatabaseUnavailable, OnceError, UnknownRoutine
+from once.exceptions import DatabaseUnavailable, OnceError, TimedOut, UnknownRoutine
+from once.log import logger
 from once.models import Attempt, State
 from once.registry import Registry
 from once.results import Outcome, Result
 from once.status import RoutineState, Status
-from once.waiting import TimedOut, Wait
 
 __all__ = ["Command"]
 
@@ -135,7 +138,7 @@ class Command(BaseCommand):
         no_wait: bool,
         timeout: float | None,
         verbosity: int,
-        json: bool,
+        as_json: bool,
         **options: Any,
     ) -> None:
         """``once run``."""
@@ -143,7 +146,7 @@ class Command(BaseCommand):
             raise CommandError("--fake needs the NAME of each routine.", returncode=USAGE)
         routines = found.select(names) if names else found.recorded
         begun = monotonic()
-        progress = self.stderr if json else self.stdout
+        progress = self.stderr if as_json else self.stdout
         with _Reporter(self, progress, verbosity).connected():
             if options["migrate"]:
                 self._migrate(found, timeout, progress, verbosity)
@@ -156,11 +159,11 @@ class Command(BaseCommand):
                 timeout=None if timeout is None else max(0.0, timeout - (monotonic() - begun)),
                 fake=fake,
             )
-        if json:
+        if as_json:
             self._print_run(found, results)
         elif verbosity and all(result.outcome is Outcome.ALREADY_DONE for result in results):
             self.stdout.write("  No routines to run.")
-        self._exit_after(results)
+        self._exit_after(results, no_wait=no_wait)
 
     def _migrate(
         self, found: Registry, timeout: float | None, progress: Any, verbosity: int
@@ -176,7 +179,7 @@ class Command(BaseCommand):
                 stderr=self.stderr._out,
             )
 
-        aliases = sorted({routine.using for routine in found.recorded} or {"default"})
+        aliases = sorted({routine.using for routine in found.recorded} or {DEFAULT_DB_ALIAS})
         migrate.migrate(aliases, command, timeout=timeout)
 
     def _print_run(self, found: Registry, results: list[Result]) -> None:
@@ -184,7 +187,7 @@ class Command(BaseCommand):
         shown = [one for one in status.statuses(found) if one.name in outcomes]
         self._print_json(status.to_json(shown, outcomes))
 
-    def _exit_after(self, results: list[Result]) -> None:
+    def _exit_after(self, results: list[Result], *, no_wait: bool) -> None:
         for result in results:
             if result.outcome is Outcome.FAILED:
                 message = f"{result.routine.name} failed. {result.message}"
@@ -194,11 +197,14 @@ class Command(BaseCommand):
                 raise CommandError(result.message, returncode=TIMED_OUT)
         undone = [result for result in results if not result.is_done]
         if undone:
+            hint = ["Run this without --no-wait to wait for others."] if no_wait else []
             lines = [f"  {result.routine.name}: {result.message}" for result in undone]
-            raise CommandError("\n".join(["Not everything is done.", *lines]), returncode=NOT_DONE)
+            raise CommandError(
+                "\n".join(["Not everything is done.", *lines, *hint]), returncode=NOT_DONE
+            )
 
     def show(
-        self, found: Registry, *, names: list[str], check: bool, json: bool, **options: Any
+        self, found: Registry, *, names: list[str], check: bool, as_json: bool, **options: Any
     ) -> None:
         """``once status``."""
         shown = self._statuses(found)
@@ -206,7 +212,7 @@ class Command(BaseCommand):
             known = {one.name for one in shown}
             found.select(name for name in names if name not in known)
             shown = [one for one in shown if one.name in names]
-        if json:
+        if as_json:
             self._print_json(status.to_json(shown))
         else:
             self._print_table(shown)
@@ -254,24 +260,8 @@ class Command(BaseCommand):
     ) -> None:
         """``once wait``."""
         routines = found.select(names) if names else found.startup
-        if not routines:
-            return
-        wait = Wait(
-            name="all routines",
-            using=routines[0].using,
-            deadline=None if timeout is None else monotonic() + timeout,
-            patience=float("inf"),
-        )
         with _Reporter(self, self.stdout, verbosity).connected():
-            while True:
-                try:
-                    if status.is_done(routines):
-                        return
-                    reason = _whom_to_wait_for(found, routines)
-                except Error as error:
-                    wait.survive(error)
-                else:
-                    wait.pause(reason)
+            status.wait(found, routines, timeout=timeout)
 
     def _print_json(self, value: dict[str, Any]) -> None:
         self.stdout.write(json.dumps(value, indent=2, cls=DjangoJSONEncoder))
@@ -286,7 +276,10 @@ class Command(BaseCommand):
 
     def _add_json(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--json", action="store_true", help="Print one JSON object, and nothing else."
+            "--json",
+            action="store_true",
+            dest="as_json",
+            help="Print one JSON object, and nothing else.",
         )
 
 
@@ -319,11 +312,16 @@ class _Reporter:
             signals.waiting: self.waiting,
             signals.waited: self.waited,
         }
+        # Where logging is not configured, Python prints warnings to stderr: this prints instead.
+        silence = logging.NullHandler()
+        if not logger.hasHandlers():
+            logger.addHandler(silence)
         for sent, receiver in receivers.items():
             sent.connect(receiver)
         try:
             yield
         finally:
+            logger.removeHandler(silence)
             for sent, receiver in receivers.items():
                 sent.disconnect(receiver)
 
@@ -359,9 +357,9 @@ class _Reporter:
 def _details(one: Status) -> str:
     parts = []
     if one.state is RoutineState.RUNNING and one.started_at:
-        parts.append(f"since {one.started_at:%Y-%m-%d %H:%M:%S} on {one.host} (pid {one.pid})")
+        parts.append(f"since {_local(one.started_at)} on {one.host} (pid {one.pid})")
     elif one.completed_at:
-        parts.append(f"{one.completed_at:%Y-%m-%d %H:%M:%S}")
+        parts.append(_local(one.completed_at))
         if one.duration_seconds is not None:
             parts.append(f"in {one.duration_seconds:.3f}s on {one.host}")
     if one.recorded_version and one.version and one.recorded_version != one.version:
@@ -371,15 +369,9 @@ def _details(one: Status) -> str:
     return "".join(f"  {part}" for part in parts)
 
 
-def _whom_to_wait_for(found: Registry, routines: list[Routine]) -> str:
-    wanted = {routine.name for routine in routines}
-    open_ones = [one for one in status.statuses(found) if one.name in wanted and not one.is_settled]
-    if not open_ones:
-        return "the last routine has just been done"
-    first = min(open_ones, key=lambda one: one.state is not RoutineState.RUNNING)
-    by = f" on {first.host} (pid {first.pid})" if first.state is RoutineState.RUNNING else ""
-    more = f", and {len(open_ones) - 1} more" if len(open_ones) > 1 else ""
-    return f"{first.name} is {first.state}{by}{more}"
+def _local(moment: datetime) -> str:
+    shown = localtime(moment) if is_aware(moment) else moment
+    return f"{shown:%Y-%m-%d %H:%M:%S %Z}".rstrip()
 
 
 class _Terminated(KeyboardInterrupt):
