@@ -126,9 +126,9 @@ class Routine:
         body = partial(self.function, run=run) if self.takes_run else self.function
         if not inspect.iscoroutinefunction(self.function):
             body()
-        elif in_event_loop():
+        elif self.scope == "process" and in_event_loop():
             # async_to_sync refuses to work beside a running event loop, such as that of a
-            # server which is importing its application.
+            # server which is importing its application. No transaction binds it to a thread.
             with ThreadPoolExecutor(max_workers=1) as thread:
                 thread.submit(async_to_sync(body)).result()
         else:

@@ -20,7 +20,13 @@ def call(routine: Routine, run: Run) -> None:
     session = connection.connection
     with connection.cursor() as cursor:
         cursor.execute("SAVEPOINT once_body")
-    routine.call(run)
+    try:
+        routine.call(run)
+    except SystemExit as error:
+        raise BodyError(
+            f"The body called sys.exit({error.code!r}), which would pass for the end of the "
+            "program. Return from the body, or raise what went wrong."
+        ) from error
     if connection.closed_in_transaction or connection.connection is not session:
         raise BodyError(
             "The body closed the connection that its transaction lives on. Remove "

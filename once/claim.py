@@ -2,7 +2,6 @@
 
 import random
 import time
-import traceback
 from dataclasses import dataclass
 from time import monotonic
 
@@ -16,11 +15,11 @@ from once.guards import Guard
 from once.ledger import Prospect, Standing
 from once.models import Attempt, State
 from once.results import Outcome, Result
-from once.waiting import Wait, one_line
+from once.text import one_line, whole
+from once.waiting import Wait
 
 __all__ = ["Claim"]
 
-ERROR_LENGTH = 10_000
 #: How often one call repeats what another transaction, or a lost connection, undid.
 _REPEATS = 10
 #: How often the liveness timeout doubles for attempts that were lost in a row.
@@ -94,7 +93,9 @@ class Claim:
         with self.here.guard(name, conf.liveness_timeout()) as guard:
             try:
                 if not guard.acquire():
+                    guard.refuse_own_thread()
                     return f"{name} is run by {guard.holder}"
+                self.wait.answered()
                 ahead = guard.read(lambda: ledger.prospect(self.routine))
                 if ahead.standing is not Standing.OPEN:
                     return f"{name} has just been done"
@@ -181,11 +182,10 @@ class Claim:
         """Settle how an attempt ended that did not end well: fence, then read."""
         blameless = isinstance(problem, GuardLost | CannotFence | TimedOut | KeyboardInterrupt)
         ended = State.INTERRUPTED if blameless else State.FAILED
-        text = "".join(traceback.format_exception(problem))[-ERROR_LENGTH:]
         since = monotonic()
         while True:
             try:
-                return ledger.close(attempt, ended, text)
+                return ledger.close(attempt, ended, whole(problem))
             except (Error, CannotFence) as error:
                 may_pass = isinstance(error, CannotFence) or self.here.is_lost(error)
                 if not may_pass or monotonic() - since > self.wait.patience:
@@ -201,7 +201,9 @@ class Claim:
             return False
         if isinstance(failed.error, GuardLost | AttemptLost):
             return True
-        return self.here.is_lost(failed.error) and failed.attempt.state != State.LOST
+        # Django's own errors only: a body may talk to other databases by other means.
+        is_lost = isinstance(failed.error, Error) and self.here.is_lost(failed.error)
+        return is_lost and failed.attempt.state != State.LOST
 
     def _report(self, attempt: Attempt, problem: BaseException | None, seconds: float) -> Result:
         if problem is None:

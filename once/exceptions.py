@@ -8,6 +8,7 @@ __all__ = [
     "CannotFence",
     "DatabaseUnavailable",
     "GuardLost",
+    "InsideRun",
     "InsideTransaction",
     "OnceError",
     "RoutineError",
@@ -31,6 +32,10 @@ class UnknownRoutine(OnceError):
 
 class InsideTransaction(OnceError):
     """The runner was called where its record would not be committed, or could be undone."""
+
+
+class InsideRun(OnceError):
+    """A run was started from within itself, and would have waited for itself."""
 
 
 class DatabaseUnavailable(OnceError):

@@ -8,8 +8,8 @@ import queue
 import random
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from time import monotonic
 from types import TracebackType
@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from once.exceptions import GuardLost
+from once.exceptions import GuardLost, InsideRun
 
 __all__ = ["Guard", "SessionGuard"]
 
@@ -30,6 +30,11 @@ class Guard(ABC):
 
     #: Who holds the lock, for people to read; known after :meth:`acquire` returned False.
     holder: str = "another process"
+    #: What tells the lock from others, in this process.
+    identity: Hashable
+    #: The locks that this process holds, each with the thread that took it.
+    _threads: ClassVar[dict[Hashable, int]] = {}
+    _is_marked = False
 
     def __enter__(self) -> Self:
         return self
@@ -41,6 +46,30 @@ class Guard(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+    def mark(self) -> None:
+        """Note that this thread holds the lock."""
+        self._is_marked = True
+        self._threads[self.identity] = threading.get_ident()
+
+    def unmark(self) -> None:
+        """Note that it does no more."""
+        if self._is_marked:
+            self._is_marked = False
+            self._threads.pop(self.identity, None)
+
+    def refuse_own_thread(self) -> None:
+        """Raise where waiting for the lock would be waiting for oneself.
+
+        Raises:
+            InsideRun: this thread holds the lock.
+
+        """
+        if self._threads.get(self.identity) == threading.get_ident():
+            raise InsideRun(
+                "This thread runs that already: a signal receiver, a hook or a migration of a run "
+                "cannot start the same again and wait for it. Do it after that run."
+            )
 
     @abstractmethod
     def acquire(self) -> bool:
@@ -111,6 +140,7 @@ class SessionGuard(Guard):
     def __init__(self, using: str, name: str, liveness: float) -> None:
         self.using = using
         self.name = name
+        self.identity = (using, name)
         self.liveness = liveness
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
             queue.SimpleQueue()
@@ -148,13 +178,16 @@ class SessionGuard(Guard):
         self._thread.start()
         held = False
         try:
-            held = self._call(self._open)
+            held = self._call(self._open, timeout=2 * self.liveness + 5)  # connecting included
         finally:
-            if not held:
+            if held:
+                self.mark()
+            else:
                 self.release()
         return held
 
     def release(self) -> None:
+        self.unmark()
         if self._thread is not None:
             self._calls.put(None)
             # A thread that hangs in a dead network must not hold its caller; it is a daemon.
@@ -189,11 +222,17 @@ class SessionGuard(Guard):
         finally:
             self._give_up_at = None
 
-    def _call(self, function: Callable[[], T]) -> T:
+    def _call(self, function: Callable[[], T], timeout: float | None = None) -> T:
+        timeout = timeout or self.liveness
         if self._thread is None:
             raise GuardLost(f"The guard of {self.name} is not held.")
         answer: Future[T] = Future()
         self._calls.put((answer, function))
+        done, _ = wait([answer], timeout)
+        if not done:
+            # Silence for longer than the server itself would bear is the loss of the guard.
+            self._lost = f"The guard of {self.name} was lost: no answer for {timeout:.0f} s"
+            raise GuardLost(self._lost)
         return answer.result()
 
     # From here on: the guard's own thread.
@@ -266,10 +305,8 @@ class SessionGuard(Guard):
         """Close whatever is open; the server frees the lock at the latest with the connection."""
         session, self._session = self._session, None
         if session is not None:
-            try:
+            with suppress(Exception):  # closing ends it as well
                 if session.connection is not None:
                     self.end()
-            except Exception:  # noqa: S110 (closing ends it as well)
-                pass
-            finally:
+            with suppress(Exception):
                 session.close()

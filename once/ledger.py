@@ -126,6 +126,11 @@ def begin(routine: Routine, ahead: Prospect, trigger: str) -> Attempt | None:
         with database(routine.using).statements():
             attempt.save(using=routine.using, force_insert=True)
     except IntegrityError:
+        taken = Attempt.objects.using(routine.using).filter(
+            routine=routine.name, number=ahead.number
+        )
+        if attempt.pk is not None or not taken.exists():
+            raise  # not the number's constraint: a receiver's error, or a damaged table
         return None
     return attempt
 

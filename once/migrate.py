@@ -49,6 +49,7 @@ def migrate(
     Raises:
         TimedOut: another process still migrates at the deadline.
         DatabaseUnavailable: a database was out of reach for longer than ``patience``.
+        InsideTransaction: the calling thread is inside a transaction.
 
     """
     deadline = None if timeout is None else monotonic() + timeout
@@ -62,7 +63,8 @@ def migrate(
         here = database(using)
         while True:
             try:
-                in_the_way = _try(here, command, wait)
+                with here.session():
+                    in_the_way = _try(here, command, wait)
             except Error as error:
                 if not (here.is_lost(error) or here.is_conflict(error) or here.is_locked(error)):
                     raise
@@ -83,7 +85,9 @@ def _try(here: Database, command: Callable[[str], object], wait: Wait) -> str | 
         return None
     with here.guard(NAME, conf.liveness_timeout()) as guard:
         if not guard.acquire():
+            guard.refuse_own_thread()
             return f"migrations are applied by {guard.holder}"
+        wait.answered()
         guard.ping()
         # Fence, then read: a frozen predecessor may still be inside a migration.
         while here.end_work(NAME):
@@ -119,6 +123,8 @@ def _fenced(here: Database, guard: Guard) -> Iterator[None]:
         executor: MigrationExecutor, state: Any, migration: Migration, *args: Any, **kwargs: Any
     ) -> Any:
         connection = executor.connection
+        if connection.alias != here.using:
+            return original(executor, state, migration, *args, **kwargs)
         guard.ping()
         if not (migration.atomic and connection.features.can_rollback_ddl):
             return original(executor, state, migration, *args, **kwargs)

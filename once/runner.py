@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TypeVar
 
-from django.db import DatabaseError, Error, connections
+from django.db import DatabaseError, Error
 
 from once import conf, ledger, migrate
 from once.base import Routine
 from once.claim import Claim
 from once.databases import database
-from once.exceptions import InsideTransaction
 from once.ledger import Standing
 from once.registry import Registry
 from once.results import Outcome, Result
+from once.text import one_line
 from once.waiting import Wait
 
 __all__ = ["Outcome", "Result", "run"]
@@ -54,19 +54,6 @@ def run(
 
     """
     used = sorted({routine.using for routine in routines})
-    for using in used:
-        connection = connections[using]
-        if connection.in_atomic_block:
-            raise InsideTransaction(
-                f"Routines were to be run inside a transaction of database {using!r}, which could "
-                "undo their record. Call this outside of atomic() and of other routines' bodies."
-            )
-        is_open = connection.connection is not None
-        if not (connection.autocommit if is_open else connection.settings_dict["AUTOCOMMIT"]):
-            raise InsideTransaction(
-                f"Autocommit is off for database {using!r}, so that nothing would be committed. "
-                "Remove AUTOCOMMIT from DATABASES, or set_autocommit(False) from the caller."
-            )
     with ExitStack() as sessions:
         for using in used:
             sessions.enter_context(database(using).session())
@@ -161,9 +148,12 @@ class _Pass:
                 return function()
             except Error as error:
                 here = database(routine.using)
-                if not (here.is_lost(error) or here.is_conflict(error)):
+                if here.is_lost(error):
+                    wait.survive(error)
+                elif self.is_patient and (here.is_conflict(error) or here.is_locked(error)):
+                    wait.pause(one_line(error))
+                else:
                     raise
-                wait.survive(error)
 
 
 def _blocked(using: str, unapplied: list[str]) -> str:

@@ -18,7 +18,7 @@ from once.exceptions import OnceError, RoutineFailed
 from once.log import logger
 from once.registry import Registry
 from once.results import Outcome, Result
-from once.waiting import one_line
+from once.text import one_line
 
 __all__ = ["arm", "is_server"]
 

@@ -8,9 +8,10 @@ from time import monotonic
 from django.db import connections
 
 from once import signals
-from once.exceptions import DatabaseUnavailable, OnceError, TimedOut
+from once.exceptions import DatabaseUnavailable, TimedOut
+from once.text import one_line
 
-__all__ = ["Wait", "one_line"]
+__all__ = ["Wait"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -26,14 +27,11 @@ class Wait:
     #: Seconds for which the database may be out of reach.
     patience: float
     started: float = field(default_factory=monotonic)
-    #: When the database was last known to answer.
-    _reachable: float = field(init=False)
+    #: Since when the database has given nothing but errors.
+    _unreachable_since: float | None = None
     _next_report: float = 0.0
     #: Whether anything was in the way.
     has_paused: bool = False
-
-    def __post_init__(self) -> None:
-        self._reachable = self.started
 
     @property
     def seconds(self) -> float:
@@ -56,8 +54,12 @@ class Wait:
                 f"Gave up after {self.seconds:.1f} s: {reason}. Let it finish and run this again; "
                 "`manage.py once status` shows how everything stands."
             )
+        self.answered()
         self._sleep()
-        self._reachable = monotonic()
+
+    def answered(self) -> None:
+        """Take note that the database answers."""
+        self._unreachable_since = None
 
     def end(self) -> None:
         """Report that another process did what is waited for."""
@@ -70,7 +72,9 @@ class Wait:
             DatabaseUnavailable: such errors have come for longer than patience or deadline allow.
 
         """
-        lasted = monotonic() - self._reachable
+        if self._unreachable_since is None:
+            self._unreachable_since = monotonic()
+        lasted = monotonic() - self._unreachable_since
         reason = f"database {self.using!r} cannot be used: {one_line(error).rstrip('.?')}"
         self._report(reason)
         if lasted > self.patience or self._left() <= 0:
@@ -97,10 +101,3 @@ class Wait:
                 connection.close()
         pause = min(5.0, max(0.05, self.seconds / 10)) * random.uniform(0.5, 1.0)  # noqa: S311
         time.sleep(max(0.0, min(pause, self._left())))
-
-
-def one_line(error: BaseException | None) -> str:
-    """An error in one line, with its type where the message may not speak for itself."""
-    text = " ".join(str(error).split())
-    kind = type(error).__name__
-    return text if isinstance(error, OnceError) else f"{kind}: {text}" if text else kind

@@ -9,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from once.exceptions import InsideTransaction
 from once.guards import Guard
 
 __all__ = ["SUPPORTED", "Database", "database"]
@@ -50,7 +51,12 @@ class Database(ABC):
         """A context in which the calling thread's connection is fit for a run.
 
         Where it was not open before it is not open afterwards.
+
+        Raises:
+            InsideTransaction: the thread is inside a transaction, or would be in one for ever.
+
         """
+        self._refuse_transaction()
         connection = self.connection
         was_open = connection.connection is not None
         try:
@@ -58,6 +64,22 @@ class Database(ABC):
         finally:
             if not was_open and not connection.in_atomic_block:
                 connection.close()
+
+    def _refuse_transaction(self) -> None:
+        connection = self.connection
+        if connection.in_atomic_block:
+            raise InsideTransaction(
+                f"Routines were to be run inside a transaction of database {self.using!r}, which "
+                "could undo their record. Call this outside of atomic() and of other routines' "
+                "bodies."
+            )
+        is_open = connection.connection is not None
+        if not (connection.autocommit if is_open else connection.settings_dict["AUTOCOMMIT"]):
+            raise InsideTransaction(
+                f"Autocommit is off for database {self.using!r}, so that nothing would be "
+                "committed. Remove AUTOCOMMIT from DATABASES, or set_autocommit(False) from the "
+                "caller."
+            )
 
     @abstractmethod
     def statements(self) -> AbstractContextManager[None]:

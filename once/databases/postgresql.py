@@ -23,7 +23,7 @@ _KEY = """('x' || left(encode(sha256(convert_to(
     'once:' || coalesce(
         (SELECT relnamespace::regnamespace::text FROM pg_class
           WHERE oid = to_regclass('once_completion')),
-        current_schema()
+        current_schema(), ''
     ) || ':' || %s, 'UTF8')), 'hex'), 16))::bit(64)::bigint"""
 
 #: Sessions that hold the key's advisory lock. pg_locks shows the halves of a 64-bit key in classid
@@ -50,6 +50,7 @@ class PostgreSQL(Database):
 
     @contextmanager
     def session(self) -> Iterator[None]:
+        self._refuse_transaction()
         before = self.connection
         if before.connection is not None:
             yield
@@ -72,12 +73,8 @@ class PostgreSQL(Database):
 
     @contextmanager
     def statements(self) -> Iterator[None]:
-        connection = self.connection
-        if connection.in_atomic_block or (connection.connection and not connection.autocommit):
-            yield  # part of the caller's transaction, which is the caller's to end
-        else:
-            with connection.execute_wrapper(_whole_transaction):
-                yield
+        with self.connection.execute_wrapper(_whole_transaction):
+            yield
 
     def lock_work(self, name: str) -> bool:
         # The role's idle timeout would end a transaction whose body thinks for long.
@@ -199,6 +196,9 @@ def _whole_transaction(
 ) -> Any:
     """Send a statement with its BEGIN and COMMIT as one message (execute_wrapper of Django)."""
     connection, cursor = context["connection"], context["cursor"]
+    if connection.in_atomic_block or not connection.autocommit:
+        # Part of the caller's transaction, which is the caller's to end.
+        return execute(sql, params, many, context)
     if params is not None:
         sql = connection.ops.compose_sql(sql, params)
     before = (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, SoftFileLock, Timeout
 
@@ -26,16 +26,16 @@ _CANNOT_OPEN = 14
 class SQLite(Database):
     """SQLite, for one machine. A frozen holder is not evicted: it keeps the write lock as well."""
 
-    def guard(self, name: str, liveness: float) -> Guard:
+    def guard(self, name: str, liveness: float) -> "FileGuard | MemoryGuard":
         wrapper: Any = self.connection
         name = str(wrapper.settings_dict["NAME"])
         if wrapper.is_in_memory_db():
             return MemoryGuard(name)
-        return FileGuard(Path(urlsplit(name).path if name.startswith("file:") else name).resolve())
+        return FileGuard(Path(_path(name)).resolve())
 
     def holder(self, name: str) -> str | None:
         with self.guard(name, 0) as guard:
-            return None if guard.acquire() else guard.holder
+            return None if guard.take() else guard.holder
 
     @contextmanager
     def statements(self) -> Iterator[None]:
@@ -86,10 +86,20 @@ class FileGuard(Guard):
     """A lock on a file; one for the whole database, which admits one writer anyway."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.with_name(f"{path.name}.once.lock")
-        self._lock = FileLock(self._path, thread_local=False)
+        self.identity = self._path = path.with_name(f"{path.name}.once.lock")
+        # Whoever may write to the database may lock it.
+        mode = path.stat().st_mode & 0o666 if path.exists() else 0o644
+        self._lock = FileLock(self._path, mode=mode, thread_local=False)
 
     def acquire(self) -> bool:
+        if not self.take():
+            return False
+        self.mark()
+        self._path.write_text(f"{socket.gethostname()} (pid {os.getpid()})\n")
+        return True
+
+    def take(self) -> bool:
+        """Take the lock without saying who holds it."""
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
@@ -99,7 +109,7 @@ class FileGuard(Guard):
         except OSError as error:
             raise OnceError(
                 f"The lock file beside the SQLite database cannot be used: {error}. This process "
-                f"must be able to write to {self._path.parent}."
+                f"must be able to write to {self._path} and its directory."
             ) from error
         if isinstance(self._lock, SoftFileLock):
             # filelock falls back to a file that outlives a killed holder.
@@ -108,10 +118,10 @@ class FileGuard(Guard):
                 f"The file system of {self._path} has no file locks. Keep the SQLite database on a "
                 "local disk."
             )
-        self._path.write_text(f"{socket.gethostname()} (pid {os.getpid()})\n")
         return True
 
     def release(self) -> None:
+        self.unmark()
         self._lock.release(force=True)
 
 
@@ -121,18 +131,31 @@ class MemoryGuard(Guard):
     _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def __init__(self, name: str) -> None:
+        self.identity = name
         self._lock = self._locks[name]
         self._held = False
         self.holder = "another thread"
 
     def acquire(self) -> bool:
+        if self.take():
+            self.mark()
+        return self._held
+
+    def take(self) -> bool:
+        """Take the lock."""
         self._held = self._lock.acquire(blocking=False)
         return self._held
 
     def release(self) -> None:
         if self._held:
+            self.unmark()
             self._held = False
             self._lock.release()
+
+
+def _path(name: str) -> str:
+    # SQLite takes a URI as well (SQLite manual, "Uniform Resource Identifiers").
+    return unquote(urlsplit(name).path) if name.startswith("file:") else name
 
 
 def _code(error: BaseException) -> int | None:

@@ -403,7 +403,10 @@ def test_status_of_a_database_that_cannot_be_read_fails_in_one_line(
     declared.append(seed("default"))
     monkeypatch.setattr(ledger, "is_installed", refuse)
     answer = Answer("status")
-    assert (answer.code, answer.message) == (1, "A database cannot be read: no route to host")
+    assert (answer.code, answer.message) == (
+        1,
+        "A database cannot be used: OperationalError: no route to host",
+    )
 
 
 # wait

@@ -15,11 +15,18 @@ from django.db import (
     transaction,
 )
 from django.db.backends.signals import connection_created
+from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 
 from once import Routine, Run, ledger, migrate, runner, signals
 from once.databases import database
-from once.exceptions import BodyError, DatabaseUnavailable, GuardLost, InsideTransaction
+from once.exceptions import (
+    BodyError,
+    DatabaseUnavailable,
+    GuardLost,
+    InsideRun,
+    InsideTransaction,
+)
 from once.guards import Guard
 from once.models import Attempt, Completion, State
 from once.registry import Registry
@@ -328,20 +335,76 @@ def test_pass_inside_a_transaction_is_refused(using: str) -> None:
     assert attempts(using) == []
 
 
-@pytest.mark.parametrize(
-    ("error", "state"),
-    [(SystemExit(3), "failed"), (KeyboardInterrupt(), "interrupted")],
-    ids=["exit", "interrupt"],
-)
-def test_end_of_the_process_is_recorded_and_goes_on(
-    using: str, error: BaseException, state: str
-) -> None:
-    with pytest.raises(type(error)):
-        run(seed(using, function=raising(error, using)))
+def test_end_of_the_process_is_recorded_and_goes_on(using: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(seed(using, function=raising(KeyboardInterrupt(), using)))
     assert effects(using) == []
-    assert attempts(using) == [("shop.seed", 1, state)]
-    assert type(error).__name__ in last(using).error
+    assert attempts(using) == [("shop.seed", 1, "interrupted")]
+    assert "KeyboardInterrupt" in last(using).error
     assert run(seed(using))[0].outcome is Outcome.RAN  # the guard is free
+
+
+@pytest.mark.parametrize("code", [0, None, 3])
+def test_exit_of_the_body_is_a_failure_and_not_the_end_of_the_program(
+    using: str, code: int | None
+) -> None:
+    (result,) = run(seed(using, function=raising(SystemExit(code), using)))
+    assert result.outcome is Outcome.FAILED
+    assert f"sys.exit({code})" in result.message
+    assert effects(using) == []
+    assert attempts(using) == [("shop.seed", 1, "failed")]
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise LookupError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded"),
+    [
+        (FileNotFoundError(b"\xff.csv".decode("utf8", "surrogateescape")), "\\udcff.csv"),
+        (ValueError("a\0b"), "a\\x00b"),
+        (Unspeakable(), "Unspeakable"),
+        (ValueError("x" * 100_000), "x" * 9_000),
+    ],
+    ids=["surrogate", "nul", "no-message", "long"],
+)
+def test_error_is_recorded_whatever_it_says(using: str, error: Exception, recorded: str) -> None:
+    (result,) = run(seed(using, function=raising(error, using)))
+    assert result.outcome is Outcome.FAILED
+    assert attempts(using) == [("shop.seed", 1, "failed")]
+    assert recorded in last(using).error
+    assert len(last(using).error) <= 10_000
+
+
+def test_run_from_within_itself_is_refused(using: str) -> None:
+    routine = seed(using)
+    seen: list[BaseException] = []
+
+    def again(**kwargs: Any) -> None:
+        try:
+            run(seed(using, name="shop.seed", version=2))
+        except InsideRun as error:
+            seen.append(error)
+
+    with receiving(signals.attempt_finished, again):
+        assert run(routine)[0].outcome is Outcome.RAN
+    assert "Do it after that run" in str(seen[0])
+
+
+def test_claim_that_a_receiver_spoils_is_no_lost_race(using: str) -> None:
+    def spoil(**kwargs: Any) -> None:
+        raise IntegrityError("audit log is full")
+
+    post_save.connect(spoil, sender=Attempt)
+    try:
+        (result,) = run(seed(using))
+    finally:
+        post_save.disconnect(spoil, sender=Attempt)
+    assert result.outcome is Outcome.FAILED
+    assert "audit log is full" in result.message
+    assert run(seed(using))[0].outcome is Outcome.RAN
 
 
 def test_hook_after_the_commit_that_raises_is_reported(using: str) -> None:

@@ -1,5 +1,6 @@
 """Faults of processes, sessions and servers, against a real PostgreSQL."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -140,6 +141,37 @@ def test_killed_between_effect_and_commit(project: Project) -> None:
     assert successor.finish() == 0, successor.output
     assert project.effects() == ["seed"]
     assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
+
+
+@pytest.mark.parametrize("table", ["once_completion", "once_attempt"])
+def test_locked_table_is_waited_for(project: Project, table: str) -> None:
+    project.routines(SEED)
+    project.release("body")
+    with psycopg.connect(project.admin_url) as session:
+        session.execute(f"LOCK TABLE {table}")
+        process = project.once("run")
+        process.wait_for("lock timeout")
+    assert process.finish() == 0, process.output
+    assert project.effects() == ["seed"]
+
+
+def test_guard_whose_server_falls_silent_is_lost_in_time(project: Project) -> None:
+    project.routines(SEED)
+    holder = project.once("run", TEST_HOLD="once.claim:Claim._work=step")
+    project.wait_for("step")
+    [(backend,)] = project.rows(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        "AND application_name LIKE 'once %' AND state = 'idle in transaction'"
+    )
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        project.release("step")
+        holder.wait_for("no answer for")
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    project.release("body")
+    assert holder.finish() == 0, holder.output
+    assert project.effects() == ["seed"]
 
 
 def test_roles_timeouts_do_not_end_guard_or_waiters(project: Project) -> None:

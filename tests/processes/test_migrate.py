@@ -111,3 +111,49 @@ def test_failing_migration_is_reported_and_leaves_nothing(project: Project) -> N
     assert failing.finish() == 1
     assert "ValueError: bad" in failing.output
     assert project.effects() == []
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_migration_that_migrates_another_database(project: Project) -> None:
+    project.routines(SEED)
+    source = MIGRATION.replace(
+        'hold("migration")',
+        "from django.core.management import call_command\n"
+        '    if schema_editor.connection.alias == "default":\n'
+        '        call_command("migrate", database="sqlite", verbosity=0)',
+    )
+    write_migration(project, source)
+    process = project.once("run", "--migrate")
+    assert process.finish() == 0, process.output
+    assert project.effects() == ["migration", "more", "seed"]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_missing_schema_is_named(project: Project) -> None:
+    project.routines(SEED)
+    url = f"{project.url}&options=-c%20search_path%3Dnowhere"
+    process = project.once("run", "--migrate", DATABASE_URL=url)
+    assert process.finish() == 1
+    assert "no schema has been selected to create in" in process.output
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_handler_that_runs_routines_within_a_migrate_is_refused(project: Project) -> None:
+    project.routines(
+        """
+        from django.core.management import call_command
+        from django.db.models.signals import post_migrate
+
+        @routine
+        def seed():
+            effect("seed")
+
+        def handler(**kwargs):
+            call_command("once", "run")
+
+        post_migrate.connect(handler)
+        """
+    )
+    process = project.once("run", "--migrate")
+    assert process.finish() == 1, process.output
+    assert "Do it after that run" in process.output

@@ -9,7 +9,8 @@ import pytest
 
 from once import signals, waiting
 from once.exceptions import DatabaseUnavailable, RoutineError, TimedOut
-from once.waiting import Wait, one_line
+from once.text import one_line
+from once.waiting import Wait
 
 
 class Clock:

@@ -32,6 +32,7 @@ from once.models import Attempt, State
 from once.registry import Registry
 from once.results import Outcome, Result
 from once.status import RoutineState, Status
+from once.text import one_line
 
 __all__ = ["Command"]
 
@@ -128,6 +129,9 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=TIMED_OUT) from error
         except OnceError as error:
             raise CommandError(str(error), returncode=FAILED) from error
+        except Error as error:
+            message = f"A database cannot be used: {one_line(error)}"
+            raise CommandError(message, returncode=FAILED) from error
 
     def run(
         self,
@@ -207,7 +211,7 @@ class Command(BaseCommand):
         self, found: Registry, *, names: list[str], check: bool, as_json: bool, **options: Any
     ) -> None:
         """``once status``."""
-        shown = self._statuses(found)
+        shown = status.statuses(found)
         if names:
             known = {one.name for one in shown}
             found.select(name for name in names if name not in known)
@@ -219,12 +223,6 @@ class Command(BaseCommand):
         undone = [one.name for one in shown if not one.is_settled]
         if check and undone:
             raise CommandError(f"Not done: {', '.join(undone)}.", returncode=NOT_DONE)
-
-    def _statuses(self, found: Registry) -> list[Status]:
-        try:
-            return status.statuses(found)
-        except Error as error:
-            raise CommandError(f"A database cannot be read: {error}", returncode=FAILED) from error
 
     def _print_table(self, shown: list[Status]) -> None:
         if not shown:
