@@ -9,12 +9,13 @@ from django.db import connections
 from django.dispatch import Signal
 
 from once import Routine, Run, ledger, runner
+from once.guards import Guard
 from once.models import Attempt
 from once.registry import Registry
 from once.runner import Result
 from tests.shop.models import Effect
 
-__all__ = ["attempts", "begin", "beside", "effects", "receiving", "rows", "run", "seed"]
+__all__ = ["attempts", "begin", "beside", "effects", "receiving", "rows", "run", "seed", "take"]
 
 T = TypeVar("T")
 
@@ -57,6 +58,12 @@ def rows(using: str, sql: str, params: Any = None) -> list[Any]:
     with connections[using].cursor() as cursor:
         cursor.execute(sql, params)
         return list(cursor.fetchall()) if cursor.description else []
+
+
+def take(guard: Guard) -> None:
+    """Hold a guard as another process would: this one does not know that it does."""
+    assert guard.acquire()
+    guard.unmark()
 
 
 @contextmanager

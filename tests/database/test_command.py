@@ -15,7 +15,7 @@ from once import Routine, ledger, migrate, signals
 from once.databases import database
 from once.management.commands.once import Command
 from once.models import Completion, State
-from tests.database.support import attempts, begin, effects, receiving, run, seed
+from tests.database.support import attempts, begin, effects, receiving, run, seed, take
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -118,7 +118,7 @@ def test_fake_without_a_name_is_a_usage_error(declared: list[Routine]) -> None:
 def test_no_wait_leaves_out_what_another_process_runs(using: str, declared: list[Routine]) -> None:
     declared.append(seed(using))
     with database(using).guard("shop.seed", 15.0) as guard:
-        assert guard.acquire()
+        take(guard)
         answer = Answer("run", "--no-wait")
     assert answer.code == 3
     assert "Not everything is done." in answer.message
@@ -130,7 +130,7 @@ def test_no_wait_leaves_out_what_another_process_runs(using: str, declared: list
 def test_timeout_names_the_holder(using: str, declared: list[Routine]) -> None:
     declared.append(seed(using))
     with database(using).guard("shop.seed", 15.0) as guard:
-        assert guard.acquire()
+        take(guard)
         answer = Answer("run", "--timeout", "0.2")
     assert answer.code == 4
     holder = f"(pid {os.getpid()})" if using == "default" else "another thread"
@@ -163,7 +163,7 @@ def test_failure_comes_before_the_rest_in_the_exit_code(
 ) -> None:
     declared += [seed("sqlite"), failing("default")]
     with database("sqlite").guard("shop.seed", 15.0) as guard:
-        assert guard.acquire()
+        take(guard)
         assert Answer("run", "--no-wait").code == 1
 
 
@@ -367,7 +367,7 @@ def test_status_of_a_running_routine_says_who_and_since_when(
 ) -> None:
     declared.append(seed(using))
     with database(using).guard("shop.seed", 15.0) as guard:
-        assert guard.acquire()
+        take(guard)
         begin(seed(using))
         answer = Answer("status")
         assert "running  since 20" in answer.out
@@ -435,7 +435,7 @@ def test_wait_gives_up_and_runs_nothing(using: str, declared: list[Routine]) -> 
 def test_wait_names_who_runs_it(using: str, declared: list[Routine]) -> None:
     declared += [seed(using, "a"), seed(using, "b")]
     with database(using).guard("b", 15.0) as guard:
-        assert guard.acquire()
+        take(guard)
         attempt = begin(seed(using, "b"))
         answer = Answer("wait", "--timeout", "0")
     assert f"b is running on {attempt.host} (pid {os.getpid()}), and 1 more" in answer.message

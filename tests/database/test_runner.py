@@ -31,7 +31,7 @@ from once.guards import Guard
 from once.models import Attempt, Completion, State
 from once.registry import Registry
 from once.runner import Outcome
-from tests.database.support import attempts, begin, effects, receiving, rows, run, seed
+from tests.database.support import attempts, begin, effects, receiving, rows, run, seed, take
 from tests.shop.models import Effect
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
@@ -104,7 +104,7 @@ def test_routine_that_another_process_completes_is_waited_for(using: str) -> Non
             ledger.complete(begin(routine))
 
     with guard, receiving(signals.waiting, complete):
-        assert guard.acquire()
+        take(guard)
         (result,) = run(routine)
     assert result.outcome is Outcome.WAITED
     assert result.is_done
@@ -115,7 +115,7 @@ def test_routine_that_another_process_completes_is_waited_for(using: str) -> Non
 def test_routine_that_another_process_gives_up_is_run(using: str) -> None:
     guard = database(using).guard("shop.seed", 15)
     with guard, receiving(signals.waiting, lambda **kwargs: guard.release()):
-        assert guard.acquire()
+        take(guard)
         (result,) = run(seed(using))
     assert result.outcome is Outcome.RAN
     assert effects(using) == ["shop.seed"]
@@ -123,7 +123,7 @@ def test_routine_that_another_process_gives_up_is_run(using: str) -> None:
 
 def test_routine_in_other_hands_is_skipped_without_wait(using: str) -> None:
     with database(using).guard("shop.seed", 15) as guard:
-        assert guard.acquire()
+        take(guard)
         (result,) = run(seed(using), wait=False)
     assert result.outcome is Outcome.SKIPPED
     assert not result.is_done
@@ -133,7 +133,7 @@ def test_routine_in_other_hands_is_skipped_without_wait(using: str) -> None:
 
 def test_deadline_skips_and_says_why_for_the_rest(using: str) -> None:
     with database(using).guard("first", 15) as guard:
-        assert guard.acquire()
+        take(guard)
         first, second = run(seed(using, "first"), seed(using, "second"), timeout=0.2)
     assert (first.outcome, first.timed_out) == (Outcome.SKIPPED, True)
     assert "Gave up after 0." in first.message
@@ -198,7 +198,7 @@ def test_pass_stops_after_a_failure_and_says_why(using: str) -> None:
 
 def test_routine_is_skipped_where_its_predecessor_is_not_done(using: str) -> None:
     with database(using).guard("first", 15) as guard:
-        assert guard.acquire()
+        take(guard)
         routines = [seed(using, "first"), seed(using, "second", after=["first"])]
         if using == DEFAULT_DB_ALIAS:  # the guard of SQLite is one for the whole database
             routines.append(seed(using, "apart"))
