@@ -94,6 +94,7 @@ class Claim:
             try:
                 if not guard.acquire():
                     guard.refuse_own_thread()
+                    self.wait.expect(guard.freed_in)
                     return f"{name} is run by {guard.holder}"
                 self.wait.answered()
                 ahead = guard.read(lambda: ledger.prospect(self.routine))

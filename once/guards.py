@@ -30,6 +30,8 @@ class Guard(ABC):
 
     #: Who holds the lock, for people to read; known after :meth:`acquire` returned False.
     holder: str = "another process"
+    #: Where the holder is silent: seconds until the server evicts it. Known like the holder.
+    freed_in: float | None = None
     #: What tells the lock from others, in this process.
     identity: Hashable
     #: The locks that this process holds, each with the thread that took it.

@@ -86,6 +86,7 @@ def _try(here: Database, command: Callable[[str], object], wait: Wait) -> str | 
     with here.guard(NAME, conf.liveness_timeout()) as guard:
         if not guard.acquire():
             guard.refuse_own_thread()
+            wait.expect(guard.freed_in)
             return f"migrations are applied by {guard.holder}"
         wait.answered()
         guard.ping()

@@ -30,6 +30,7 @@ class Wait:
     #: Since when the database has given nothing but errors.
     _unreachable_since: float | None = None
     _next_report: float = 0.0
+    _over_in: float | None = None
     #: Whether anything was in the way.
     has_paused: bool = False
 
@@ -56,6 +57,10 @@ class Wait:
             )
         self.answered()
         self._sleep()
+
+    def expect(self, seconds: float | None) -> None:
+        """Have the next pause end soon after that many seconds, where the law is for longer."""
+        self._over_in = seconds
 
     def answered(self) -> None:
         """Take note that the database answers."""
@@ -100,4 +105,7 @@ class Wait:
             if not connection.in_atomic_block:
                 connection.close()
         pause = min(5.0, max(0.05, self.seconds / 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+        if self._over_in is not None:
+            pause = min(pause, self._over_in + random.uniform(0.05, 0.5))  # noqa: S311
+            self._over_in = None
         time.sleep(max(0.0, min(pause, self._left())))

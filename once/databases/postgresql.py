@@ -69,7 +69,7 @@ class PostgreSQL(Database):
         return AdvisoryGuard(self.using, name, liveness)
 
     def holder(self, name: str) -> str | None:
-        return _holder(self.connection, name)
+        return _holder(self.connection, name)[0]
 
     @contextmanager
     def statements(self) -> Iterator[None]:
@@ -176,7 +176,10 @@ class AdvisoryGuard(SessionGuard):
             cursor.execute(f"SELECT pg_try_advisory_xact_lock({_KEY})", [self.name])
             if cursor.fetchone()[0]:
                 return True
-        self.holder = _holder(connections[self.using], self.name) or self.holder
+        holder, silence = _holder(connections[self.using], self.name)
+        self.holder = holder or self.holder
+        if self.liveness / 2 < silence < self.liveness:  # it should have pinged by a third
+            self.freed_in = self.liveness - silence
         return False
 
     def end(self) -> None:
@@ -225,19 +228,21 @@ def _copy(connection: BaseDatabaseWrapper, connect_timeout: int) -> BaseDatabase
     return copy
 
 
-def _holder(connection: BaseDatabaseWrapper, name: str) -> str | None:
+def _holder(connection: BaseDatabaseWrapper, name: str) -> tuple[str | None, float]:
+    """Who holds the lock of a name, and for how many seconds its session was silent."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT a.application_name, extract(epoch FROM clock_timestamp() - a.xact_start)::int "
-            f"{_HOLDERS} LIMIT 1",
+            "SELECT a.application_name, "
+            "extract(epoch FROM clock_timestamp() - a.xact_start)::int, "
+            f"extract(epoch FROM clock_timestamp() - a.state_change)::float {_HOLDERS} LIMIT 1",
             [name],
         )
         row = cursor.fetchone()
     if row is None:
-        return None
-    who, seconds = row
+        return None, 0.0
+    who, seconds, silence = row  # times are hidden from other roles (manual, "pg_stat_activity")
     since = f" for {seconds} s" if seconds is not None else ""
-    return f"{(who or '').removeprefix('once ') or 'another process'}{since}"
+    return f"{(who or '').removeprefix('once ') or 'another process'}{since}", silence or 0.0
 
 
 def _this_process() -> str:

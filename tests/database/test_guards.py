@@ -277,6 +277,26 @@ def test_server_evicts_a_holder_that_stops_to_ping(
         guard.check()
 
 
+def test_silent_holder_tells_losers_when_it_will_be_evicted(
+    frozen: tuple[AdvisoryGuard, threading.Event],
+) -> None:
+    seen: list[float | None] = []
+
+    def loses() -> bool:
+        with session(liveness=0.6) as loser:
+            if loser.acquire():
+                return False
+            seen.append(loser.freed_in)
+            return True
+
+    assert loses()
+    assert seen == [None]  # it may still be alive
+    wait_until(lambda: not loses(), timeout=10)
+    announced = [seconds for seconds in seen if seconds is not None]
+    assert announced == sorted(announced, reverse=True)
+    assert 0.0 < announced[0] < 0.3
+
+
 def test_holder_that_pings_outlives_its_liveness_timeout() -> None:
     with session(liveness=0.4) as guard:
         assert guard.acquire()

@@ -72,6 +72,17 @@ def test_pause_is_about_a_tenth_of_the_wait(clock: Clock) -> None:
     assert max(pause for _, pause in clock.pauses) > 4.0
 
 
+def test_pause_is_shorter_where_the_end_is_near(clock: Clock) -> None:
+    wait = new_wait(clock)
+    clock.now += 600
+    wait.expect(1.0)
+    wait.pause("x is run by y")
+    wait.pause("x is run by y")
+    (_, expected), (_, usual) = clock.pauses
+    assert 1.05 <= expected <= 1.5
+    assert usual >= 2.5
+
+
 def test_pauses_are_jittered(clock: Clock) -> None:
     for _ in range(10):
         new_wait(clock).pause("x")
