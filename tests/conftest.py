@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,9 @@ if importlib.util.find_spec("once.migrations") is None:
 
 from tests.project import ROOT, Project, with_database
 from tests.servers import PgBouncer, database_url
+
+# A background job may have been started with SIGINT ignored, which its children would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _count = itertools.count(1)
 
