@@ -266,8 +266,8 @@ class SessionGuard(Guard):
         return self.try_lock()
 
     def _pause(self, give_up_at: float | None) -> float | None:
-        if self._session is None:
-            return None  # not begun, or lost: nothing to keep alive
+        if self._session is None or self._lost is not None:
+            return None  # nothing to keep alive
         next_ping = self._answered + self.liveness / 3
         wake = min(next_ping, give_up_at or next_ping)
         return max(0.0, wake - monotonic())

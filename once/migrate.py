@@ -93,6 +93,7 @@ def _try(here: Database, command: Callable[[str], object], wait: Wait) -> str | 
         # Fence, then read: a frozen predecessor may still be inside a migration.
         while here.end_work(NAME):
             guard.ping()
+            wait.pause("the transaction of a process that migrated before is being ended")
         if not _is_current(here.using):
             with _fenced(here, guard):
                 command(here.using)
