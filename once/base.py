@@ -1,4 +1,4 @@
-"""What a routine is: a frozen value that declares a function and once per what it runs."""
+"""What a routine is: a frozen value that says what to call, once per what, and how to commit."""
 
 import asyncio
 import inspect
@@ -7,45 +7,41 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Generic,
-    Literal,
-    ParamSpec,
-    TypeVar,
-    get_args,
-    overload,
-)
+from pathlib import Path
+from typing import Any, Literal
 
 from asgiref.sync import async_to_sync
-from django.apps import apps
-from django.core.exceptions import AppRegistryNotReady
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
+from once import conf
+from once.content import Content, digest
 from once.exceptions import RoutineError
 
 __all__ = [
+    "BATCH_SIZE",
+    "CALL",
     "NAME_LENGTH",
     "RESERVED",
+    "Kind",
     "Routine",
     "Run",
     "Scope",
-    "declared",
     "in_event_loop",
-    "routine",
 ]
 
-P = ParamSpec("P")
-R_co = TypeVar("R_co", covariant=True)
-
-Scope = Literal["database", "process"]
+Scope = Literal["database", "release", "process"] | Content
+Kind = Literal["atomic", "batched", "external", "process"]
 
 NAME_LENGTH = 200
 #: What the names of this package's own records begin with.
 RESERVED = "once."
+#: What the names of commands that ``once call`` ran begin with.
+CALL = "call:"
+BATCH_SIZE = 1000
 _VERSION_MAX = 2**31 - 1
 _NAME = re.compile(r"\w[\w.:/@+-]*")
+_SCOPES = ("database", "release", "process")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +54,8 @@ class Run:
     attempt: int
     #: Idempotency key, 32 hexadecimal digits: the same for every attempt at one completion.
     key: str
-    #: Raises :exc:`once.exceptions.GuardLost` where somebody else may have taken over.
+    #: Raises :exc:`once.exceptions.GuardLost` where somebody else may have taken over, and
+    #: :exc:`KeyboardInterrupt` where this process was told to end.
     check: Callable[[], None]
 
 
@@ -77,11 +74,92 @@ class Routine:
     using: str = DEFAULT_DB_ALIAS
     #: Once per what.
     scope: Scope = "database"
+    #: Whether effects and record share a transaction. If not, the effects are outside.
+    atomic: bool = True
+    #: Returns what the body is called for, batch by batch: a queryset, or other items in order.
+    over: Callable[[], Iterable[Any]] | None = None
+    #: Items in a batch, at most.
+    batch_size: int = BATCH_SIZE
+    #: Seconds to rest between batches.
+    pause: float = 0.0
+    #: Seconds that a statement of a batch may take.
+    statement_timeout: float | None = None
+    #: Whether a queryset that leaves out what is done is gone through once more at the end.
+    last_pass: bool = False
+    #: Whether another attempt may follow by itself after one that failed or died.
+    retry: bool = True
     #: Whether starting servers run it and readiness waits for it, or only the command runs it.
     startup: bool = True
     takes_run: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        self._check_identity()
+        self._check_scope()
+        self._check_batches()
+        for other in self.after:
+            if not isinstance(other, Routine | str):
+                raise self._error(
+                    f"after={other!r} is no routine. List routines or their names there."
+                )
+        object.__setattr__(self, "takes_run", self._reads_run())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def kind(self) -> Kind:
+        """How it commits."""
+        if self.scope == "process":
+            return "process"
+        if self.over is not None:
+            return "batched"
+        return "atomic" if self.atomic else "external"
+
+    @property
+    def scope_key(self) -> str:
+        """What the record calls this routine's scope.
+
+        Raises:
+            ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, or a file is missing.
+
+        """
+        if isinstance(self.scope, Content):
+            try:
+                return digest(self.scope, self._directory)
+            except OSError as error:
+                raise ImproperlyConfigured(
+                    f"Routine {self.name!r} has scope={self.scope}, but {error}. "
+                    "Correct the pattern, or ship the file."
+                ) from error
+        if self.scope != "release":
+            return ""
+        if not (release := conf.release()):
+            raise ImproperlyConfigured(
+                f'Routine {self.name!r} has scope="release", but ONCE_RELEASE is unset. '
+                "Set it to what is deployed, such as a tag or a commit."
+            )
+        return release
+
+    def call(self, run: Run | None, *batch: Any) -> None:
+        """Run the body in this thread to its end, whatever kind of function it is."""
+        keywords = {"run": run} if self.takes_run else {}
+        body = partial(self.function, *batch, **keywords)
+        if not inspect.iscoroutinefunction(self.function):
+            body()
+        elif self.scope == "process" and in_event_loop():
+            # async_to_sync refuses to work beside a running event loop, such as that of a
+            # server which is importing its application. No transaction binds it to a thread.
+            with ThreadPoolExecutor(max_workers=1) as thread:
+                thread.submit(async_to_sync(body)).result()
+        else:
+            # Keeps Django's connection and its transaction: asgiref sends the database
+            # work of the coroutine back to this thread.
+            async_to_sync(body)()
+
+    def _check_identity(self) -> None:
         if len(self.name) > NAME_LENGTH:
             raise self._error(
                 f"its name has {len(self.name)} characters and the record holds {NAME_LENGTH}. "
@@ -96,152 +174,111 @@ class Routine:
             raise self._error(
                 f"version={self.version!r} is not a positive integer. Count versions 1, 2, 3."
             )
-        if self.scope not in get_args(Scope):
-            scopes = " or ".join(map(repr, get_args(Scope)))
-            raise self._error(f"scope={self.scope!r} is unknown. Use {scopes}.")
-        for other in self.after:
-            if not isinstance(other, Routine | str):
+
+    def _check_scope(self) -> None:
+        if not isinstance(self.scope, Content) and self.scope not in _SCOPES:
+            scopes = ", ".join(map(repr, _SCOPES))
+            raise self._error(f"scope={self.scope!r} is unknown. Use {scopes} or content(...).")
+        if self.scope == "process":
+            needless = {
+                "version": self.version != 1,
+                "using": self.using != DEFAULT_DB_ALIAS,
+                "atomic": not self.atomic,
+                "over": self.over is not None,
+                "retry": not self.retry,
+            }
+            if any(needless.values()):
+                named = " and ".join(f"{name}=" for name, is_given in needless.items() if is_given)
                 raise self._error(
-                    f"after={other!r} is no routine. List routines or their names there."
+                    f'scope="process" keeps no record and uses no database. Remove {named}.'
                 )
-        if self.scope == "process" and (self.version, self.using) != (1, DEFAULT_DB_ALIAS):
+
+    def _check_batches(self) -> None:
+        if self.over is None:
+            needless = {
+                "batch_size": self.batch_size != BATCH_SIZE,
+                "pause": self.pause != 0,
+                "statement_timeout": self.statement_timeout is not None,
+                "last_pass": self.last_pass,
+            }
+            if any(needless.values()):
+                named = " and ".join(f"{name}=" for name, is_given in needless.items() if is_given)
+                raise self._error(
+                    f"{named} is for batches, and there is no over=. Pass over=, or remove it."
+                )
+            return
+        if not callable(self.over):
             raise self._error(
-                'scope="process" keeps no record and uses no database. Remove version= and using=.'
+                "over= must be a function that returns what to go through, so that importing it "
+                "does nothing: write over=lambda: ...."
             )
-        object.__setattr__(self, "takes_run", self._reads_run())
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def scope_key(self) -> str:
-        """What the record calls this routine's scope."""
-        return ""
-
-    def call(self, run: Run | None) -> None:
-        """Run the body in this thread to its end, whatever kind of function it is."""
-        body = partial(self.function, run=run) if self.takes_run else self.function
-        if not inspect.iscoroutinefunction(self.function):
-            body()
-        elif self.scope == "process" and in_event_loop():
-            # async_to_sync refuses to work beside a running event loop, such as that of a
-            # server which is importing its application. No transaction binds it to a thread.
-            with ThreadPoolExecutor(max_workers=1) as thread:
-                thread.submit(async_to_sync(body)).result()
-        else:
-            # Keeps Django's connection and its transaction: asgiref sends the database
-            # work of the coroutine back to this thread.
-            async_to_sync(body)()
+        if not self.atomic:
+            raise self._error(
+                "over= with atomic=False cannot work: a batch and the record of it share a "
+                "transaction. Remove one of the two."
+            )
+        if type(self.batch_size) is not int or self.batch_size < 1:
+            raise self._error(f"batch_size={self.batch_size!r} is not a positive integer.")
+        if not _is_seconds(self.pause) or self.pause < 0:
+            raise self._error(f"pause={self.pause!r} is not a number of seconds.")
+        if self.statement_timeout is not None and not (
+            _is_seconds(self.statement_timeout) and self.statement_timeout >= 0.001
+        ):
+            raise self._error(
+                f"statement_timeout={self.statement_timeout!r} is not a number of seconds, at "
+                "least 0.001."
+            )
 
     def _reads_run(self) -> bool:
         if inspect.isgeneratorfunction(self.function) or inspect.isasyncgenfunction(self.function):
             raise self._error("it is a generator: calling it would run nothing. Remove the yield.")
         takes_run = False
+        others = []
         for parameter in inspect.signature(self.function).parameters.values():
-            if parameter.name == "run" and parameter.kind in (
+            is_passed_by_name = parameter.kind in (
                 parameter.POSITIONAL_OR_KEYWORD,
                 parameter.KEYWORD_ONLY,
-            ):
+            )
+            if parameter.name == "run" and is_passed_by_name:
                 takes_run = True
             elif parameter.default is parameter.empty and parameter.kind not in (
                 parameter.VAR_POSITIONAL,
                 parameter.VAR_KEYWORD,
             ):
+                others.append(parameter)
+        if self.over is None:
+            for parameter in others:
                 raise self._error(
                     f"nobody would pass its parameter {parameter.name!r}. "
-                    "A body takes nothing, or `run`."
+                    "A body takes nothing, or `run`; with over= it takes the batch as well."
                 )
+        elif not self._takes_batch(others):
+            raise self._error(
+                "with over= a body takes the batch, by position, and may take `run`, by name: "
+                "write def body(batch) or def body(batch, run)."
+            )
         if takes_run and self.scope == "process":
             raise self._error('with scope="process" there is no `run`. Remove the parameter.')
         return takes_run
+
+    def _takes_batch(self, required: list[inspect.Parameter]) -> bool:
+        first = next(iter(inspect.signature(self.function).parameters.values()), None)
+        if first is None or first.name == "run":
+            return False
+        return first.kind in (
+            first.POSITIONAL_ONLY,
+            first.POSITIONAL_OR_KEYWORD,
+            first.VAR_POSITIONAL,
+        ) and [parameter.name for parameter in required] in ([first.name], [])
+
+    @property
+    def _directory(self) -> Path:
+        return Path(inspect.unwrap(self.function).__code__.co_filename).parent
 
     def _error(self, problem: str) -> RoutineError:
         code = getattr(self.function, "__code__", None)
         where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
         return RoutineError(f"Routine {self.name!r}{where}: {problem}")
-
-
-#: Every routine, in the order in which it was declared.
-declared: list[Routine] = []
-
-
-if TYPE_CHECKING:
-
-    class _Declared(Routine, Generic[P, R_co]):
-        """A routine as type checkers see it: called, it has the signature of its function."""
-
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-
-@overload
-def routine(function: Callable[P, R_co], /) -> "_Declared[P, R_co]": ...
-
-
-@overload
-def routine(
-    *,
-    name: str | None = None,
-    version: int = 1,
-    after: Iterable[Routine | str] = (),
-    using: str | None = None,
-    scope: Scope = "database",
-    startup: bool = True,
-) -> "Callable[[Callable[P, R_co]], _Declared[P, R_co]]": ...
-
-
-def routine(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    version: int = 1,
-    after: Iterable[Any] = (),
-    using: str | None = None,
-    scope: Scope = "database",
-    startup: bool = True,
-) -> Any:
-    """Declare a function whose effects must exist once.
-
-    Args:
-        function: the body. It takes nothing, or ``run`` (see :class:`Run`); ``async def`` works.
-        name: identity in the record, at most 200 characters; ``app_label.function`` by default.
-        version: a higher one runs again, once, from the start.
-        after: routines, or their names, that must be done before.
-        using: alias of the database that holds effects and record; ``"default"`` by default.
-        scope: ``"database"``, once per database, or ``"process"``, once in each process and with
-            no database: for signal receivers, caches and clients.
-        startup: ``False`` leaves it to ``manage.py once run``: starting servers do not run it and
-            readiness does not wait for it.
-
-    Returns:
-        The routine. Calling it calls the body and nothing else.
-
-    Raises:
-        RoutineError: the declaration cannot work; the message says what to do.
-
-    """
-    if isinstance(after, str | Routine):
-        raise RoutineError(f"after={str(after)!r} must be a list: write after=[...].")
-
-    def declare(body: Callable[..., Any]) -> Routine:
-        if not callable(body) or not hasattr(body, "__name__"):
-            raise RoutineError(f"@routine declares functions, not {body!r}.")
-        new = Routine(
-            function=body,
-            name=_default_name(body) if name is None else name,
-            version=version,
-            after=tuple(after),
-            using=DEFAULT_DB_ALIAS if using is None else using,
-            scope=scope,
-            startup=startup,
-        )
-        declared.append(new)
-        return new
-
-    return declare if function is None else declare(function)
 
 
 def in_event_loop() -> bool:
@@ -253,19 +290,7 @@ def in_event_loop() -> bool:
     return True
 
 
-def _default_name(function: Callable[..., Any]) -> str:
-    where = f"{function.__module__}.{function.__name__}"
-    try:
-        app = apps.get_containing_app_config(function.__module__)
-    except AppRegistryNotReady as error:
-        raise RoutineError(
-            f"{where} was imported before Django had loaded its apps. Keep routines in the "
-            "routines.py of an app and import that module from ready() or later, not from "
-            "models or settings."
-        ) from error
-    if app is None:
-        raise RoutineError(
-            f"{where} belongs to no app in INSTALLED_APPS, so its routine has no default name. "
-            "Move it to the routines.py of an installed app, or pass name=."
-        )
-    return f"{app.label}.{function.__name__}"
+def _is_seconds(value: object) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+    )

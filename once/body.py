@@ -1,4 +1,6 @@
-"""Calls a body inside a transaction and sees that the transaction is intact afterwards."""
+"""Calls a body, inside a transaction or outside, and sees that it left the connection intact."""
+
+from typing import Any
 
 from django.db import DatabaseError, connections
 
@@ -6,11 +8,11 @@ from once.base import Routine, Run
 from once.databases import database
 from once.exceptions import BodyError
 
-__all__ = ["call"]
+__all__ = ["call", "call_outside"]
 
 
-def call(routine: Routine, run: Run) -> None:
-    """Call an atomic routine's body inside the transaction in hand.
+def call(routine: Routine, run: Run, *batch: Any) -> None:
+    """Call a body inside the transaction in hand.
 
     Raises:
         BodyError: the body ended, broke or left the transaction.
@@ -20,13 +22,7 @@ def call(routine: Routine, run: Run) -> None:
     session = connection.connection
     with connection.cursor() as cursor:
         cursor.execute("SAVEPOINT once_body")
-    try:
-        routine.call(run)
-    except SystemExit as error:
-        raise BodyError(
-            f"The body called sys.exit({error.code!r}), which would pass for the end of the "
-            "program. Return from the body, or raise what went wrong."
-        ) from error
+    _call(routine, run, *batch)
     if connection.closed_in_transaction or connection.connection is not session:
         raise BodyError(
             "The body closed the connection that its transaction lives on. Remove "
@@ -53,4 +49,34 @@ def call(routine: Routine, run: Run) -> None:
             "The body ended its transaction itself, by COMMIT, ROLLBACK or a statement that "
             "commits. What it committed stays and is not recorded. Leave BEGIN, COMMIT and "
             f"ROLLBACK to once. ({error})"
+        ) from error
+
+
+def call_outside(routine: Routine, run: Run) -> None:
+    """Call a body outside of any transaction, with no connection idle meanwhile.
+
+    Raises:
+        BodyError: the body left a transaction open.
+
+    """
+    connection = connections[routine.using]
+    # What the server or a pooler does to an idle session would be found out too late.
+    connection.close()
+    _call(routine, run)
+    is_open = connection.connection is not None and not connection.closed_in_transaction
+    if is_open and (connection.in_atomic_block or not connection.get_autocommit()):
+        raise BodyError(
+            "The body left a transaction open, and what it did there is undone. Commit it, or "
+            "wrap it in transaction.atomic()."
+        )
+    connection.close()
+
+
+def _call(routine: Routine, run: Run, *batch: Any) -> None:
+    try:
+        routine.call(run, *batch)
+    except SystemExit as error:
+        raise BodyError(
+            f"The body called sys.exit({error.code!r}), which would pass for the end of the "
+            "program. Return from the body, or raise what went wrong."
         ) from error

@@ -13,13 +13,14 @@ from once import conf, registry
 from once.databases import SUPPORTED, database
 from once.models import Completion
 
-__all__ = ["check_databases", "check_settings", "register"]
+__all__ = ["check_databases", "check_scopes", "check_settings", "register"]
 
 
 def register() -> None:
     """Have Django run these checks."""
     checks.register(check_settings, "once")
     checks.register(check_databases, "once")
+    checks.register(check_scopes, "once")
 
 
 def check_settings(
@@ -36,10 +37,33 @@ def check_settings(
     return problems
 
 
+def check_scopes(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """once.E007: ``ONCE_RELEASE`` is needed and unset. once.E008: a file of a scope is missing."""
+    problems: list[CheckMessage] = []
+    for routine in registry.load().recorded:
+        try:
+            _ = routine.scope_key
+        except ImproperlyConfigured as error:
+            is_release = routine.scope == "release"
+            problems.append(
+                checks.Error(
+                    str(error),
+                    hint="Set it in the settings or the environment of every process."
+                    if is_release
+                    else "Patterns are relative to the directory of the module that declares it.",
+                    obj=routine.name,
+                    id="once.E007" if is_release else "once.E008",
+                )
+            )
+    return problems
+
+
 def check_databases(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """once.E002 to once.E006 and once.W001: a routine's database does not fit."""
+    """once.E002 to once.E006, once.W001 and once.W002: a routine's database does not fit."""
     problems: list[CheckMessage] = []
     routines = registry.load().recorded
     for using in sorted({routine.using for routine in routines}):
@@ -86,6 +110,15 @@ def check_databases(
                     )
                 )
     for routine in routines:
+        if routine.statement_timeout is not None and not _limits_statements(routine.using):
+            problems.append(
+                checks.Warning(
+                    f"The database {routine.using!r} of {routine.name} knows no statement timeout.",
+                    hint="Remove statement_timeout=; it is for PostgreSQL.",
+                    obj=routine.name,
+                    id="once.W002",
+                )
+            )
         if routine.using != DEFAULT_DB_ALIAS and not routine.takes_run:
             problems.append(
                 checks.Warning(
@@ -97,3 +130,7 @@ def check_databases(
                 )
             )
     return problems
+
+
+def _limits_statements(using: str) -> bool:
+    return using not in connections.settings or connections[using].vendor == "postgresql"

@@ -1,29 +1,70 @@
 """The claim protocol for one routine: read, guard, claim, work, release; or wait for who does."""
 
+import enum
 import random
 import time
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
-from django.db import DatabaseError, Error
+from django.db import Error
 
-from once import body, conf, ledger, signals
-from once.base import Routine, Run
+from once import conf, ledger, record, signals
+from once.base import Routine
 from once.databases import Database
 from once.exceptions import AttemptLost, BodyError, CannotFence, GuardLost, TimedOut
 from once.guards import Guard
-from once.ledger import Prospect, Standing
+from once.ledger import Prospect
 from once.models import Attempt, State
+from once.record import Record, Standing
 from once.results import Outcome, Result
-from once.text import one_line, whole
+from once.text import last_line, one_line, whole
 from once.waiting import Wait
+from once.work import Work
 
-__all__ = ["Claim"]
+__all__ = ["Act", "Claim", "Terms"]
 
-#: How often one call repeats what another transaction, or a lost connection, undid.
-_REPEATS = 10
+#: How often one call makes another attempt, after one that ended for no reason of its body.
+_ATTEMPTS = 10
 #: How often the liveness timeout doubles for attempts that were lost in a row.
 _DOUBLINGS = 3
+
+
+class Act(enum.Enum):
+    """What is done about a routine."""
+
+    RUN = "run"
+    #: Record it without calling its body.
+    FAKE = "fake"
+    #: Make it pending again.
+    RESET = "reset"
+
+    def is_due(self, standing: Standing) -> bool:
+        """Whether there is something to do for a routine that stands so."""
+        return standing in _DUE[self]
+
+
+_DUE = {
+    Act.RUN: {Standing.OPEN},
+    Act.FAKE: {Standing.OPEN, Standing.HELD},
+    Act.RESET: {Standing.OPEN, Standing.HELD, Standing.DONE},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a caller wants of every routine."""
+
+    act: Act = Act.RUN
+    #: What called, for the history.
+    trigger: str
+    #: Whether to wait for another process.
+    is_patient: bool = True
+    #: Whether to leave out what failed lately.
+    heeds_delay: bool = False
+    #: Who decided, and why, where a person did.
+    user: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +74,7 @@ class Claim:
     routine: Routine
     here: Database
     wait: Wait
-    #: What called, for the history.
-    trigger: str
-    #: Whether to wait for another process.
-    is_patient: bool
-    #: Whether to record it without calling its body.
-    is_fake: bool
+    terms: Terms
 
     def settle(self) -> Result:
         """Poll until the routine is done, failed, or given up.
@@ -47,18 +83,18 @@ class Claim:
             DatabaseUnavailable: the database was out of reach for too long.
 
         """
-        failures = 0
+        attempts = 0
         try:
             while True:
-                answer = self._poll()
+                answer = self._poll(is_first=not attempts)
                 if isinstance(answer, Result):
                     if answer.outcome is not Outcome.FAILED:
                         return answer
-                    failures += 1
-                    if failures == _REPEATS or not self._is_worth_repeating(answer):
+                    attempts += 1
+                    if attempts == _ATTEMPTS or not self._is_worth_repeating(answer):
                         return answer
                     answer = one_line(answer.error)
-                elif not self.is_patient:
+                elif not self.terms.is_patient:
                     return self._result(Outcome.SKIPPED, message=answer)
                 self.wait.pause(answer)
         except TimedOut as error:
@@ -66,14 +102,17 @@ class Claim:
                 Outcome.SKIPPED, message=str(error), seconds=self.wait.seconds, timed_out=True
             )
 
-    def _poll(self) -> Result | str:
-        """One look at the record and, where nothing is done, one try at the guard."""
+    def _poll(self, *, is_first: bool) -> Result | str:
+        """One look at the record and, where there is something to do, one try at the guard."""
+        heeds_delay = self.terms.heeds_delay and is_first
         while True:
             try:
-                if self._stands() is not Standing.OPEN:
-                    self.wait.end()
-                    return self._result(Outcome.WAITED, seconds=self.wait.seconds)
-                return self._try()
+                found = self._record()
+                if not self.terms.act.is_due(found.standing):
+                    return self._leave(found)
+                if heeds_delay and found.retry_in and not found.is_running:
+                    return self._put_off(found)
+                return self._try(heeds_delay=heeds_delay)
             except Error as error:
                 if self.here.is_conflict(error) or self.here.is_locked(error):
                     return one_line(error)
@@ -82,10 +121,10 @@ class Claim:
                     return self._result(Outcome.FAILED, message=message, error=error)
                 self.wait.survive(error)
 
-    def _stands(self) -> Standing:
-        return ledger.standing([self.routine])[self.routine.name]
+    def _record(self) -> Record:
+        return record.read([self.routine])[self.routine.name]
 
-    def _try(self) -> Result | str:
+    def _try(self, *, heeds_delay: bool) -> Result | str:
         """Guard and claim, then work; or who is in the way."""
         name = self.routine.name
         # First the connection for the work: a guard without one would only keep others waiting.
@@ -98,12 +137,20 @@ class Claim:
                     return f"{name} is run by {guard.holder}"
                 self.wait.answered()
                 ahead = guard.read(lambda: ledger.prospect(self.routine))
-                if ahead.standing is not Standing.OPEN:
+                if not self.terms.act.is_due(ahead.record.standing):
                     return f"{name} has just been done"
-                if doublings := min(ahead.lost_in_a_row, _DOUBLINGS):
+                if heeds_delay and ahead.record.retry_in:
+                    return self._put_off(ahead.record)
+                if doublings := min(ahead.record.lost_in_a_row, _DOUBLINGS):
                     guard.keep(conf.liveness_timeout() * 2**doublings)
                 with guard.yielding():
-                    attempt = ledger.begin(self.routine, ahead, self.trigger)
+                    attempt = ledger.begin(
+                        self.routine,
+                        ahead,
+                        self.terms.trigger,
+                        user=self.terms.user,
+                        reason=self.terms.reason,
+                    )
             except GuardLost as error:
                 return str(error)
             if attempt is None:
@@ -114,28 +161,40 @@ class Claim:
         started = monotonic()
         is_announced = False
         problem: BaseException | None = None
+        work = Work(
+            routine=self.routine,
+            attempt=attempt,
+            here=self.here,
+            guard=guard,
+            patience=self.wait.patience,
+        )
         try:
             self._fence(ahead, guard)
             # Only now: a predecessor may have committed until it was fenced.
-            if self._stands() is not Standing.OPEN:
-                ledger.close(attempt, State.INTERRUPTED, "A predecessor had done it.")
-                return f"{self.routine.name} has just been done"
+            if not self.terms.act.is_due(self._record().standing):
+                why = "There was nothing left to do, or to try by itself."
+                ledger.close(attempt, State.INTERRUPTED, why, is_harmless=True)
+                return f"{self.routine.name} has just been settled"
             # Before the transaction, which a receiver's query could break.
             is_announced = True
             signals.attempt_started.send_robust(self.routine, attempt=attempt)
-            self._work(attempt, guard)
+            self._act(work)
             attempt.state = State.SUCCEEDED
         except BaseException as error:  # recorded, then reported or raised again
             problem = error
-            attempt.state = self._conclude(attempt, problem)
+            attempt.state = self._conclude(work, problem)
         if not is_announced and isinstance(problem, GuardLost | AttemptLost | CannotFence):
             return str(problem)
-        result = self._report(attempt, problem, monotonic() - started)
+        result = self._report(work, problem, monotonic() - started)
         if is_announced:
             signals.attempt_finished.send_robust(self.routine, result=result)
         if isinstance(problem, TimedOut) or not isinstance(problem, Exception | None):
             raise problem
         return result
+
+    def _act(self, work: Work) -> None:
+        acts = {Act.RUN: work.do, Act.FAKE: work.fake, Act.RESET: work.reset}
+        acts[self.terms.act]()
 
     def _fence(self, ahead: Prospect, guard: Guard) -> None:
         """Take from every predecessor the right to commit; final, also for a frozen one."""
@@ -145,48 +204,23 @@ class Claim:
                     with guard.yielding():
                         ledger.close(predecessor, State.LOST, "A successor took over.")
                 except CannotFence as error:
-                    if not self.is_patient:
+                    if not self.terms.is_patient:
                         raise
                     guard.ping()
                     self.wait.pause(str(error))
                 else:
                     break
 
-    def _work(self, attempt: Attempt, guard: Guard) -> None:
-        """One transaction for effects and record, repeated where another one was in the way."""
-        run = Run(
-            using=self.routine.using,
-            attempt=attempt.number,
-            key=attempt.key,
-            check=guard.check,
-        )
-        for repeats_left in reversed(range(_REPEATS)):
-            try:
-                with self.here.work():
-                    with guard.yielding():
-                        marked = self.here.lock_work(ledger.work_name(attempt))
-                    if not marked:
-                        raise AttemptLost(f"Another session claims to work on {attempt}.")
-                    ledger.lock(attempt)
-                    guard.ping()
-                    if not self.is_fake:
-                        body.call(self.routine, run)
-                    ledger.complete(attempt)
-            except DatabaseError as error:
-                if not self.here.is_conflict(error) or not repeats_left:
-                    raise
-                time.sleep(random.uniform(0.01, 0.1))  # noqa: S311
-            else:
-                return
-
-    def _conclude(self, attempt: Attempt, problem: BaseException) -> State:
+    def _conclude(self, work: Work, problem: BaseException) -> State:
         """Settle how an attempt ended that did not end well: fence, then read."""
         blameless = isinstance(problem, GuardLost | CannotFence | TimedOut | KeyboardInterrupt)
         ended = State.INTERRUPTED if blameless else State.FAILED
         since = monotonic()
         while True:
             try:
-                return ledger.close(attempt, ended, whole(problem))
+                return ledger.close(
+                    work.attempt, ended, whole(problem), is_harmless=not work.is_begun
+                )
             except (Error, CannotFence) as error:
                 may_pass = isinstance(error, CannotFence) or self.here.is_lost(error)
                 if not may_pass or monotonic() - since > self.wait.patience:
@@ -198,7 +232,7 @@ class Claim:
 
     def _is_worth_repeating(self, failed: Result) -> bool:
         """Whether an attempt failed for a reason outside its body that may pass."""
-        if failed.error is None or failed.attempt is None:
+        if failed.error is None or failed.attempt is None or failed.may_have_effects:
             return False
         if isinstance(failed.error, GuardLost | AttemptLost):
             return True
@@ -206,46 +240,78 @@ class Claim:
         is_lost = isinstance(failed.error, Error) and self.here.is_lost(failed.error)
         return is_lost and failed.attempt.state != State.LOST
 
-    def _report(self, attempt: Attempt, problem: BaseException | None, seconds: float) -> Result:
-        if problem is None:
+    def _leave(self, found: Record) -> Result:
+        """The result where there is nothing to do for this process."""
+        if found.standing is Standing.HELD:
+            message = held(self.routine.name)
+            return self._result(Outcome.SKIPPED, message=message, is_held=True)
+        self.wait.end()
+        return self._result(Outcome.WAITED, seconds=self.wait.seconds)
+
+    def _put_off(self, found: Record) -> Result:
+        """The result where starting servers leave out what went ill lately."""
+        failure = record.last_failure(self.routine)
+        what = f" ({last_line(failure.error)})" if failure and failure.error else ""
+        message = (
+            f"Attempt {found.number} went ill{what}. Starting servers try again in "
+            f"{found.retry_in:.0f} s; `manage.py once run` tries at once."
+        )
+        return self._result(Outcome.SKIPPED, message=message, retry_in=found.retry_in)
+
+    def _report(self, work: Work, problem: BaseException | None, seconds: float) -> Result:
+        attempt = work.attempt
+        if problem is None or (
+            attempt.state == State.SUCCEEDED and isinstance(problem, AttemptLost)
+        ):
             return self._result(Outcome.RAN, attempt=attempt, seconds=seconds)
         what = one_line(problem).rstrip(".")
         if attempt.state == State.SUCCEEDED:
             message = f"Done and recorded, but afterwards: {what}"
             return self._result(Outcome.RAN, attempt=attempt, seconds=seconds, message=message)
-        if attempt.state == State.LOST:
-            message = (
-                f"Attempt {attempt.number} lost its right to commit, because another process took "
-                f"over, and committed nothing ({what}). `manage.py once status` shows who runs it."
-            )
-        elif attempt.state == State.RUNNING:
-            message = f"{what}. Whether it committed is settled by the next `manage.py once run`."
-        elif isinstance(problem, BodyError):
-            message = what
-        elif attempt.state == State.INTERRUPTED:
-            message = f"{what}. Nothing of it was committed."
-        else:
-            message = f"{what}. Nothing of it was committed. Mend the cause and run this again."
         return self._result(
-            Outcome.FAILED, attempt=attempt, seconds=seconds, message=message, error=problem
-        )
-
-    def _result(
-        self,
-        outcome: Outcome,
-        *,
-        message: str = "",
-        attempt: Attempt | None = None,
-        seconds: float = 0.0,
-        timed_out: bool = False,
-        error: BaseException | None = None,
-    ) -> Result:
-        return Result(
-            routine=self.routine,
-            outcome=outcome,
-            message=message,
+            Outcome.FAILED,
             attempt=attempt,
             seconds=seconds,
-            timed_out=timed_out,
-            error=error,
+            message=self._aftermath(work, problem, what),
+            error=problem,
+            may_have_effects=work.is_begun
+            and (self.routine.kind == "external" or not self.routine.retry),
         )
+
+    def _aftermath(self, work: Work, problem: BaseException, what: str) -> str:
+        """What is left of an attempt that did not end well, and what to do."""
+        attempt = work.attempt
+        kept = _KEPT[self.routine.kind]
+        if attempt.state == State.RUNNING:
+            return f"{what}. Whether it committed is settled by the next `manage.py once run`."
+        if not self.routine.retry and work.is_begun:
+            return f"{what}. {kept} {held(self.routine.name)}"
+        if attempt.state == State.LOST:
+            return (
+                f"Attempt {attempt.number} lost its right to commit, because another process took "
+                f"over ({what}). {kept} `manage.py once status` shows who runs it."
+            )
+        if isinstance(problem, BodyError):
+            return what
+        if attempt.state == State.INTERRUPTED:
+            return f"{what}. {kept}"
+        return f"{what}. {kept} Mend the cause and run this again."
+
+    def _result(self, outcome: Outcome, **details: Any) -> Result:
+        return Result(routine=self.routine, outcome=outcome, **details)
+
+
+#: What stays of an attempt that did not end well, by kind.
+_KEPT = {
+    "atomic": "Nothing of it was committed.",
+    "batched": "Its committed batches stay; the next attempt goes on after them.",
+    "external": "What it did outside stays; the next attempt has the same key.",
+}
+
+
+def held(name: str) -> str:
+    """What to do about a routine that is held."""
+    return (
+        f"Held, since retry=False: find out what its last attempt did. Then `manage.py once reset "
+        f"{name}` has it tried again, or `manage.py once run --fake {name}` records it as done."
+    )

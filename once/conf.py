@@ -8,12 +8,15 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from environ import Env
 
-__all__ = ["NAMES", "read"]
+__all__ = ["NAMES"]
 
 
 def startup() -> str:
-    """``"run"``: server processes run what is pending as they start. ``"off"``: they do not."""
-    return _choice("ONCE_STARTUP", ("run", "off"), default="run")
+    """What server processes do about what is pending as they start.
+
+    ``"run"``: run it, then serve. ``"background"``: serve meanwhile. ``"off"``: nothing.
+    """
+    return _choice("ONCE_STARTUP", ("run", "background", "off"), default="run")
 
 
 def startup_timeout() -> float:
@@ -35,7 +38,7 @@ def startup_commands() -> tuple[str, ...]:
 
 
 def release() -> str:
-    """What is deployed: kept with each attempt. Empty where unset."""
+    """What is deployed: kept with each attempt, and what scope ``release`` counts by, or empty."""
     value = _raw("ONCE_RELEASE", str, default="")
     if not isinstance(value, str) or len(value) > 200:
         raise _refusal("ONCE_RELEASE", "a string of at most 200 characters", value)
@@ -47,6 +50,11 @@ def liveness_timeout() -> float:
     return _seconds("ONCE_LIVENESS_TIMEOUT", default=15.0, minimum=1.0)
 
 
+def retry_delay() -> float:
+    """Seconds that starting servers, all of them, wait after a failure; doubled after the next."""
+    return _seconds("ONCE_RETRY_DELAY", default=30.0, minimum=0.0)
+
+
 NAMES: dict[str, Callable[[], object]] = {
     "ONCE_STARTUP": startup,
     "ONCE_STARTUP_TIMEOUT": startup_timeout,
@@ -54,17 +62,8 @@ NAMES: dict[str, Callable[[], object]] = {
     "ONCE_STARTUP_COMMANDS": startup_commands,
     "ONCE_RELEASE": release,
     "ONCE_LIVENESS_TIMEOUT": liveness_timeout,
+    "ONCE_RETRY_DELAY": retry_delay,
 }
-
-
-def read() -> dict[str, object]:
-    """Every setting's value by name.
-
-    Raises:
-        ImproperlyConfigured: a value is invalid; the message names the setting.
-
-    """
-    return {name: value() for name, value in NAMES.items()}
 
 
 def _raw(name: str, kind: type, *, default: object) -> Any:

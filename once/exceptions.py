@@ -4,10 +4,12 @@ from django.core.exceptions import ImproperlyConfigured
 
 __all__ = [
     "AttemptLost",
+    "BatchError",
     "BodyError",
     "CannotFence",
     "DatabaseUnavailable",
     "GuardLost",
+    "Held",
     "InsideRun",
     "InsideTransaction",
     "OnceError",
@@ -64,3 +66,11 @@ class BodyError(OnceError):
 
 class RoutineFailed(OnceError):
     """A routine failed during start-up."""
+
+
+class BatchError(OnceError):
+    """What a routine goes through cannot be gone through in batches."""
+
+
+class Held(OnceError):
+    """A routine may not be tried a second time by itself, and waits for a person's decision."""

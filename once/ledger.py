@@ -1,111 +1,95 @@
-"""The only code that reads or writes the record.
+"""The life of an attempt: the only code that writes the record.
 
-``lock`` and ``complete`` are parts of a work transaction. ``prospect`` is for the guard's session.
-All others are statements of their own: they see what is committed and are durable on return.
+``lock``, ``advance``, ``complete`` and ``undo`` are parts of a work transaction. ``prospect`` is
+for the guard's session. All others are statements of their own, durable on return.
 """
 
-import enum
 import os
 import socket
 import uuid
-from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from django.db import DatabaseError, IntegrityError
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
-from once import conf
+from once import conf, record
 from once.base import Routine
 from once.databases import database
 from once.exceptions import AttemptLost, CannotFence
 from once.models import Attempt, Completion, State
+from once.record import Record
 
 __all__ = [
+    "Progress",
     "Prospect",
-    "Standing",
+    "advance",
     "begin",
     "close",
     "complete",
-    "is_installed",
-    "is_migrated",
-    "last_attempts",
     "lock",
+    "progress",
     "prospect",
     "record_migrated",
-    "recorded",
-    "standing",
+    "resume",
+    "undo",
     "work_name",
 ]
 
-#: Attempts to look back on for those that were lost in a row.
-_LOOK_BACK = 10
 #: Each ends the session in the way, waits for its end and tries again: seconds in all.
 _FENCE_TRIES = 4
-
-
-class Standing(enum.Enum):
-    """What the record says of a routine of this code."""
-
-    OPEN = "open"
-    DONE = "done"
-    #: A higher version is recorded, or begun: this one never runs again.
-    SUPERSEDED = "superseded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prospect:
     """What the holder of a guard alone can know of the attempt that it may begin."""
 
-    standing: Standing
+    record: Record
     #: The number to claim. Whoever claims it second no longer holds the guard.
     number: int
     #: The idempotency key to carry on.
     key: str
     #: Attempts that still have the right to commit.
     predecessors: tuple[Attempt, ...]
-    #: How many attempts in a row, the predecessors among them, went without a word.
-    lost_in_a_row: int
 
 
-def standing(routines: Collection[Routine]) -> dict[str, Standing]:
-    """How each routine stands, by name.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the batches of a routine are committed."""
 
-    One indexed query for each of their databases, and a second one only where something is open.
-    """
-    found: dict[str, Standing] = {}
-    for using in sorted({routine.using for routine in routines}):
-        here = [routine for routine in routines if routine.using == using]
-        with database(using).statements():
-            found |= _standing(using, here)
-    return found
+    #: Where to go on, as :mod:`once.batches` writes it; empty at the start.
+    cursor: str = ""
+    processed: int = 0
+    total: int | None = None
 
 
 def prospect(routine: Routine) -> Prospect:
     """What the next attempt would be. To be read in the session that holds the guard."""
-    history = Attempt.objects.using(routine.using).filter(routine=routine.name)
     # The number before the predecessors: whoever claims in between is then in the way of this
     # claim, by the number; read the other way round it would be counted but never fenced.
-    latest = list(history.only("number", "state").order_by("-number")[:_LOOK_BACK])
-    running = list(history.filter(state=State.RUNNING).order_by("number"))
-    same = history.filter(version=routine.version, scope_key=routine.scope_key)
-    lost = 0
-    for attempt in latest:
-        if attempt.state not in (State.RUNNING, State.LOST):
-            break
-        lost += 1
+    found = record.read_under_guard(routine)
+    running = Attempt.objects.using(routine.using).filter(routine=routine.name, state=State.RUNNING)
+    last = _of_completion(routine).order_by("-number").values_list("key", flat=True).first()
     return Prospect(
-        standing=_standing(routine.using, [routine])[routine.name],
-        number=latest[0].number + 1 if latest else 1,
-        key=same.order_by("number").values_list("key", flat=True).first() or uuid.uuid4().hex,
-        predecessors=tuple(running),
-        lost_in_a_row=lost,
+        record=found,
+        number=found.number + 1,
+        key=last or _new_key(),
+        predecessors=tuple(running.order_by("number")),
     )
 
 
-def begin(routine: Routine, ahead: Prospect, trigger: str) -> Attempt | None:
+def begin(
+    routine: Routine, ahead: Prospect, trigger: str, *, user: str = "", reason: str = ""
+) -> Attempt | None:
     """Claim the next attempt: a row in state running, and with it the right to commit.
+
+    Args:
+        routine: what is attempted.
+        ahead: what the holder of the guard knows.
+        trigger: what called, one of :class:`once.models.Trigger`.
+        user: who decided, where a person did.
+        reason: why.
 
     Returns:
         The attempt, or ``None`` where somebody else claimed that number: the guard was lost.
@@ -117,7 +101,10 @@ def begin(routine: Routine, ahead: Prospect, trigger: str) -> Attempt | None:
         version=routine.version,
         scope_key=routine.scope_key,
         key=ahead.key,
+        retry=routine.retry,
         trigger=trigger,
+        user=user,
+        reason=reason,
         host=socket.gethostname(),
         pid=os.getpid(),
         release=conf.release(),
@@ -135,11 +122,17 @@ def begin(routine: Routine, ahead: Prospect, trigger: str) -> Attempt | None:
     return attempt
 
 
-def close(attempt: Attempt, state: State, error: str = "") -> State:
+def close(attempt: Attempt, state: State, error: str = "", *, is_harmless: bool = False) -> State:
     """Take an attempt's right to commit, unless it ended before: fence, then read.
 
     Where a transaction may still commit it, its session is ended first. So what this returns is
     final, also of an attempt whose COMMIT got no answer.
+
+    Args:
+        attempt: this process's own, or a predecessor.
+        state: how it ended, if it did not before.
+        error: why.
+        is_harmless: no body was left half-way, so that another attempt may follow in any case.
 
     Returns:
         The state in which the attempt is now for good.
@@ -150,10 +143,13 @@ def close(attempt: Attempt, state: State, error: str = "") -> State:
     """
     here = database(str(attempt._state.db))
     row = Attempt.objects.using(here.using).filter(pk=attempt.pk)
+    end = {"state": state, "finished_at": Now(), "error": error}
+    if is_harmless:
+        end["retry"] = True
     for _ in range(_FENCE_TRIES):
         try:
             with here.statements():
-                row.filter(state=State.RUNNING).update(state=state, finished_at=Now(), error=error)
+                row.filter(state=State.RUNNING).update(**end)
                 # Whoever deleted the row took the right to commit as well.
                 return State(row.values_list("state", flat=True).first() or State.LOST)
         except DatabaseError as problem:
@@ -177,6 +173,45 @@ def lock(attempt: Attempt) -> None:
         raise _lost(attempt)
 
 
+def progress(routine: Routine, attempt: Attempt) -> Progress:
+    """How far the attempts before this one came, once all of them are fenced."""
+    before = _of_completion(routine).filter(number__lt=attempt.number).exclude(cursor="")
+    with database(routine.using).statements():
+        last = before.order_by("-number").first()
+    if last is None:
+        return Progress()
+    return Progress(cursor=last.cursor, processed=last.processed, total=last.total)
+
+
+def resume(attempt: Attempt, done: Progress) -> None:
+    """Note where an attempt goes on.
+
+    Raises:
+        AttemptLost: the attempt has no right to commit any more.
+
+    """
+    with database(str(attempt._state.db)).statements():
+        _update(
+            attempt,
+            cursor=done.cursor,
+            processed=done.processed,
+            resumed=done.processed,
+            total=done.total,
+        )
+    attempt.processed = attempt.resumed = done.processed
+    attempt.total = done.total
+
+
+def advance(attempt: Attempt, cursor: str, items: int) -> None:
+    """Record, in the work transaction in hand, that a batch is done.
+
+    Raises:
+        AttemptLost: the attempt has no right to commit any more.
+
+    """
+    _update(attempt, cursor=cursor, processed=F("processed") + items)
+
+
 def complete(attempt: Attempt) -> None:
     """Record, in the work transaction in hand, that its effects are all there is to do.
 
@@ -184,42 +219,37 @@ def complete(attempt: Attempt) -> None:
         AttemptLost: the attempt has no right to commit any more.
 
     """
-    using = attempt._state.db
-    Completion.objects.using(using).create(
+    Completion.objects.using(attempt._state.db).create(
         routine=attempt.routine, version=attempt.version, scope_key=attempt.scope_key
     )
-    row = Attempt.objects.using(using).filter(pk=attempt.pk, state=State.RUNNING)
-    if not row.update(state=State.SUCCEEDED, finished_at=Now()):
-        raise _lost(attempt)
+    _update(attempt, state=State.SUCCEEDED, finished_at=Now())
 
 
-def is_installed(using: str) -> bool:
-    """Whether the tables of the record exist in a database."""
-    connection = database(using).connection
-    with connection.cursor() as cursor:
-        present = connection.introspection.table_names(cursor)
-    return {Attempt._meta.db_table, Completion._meta.db_table} <= set(present)
+def undo(attempt: Attempt, *, start: str) -> None:
+    """Make pending again, in the work transaction in hand, what an attempt of a reset is for.
 
+    What was completed begins anew, under a new idempotency key and from the start. What was not
+    goes on where it stands, and is no longer held.
 
-def last_attempts(using: str) -> dict[str, Attempt]:
-    """The last attempt at each routine that a database knows, by name."""
-    history = Attempt.objects.using(using)
-    last = history.filter(routine=OuterRef("routine")).order_by("-number").values("number")[:1]
-    with database(using).statements():
-        return {row.routine: row for row in history.filter(number=Subquery(last))}
+    Args:
+        attempt: of the reset.
+        start: the cursor of a routine that begins at the start.
 
+    Raises:
+        AttemptLost: the attempt has no right to commit any more.
 
-def recorded(using: str) -> dict[str, Completion]:
-    """The completion of the highest version of each routine that a database knows, by name."""
-    with database(using).statements():
-        rows = list(Completion.objects.using(using).order_by("version", "completed_at"))
-    return {row.routine: row for row in rows}
-
-
-def is_migrated(using: str, name: str, digest: str) -> bool:
-    """Whether a database was brought to the migrations of this digest."""
-    with database(using).statements():
-        return Completion.objects.using(using).filter(routine=name, scope_key=digest).exists()
+    """
+    same = {
+        "routine": attempt.routine,
+        "version": attempt.version,
+        "scope_key": attempt.scope_key,
+    }
+    using = attempt._state.db
+    Attempt.objects.using(using).filter(**same, retry=False).update(retry=True)
+    anew: dict[str, str] = {}
+    if Completion.objects.using(using).filter(**same).delete()[0]:
+        anew = {"key": _new_key(), "cursor": start}
+    _update(attempt, state=State.SUCCEEDED, finished_at=Now(), **anew)
 
 
 def record_migrated(using: str, name: str, digest: str) -> None:
@@ -233,30 +263,21 @@ def work_name(attempt: Attempt) -> str:
     return f"{attempt.pk}"
 
 
-def _standing(using: str, routines: Collection[Routine]) -> dict[str, Standing]:
-    recorded = _versions(Completion.objects.using(using), routines)
-    found = {}
-    for routine in routines:
-        versions = recorded.get((routine.name, routine.scope_key), {0})
-        done = Standing.DONE if routine.version in versions else Standing.OPEN
-        found[routine.name] = Standing.SUPERSEDED if max(versions) > routine.version else done
-    still_open = [routine for routine in routines if found[routine.name] is Standing.OPEN]
-    if still_open:
-        begun = _versions(Attempt.objects.using(using).distinct(), still_open)
-        for routine in still_open:
-            if max(begun.get((routine.name, routine.scope_key), {0})) > routine.version:
-                found[routine.name] = Standing.SUPERSEDED
-    return found
+def _of_completion(routine: Routine) -> "QuerySet[Attempt]":
+    """The attempts at what one row would complete: they share key and cursor."""
+    return Attempt.objects.using(routine.using).filter(
+        routine=routine.name, version=routine.version, scope_key=routine.scope_key
+    )
 
 
-def _versions(
-    rows: "QuerySet[Completion] | QuerySet[Attempt]", routines: Iterable[Routine]
-) -> dict[tuple[str, str], set[int]]:
-    of_these = rows.filter(routine__in=[routine.name for routine in routines])
-    versions: dict[tuple[str, str], set[int]] = {}
-    for name, scope_key, version in of_these.values_list("routine", "scope_key", "version"):
-        versions.setdefault((name, scope_key), set()).add(version)
-    return versions
+def _update(attempt: Attempt, **values: object) -> None:
+    row = Attempt.objects.using(attempt._state.db).filter(pk=attempt.pk, state=State.RUNNING)
+    if not row.update(**values):
+        raise _lost(attempt)
+
+
+def _new_key() -> str:
+    return uuid.uuid4().hex
 
 
 def _lost(attempt: Attempt) -> AttemptLost:

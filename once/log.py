@@ -10,6 +10,9 @@ from once.results import Outcome, Result
 
 __all__ = ["connect", "logger"]
 
+#: Seconds between two lines about the progress of one attempt.
+_PROGRESS = 30
+
 logger = logging.getLogger("once")
 
 
@@ -17,6 +20,7 @@ def connect() -> None:
     """Begin to log what the runner does."""
     signals.attempt_started.connect(_started, dispatch_uid="once.log")
     signals.attempt_finished.connect(_finished, dispatch_uid="once.log")
+    signals.progressed.connect(_progressed, dispatch_uid="once.log")
     signals.waiting.connect(_waiting, dispatch_uid="once.log")
     signals.waited.connect(_waited, dispatch_uid="once.log")
 
@@ -30,6 +34,21 @@ def _started(sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
         attempt.trigger,
         sender.using,
     )
+
+
+def _progressed(
+    sender: Routine, attempt: Attempt, seconds: float, lap: float, **kwargs: Any
+) -> None:
+    if seconds // _PROGRESS > (seconds - lap) // _PROGRESS:
+        logger.info(
+            "event=progress routine=%s version=%d attempt=%d processed=%d total=%s seconds=%.1f",
+            sender.name,
+            sender.version,
+            attempt.number,
+            attempt.processed,
+            attempt.total,
+            seconds,
+        )
 
 
 def _finished(sender: Routine, result: Result, **kwargs: Any) -> None:

@@ -11,7 +11,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.migration import Migration
 
-from once import conf, ledger
+from once import conf, ledger, record
 from once.base import RESERVED
 from once.databases import Database, database
 from once.exceptions import AttemptLost, CannotFence, GuardLost
@@ -103,7 +103,7 @@ def _try(here: Database, command: Callable[[str], object], wait: Wait) -> str | 
 
 def _is_current(using: str) -> bool:
     # The record says that migrate came to its end, post_migrate handlers and all.
-    return not unapplied(using) and ledger.is_migrated(using, NAME, _digest())
+    return not unapplied(using) and record.is_migrated(using, NAME, _digest())
 
 
 def _digest() -> str:

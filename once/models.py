@@ -6,7 +6,7 @@ from django.utils.translation import gettext_lazy as _
 
 from once.base import NAME_LENGTH
 
-__all__ = ["Attempt", "Completion", "State"]
+__all__ = ["Attempt", "Completion", "State", "Trigger"]
 
 
 class Completion(models.Model):
@@ -47,12 +47,27 @@ class State(models.TextChoices):
     LOST = "lost", _("lost")
 
 
+class Trigger(models.TextChoices):
+    """What made an attempt."""
+
+    COMMAND = "command", _("command")
+    STARTUP = "startup", _("server start")
+    TEST = "test", _("test")
+    CALL = "call", _("once call")
+    #: A person recorded it as done: no body was called.
+    FAKE = "fake", _("fake")
+    #: A person made it pending again: no body was called.
+    RESET = "reset", _("reset")
+
+
 class Attempt(models.Model):
     """A row in state running is the right to commit: whoever may not commit any more has none.
 
     Numbers count 1, 2, 3 for each routine, whatever its version and scope key, because those
     exclude each other: two processes that both believe to hold the guard claim the same number,
     and the unique constraint admits one. ``finished_at`` is set exactly when it does not run.
+    A non-empty ``cursor`` says how far batches are committed; so does the last non-empty one of
+    the attempts before, where it is empty.
     """
 
     routine = models.CharField(_("routine"), max_length=NAME_LENGTH)
@@ -63,7 +78,12 @@ class Attempt(models.Model):
     state = models.CharField(
         _("state"), max_length=11, choices=State.choices, default=State.RUNNING
     )
-    trigger = models.CharField(_("trigger"), max_length=20)
+    #: False: as long as this attempt did not succeed, no other one follows by itself.
+    retry = models.BooleanField(_("may be followed by another"), default=True)
+    trigger = models.CharField(_("trigger"), max_length=20, choices=Trigger.choices)
+    #: Who decided, and why, where a person did.
+    user = models.CharField(_("user"), max_length=255, blank=True)
+    reason = models.TextField(_("reason"), blank=True)
     host = models.CharField(_("host"), max_length=255, blank=True)
     pid = models.PositiveIntegerField(_("process id"))
     release = models.CharField(_("release"), max_length=200, blank=True)
@@ -72,6 +92,8 @@ class Attempt(models.Model):
     error = models.TextField(_("error"), blank=True)
     cursor = models.TextField(_("cursor"), blank=True)
     processed = models.PositiveBigIntegerField(_("processed"), default=0)
+    #: How many of the processed ones are due to attempts before.
+    resumed = models.PositiveBigIntegerField(_("processed before"), default=0)
     total = models.PositiveBigIntegerField(_("total"), null=True, blank=True)
 
     class Meta:

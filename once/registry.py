@@ -1,6 +1,7 @@
 """Finds the routines, orders them, and refuses those that cannot work together."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
@@ -9,11 +10,11 @@ from importlib import import_module
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
-from once import base
+from once import declare
 from once.base import Routine
 from once.exceptions import RoutineError, UnknownRoutine
 
-__all__ = ["Registry", "load"]
+__all__ = ["Registry", "load", "match"]
 
 MODULE = "routines"
 
@@ -63,31 +64,32 @@ class Registry:
         """Recorded routines that starting servers run and readiness waits for."""
         return [routine for routine in self.recorded if routine.startup]
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """The names of all routines, each with the label of its app, or nothing."""
+        return {routine.name: _app_label(routine) for routine in self.routines}
+
     def predecessors(self, routine: Routine) -> list[Routine]:
         """Routines that must be done before this one."""
         return self._after[routine.name]
 
     def select(self, names: Iterable[str]) -> list[Routine]:
-        """The recorded routines of these names, in order.
+        """The recorded routines that names, app labels or shell patterns mean, in order.
 
         Raises:
-            UnknownRoutine: no recorded routine has one of the names.
+            UnknownRoutine: one of them means no recorded routine.
 
         """
-        wanted = set(names)
-        recorded = self.recorded
-        for routine in self.process:
-            if routine.name in wanted:
+        matched = match(names, self.labels)
+        for name, found in matched.items():
+            chosen = [routine for routine in self.recorded if routine.name in found]
+            if found and not chosen:
                 raise UnknownRoutine(
-                    f"{routine.name} runs in every process by itself (process scope): there is "
-                    "nothing to run by hand or to wait for."
+                    f"{name} runs in every process by itself (process scope): there is nothing to "
+                    "run by hand or to wait for."
                 )
-        if unknown := sorted(wanted - {routine.name for routine in recorded}):
-            known = ", ".join(routine.name for routine in recorded) or "none"
-            raise UnknownRoutine(
-                f"No routine is named {', '.join(map(repr, unknown))}. Routines here: {known}."
-            )
-        return [routine for routine in recorded if routine.name in wanted]
+        wanted = set[str]().union(*matched.values())
+        return [routine for routine in self.recorded if routine.name in wanted]
 
     def with_predecessors(self, routines: Iterable[Routine]) -> list[Routine]:
         """These routines and all that must be done before them, in order."""
@@ -101,6 +103,33 @@ class Registry:
         return [routine for routine in self.recorded if routine.name in wanted]
 
 
+def match(names: Iterable[str], known: Mapping[str, str]) -> dict[str, set[str]]:
+    """What each of the names means among known ones.
+
+    Args:
+        names: names of routines, app labels, or shell patterns such as ``shop.load_*``.
+        known: names of routines, each with the label of its app, or nothing.
+
+    Raises:
+        UnknownRoutine: one of the names means nothing.
+
+    """
+    found = {
+        name: {
+            each
+            for each, label in known.items()
+            if name in (each, label) or (("*" in name or "?" in name) and fnmatchcase(each, name))
+        }
+        for name in names
+    }
+    if unknown := [name for name, meant in found.items() if not meant]:
+        raise UnknownRoutine(
+            f"No routine is named {', '.join(map(repr, unknown))}, and no app with routines. "
+            f"Routines here: {', '.join(known) or 'none'}."
+        )
+    return found
+
+
 def load() -> Registry:
     """The registry of every routine, after importing ``routines.py`` of each installed app.
 
@@ -110,8 +139,8 @@ def load() -> Registry:
     """
     global _loaded
     _discover()
-    if _loaded is None or _loaded[0] != base.declared:
-        _loaded = list(base.declared), Registry(base.declared)
+    if _loaded is None or _loaded[0] != declare.declared:
+        _loaded = list(declare.declared), Registry(declare.declared)
     return _loaded[1]
 
 
@@ -123,6 +152,11 @@ def _discover() -> None:
     for app in apps.get_app_configs():
         if app.module is not None and module_has_submodule(app.module, MODULE):
             import_module(f"{app.name}.{MODULE}")
+
+
+def _app_label(routine: Routine) -> str:
+    app = apps.get_containing_app_config(routine.function.__module__)
+    return app.label if app else ""
 
 
 def _app_position(routine: Routine) -> int:

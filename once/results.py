@@ -33,6 +33,12 @@ class Result:
     seconds: float = 0.0
     #: Skipped because the deadline passed.
     timed_out: bool = False
+    #: Skipped because a person must decide whether it is tried again.
+    is_held: bool = False
+    #: Skipped because it failed lately: seconds until starting servers try again.
+    retry_in: float = 0.0
+    #: Failed with effects outside of the database, or without leave to be tried again.
+    may_have_effects: bool = False
     #: Why it failed.
     error: BaseException | None = None
 

@@ -8,17 +8,17 @@ from typing import TypeVar
 
 from django.db import DatabaseError, Error
 
-from once import conf, ledger, migrate
+from once import conf, interruption, migrate, record
 from once.base import Routine
-from once.claim import Claim
+from once.claim import Act, Claim, Terms, held
 from once.databases import database
-from once.ledger import Standing
+from once.record import Record, Standing
 from once.registry import Registry
 from once.results import Outcome, Result
 from once.text import one_line
 from once.waiting import Wait
 
-__all__ = ["Outcome", "Result", "run"]
+__all__ = ["Act", "Outcome", "Result", "run"]
 
 T = TypeVar("T")
 
@@ -28,22 +28,31 @@ def run(
     *,
     registry: Registry,
     trigger: str,
+    act: Act = Act.RUN,
     wait: bool = True,
     timeout: float | None = None,
     patience: float | None = None,
-    fake: bool = False,
+    keep_going: bool = False,
+    heeds_delay: bool = False,
+    user: str = "",
+    reason: str = "",
 ) -> list[Result]:
     """Bring routines to completion, in their order, and stop where one fails.
 
     Args:
         routines: what to run, in order, with all that they come after.
         registry: where they come from.
-        trigger: what called, for the history: at most 20 characters.
+        trigger: what called, for the history: one of :class:`once.models.Trigger`.
+        act: ``Act.FAKE`` records them as done and ``Act.RESET`` makes them pending again, without
+            calling their bodies or heeding ``after``.
         wait: whether to wait for a routine that another process runs.
         timeout: seconds after which to stop waiting; none by default.
         patience: seconds for which a database may be out of reach, ``ONCE_STARTUP_TIMEOUT`` by
             default.
-        fake: record them as done without calling their bodies or heeding ``after``.
+        keep_going: whether to go on, after a routine that failed, with those not behind it.
+        heeds_delay: whether to leave out what failed lately, by ``ONCE_RETRY_DELAY``.
+        user: who decided, where a person did.
+        reason: why.
 
     Returns:
         One result for each routine, in order.
@@ -54,16 +63,23 @@ def run(
 
     """
     used = sorted({routine.using for routine in routines})
+    terms = Terms(
+        act=act,
+        trigger=trigger,
+        is_patient=wait,
+        heeds_delay=heeds_delay,
+        user=user,
+        reason=reason,
+    )
     with ExitStack() as sessions:
         for using in used:
             sessions.enter_context(database(using).session())
         return _Pass(
             registry=registry,
-            trigger=trigger,
-            is_patient=wait,
+            terms=terms,
+            keeps_going=keep_going,
             deadline=None if timeout is None else monotonic() + timeout,
             patience=conf.startup_timeout() if patience is None else patience,
-            is_fake=fake,
         ).over(routines)
 
 
@@ -72,11 +88,10 @@ class _Pass:
     """One pass over routines."""
 
     registry: Registry
-    trigger: str
-    is_patient: bool
+    terms: Terms
+    keeps_going: bool
     deadline: float | None
     patience: float
-    is_fake: bool
     _hindrances: dict[str, str] = field(default_factory=dict)
 
     def over(self, routines: Sequence[Routine]) -> list[Result]:
@@ -84,16 +99,18 @@ class _Pass:
         stands = self._read(routines) if routines else {}
         stopped = ""
         for routine in routines:
-            if stands.get(routine.name, Standing.OPEN) is not Standing.OPEN:
-                result = Result(routine=routine, outcome=Outcome.ALREADY_DONE)
+            standing = stands[routine.name].standing if stands else Standing.OPEN
+            if not self.terms.act.is_due(standing):
+                result = _settled(routine, standing)
             elif hindrance := stopped or self._hindrance(routine, results):
                 result = Result(routine=routine, outcome=Outcome.SKIPPED, message=hindrance)
             else:
                 result = self._claim(routine).settle()
-                if result.outcome is Outcome.FAILED:
+                if result.outcome is Outcome.FAILED and not self.keeps_going:
                     stopped = f"Not tried, since {routine.name} failed. Mend that one first."
                 elif result.timed_out:
                     stopped = f"Not tried, since the deadline passed at {routine.name}."
+                interruption.check()
             results[routine.name] = result
         return list(results.values())
 
@@ -102,9 +119,7 @@ class _Pass:
             routine=routine,
             here=database(routine.using),
             wait=self._new_wait(routine),
-            trigger=self.trigger,
-            is_patient=self.is_patient,
-            is_fake=self.is_fake,
+            terms=self.terms,
         )
 
     def _new_wait(self, routine: Routine) -> Wait:
@@ -115,25 +130,27 @@ class _Pass:
             patience=self.patience,
         )
 
-    def _read(self, routines: Sequence[Routine]) -> dict[str, Standing]:
+    def _read(self, routines: Sequence[Routine]) -> dict[str, Record]:
         """Step 0. Where the record's tables are missing, nothing is known."""
 
-        def standing() -> dict[str, Standing]:
+        def read() -> dict[str, Record]:
             try:
-                return ledger.standing(routines)
+                return record.read(routines)
             except DatabaseError:
-                if all(ledger.is_installed(using) for using in used):
+                if all(record.is_installed(using) for using in used):
                     raise
                 return {}
 
         used = {routine.using for routine in routines}
-        return self._patiently(standing, routines[0])
+        return self._patiently(read, routines[0])
 
     def _hindrance(self, routine: Routine, results: dict[str, Result]) -> str:
-        if not self.is_fake:
+        if self.terms.act is Act.RUN:
             for other in self.registry.predecessors(routine):
                 if other.name in results and not results[other.name].is_done:
                     return f"Not tried, since {other.name} must be done before."
+        if self.terms.act is Act.RESET:
+            return ""
         using = routine.using
         if using not in self._hindrances:
             unapplied = self._patiently(lambda: migrate.unapplied(using), routine)
@@ -150,10 +167,18 @@ class _Pass:
                 here = database(routine.using)
                 if here.is_lost(error):
                     wait.survive(error)
-                elif self.is_patient and (here.is_conflict(error) or here.is_locked(error)):
+                elif self.terms.is_patient and (here.is_conflict(error) or here.is_locked(error)):
                     wait.pause(one_line(error))
                 else:
                     raise
+
+
+def _settled(routine: Routine, standing: Standing) -> Result:
+    """The result for a routine about which the record leaves nothing to do."""
+    if standing is Standing.HELD:
+        message = held(routine.name)
+        return Result(routine=routine, outcome=Outcome.SKIPPED, message=message, is_held=True)
+    return Result(routine=routine, outcome=Outcome.ALREADY_DONE)
 
 
 def _blocked(using: str, unapplied: list[str]) -> str:

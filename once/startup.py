@@ -16,13 +16,12 @@ from once import conf, process, registry, runner
 from once.base import in_event_loop
 from once.exceptions import OnceError, RoutineFailed
 from once.log import logger
+from once.models import Trigger
 from once.registry import Registry
 from once.results import Outcome, Result
 from once.text import one_line
 
 __all__ = ["arm", "is_server"]
-
-TRIGGER = "startup"
 
 
 def arm() -> None:
@@ -56,7 +55,9 @@ def on_ready() -> None:
     # Asked last: a setting that is wrong must not keep `manage.py check` from saying so.
     if not found.startup or not is_server() or conf.startup() == "off":
         return
-    if in_event_loop():
+    if conf.startup() == "background" and not _will_fork():
+        _go_on(found, pause=0.0)
+    elif in_event_loop():
         _in_thread(lambda: _start(found))
     else:
         _start(found)
@@ -188,36 +189,47 @@ def _attempt(found: Registry) -> str | None:
     """Run what is pending; why that could not be done, if so.
 
     Raises:
-        RoutineFailed: a routine failed and ``ONCE_STARTUP_FAILURE`` is ``"raise"``.
+        RoutineFailed: a routine failed, here or lately elsewhere, and ``ONCE_STARTUP_FAILURE`` is
+            ``"raise"``.
 
     """
-    results = runner.run(found.startup, registry=found, trigger=TRIGGER)
-    failed = [result for result in results if result.outcome is Outcome.FAILED]
+    results = _run(found)
+    failed = [result for result in results if result.outcome is Outcome.FAILED or result.retry_in]
     if failed and conf.startup_failure() == "raise":
         raise RoutineFailed(_why(failed[0])) from failed[0].error
     undone = failed or [result for result in results if not result.is_done]
     return _why(undone[0]) if undone else None
 
 
+def _run(found: Registry) -> list[Result]:
+    return runner.run(found.startup, registry=found, trigger=Trigger.STARTUP, heeds_delay=True)
+
+
 def _why(result: Result) -> str:
     return f"{result.routine.name}: {result.message}"
 
 
-def _go_on(found: Registry) -> None:
-    """Try again beside the server, ever more rarely, until everything is done."""
+def _go_on(found: Registry, pause: float = 1.0) -> None:
+    """Run what is pending beside the server, again and again, until everything is done."""
 
-    def keep_trying() -> None:
-        pause = 1.0
+    def keep_trying(pause: float) -> None:
+        told = ""
         while True:
             time.sleep(pause)
-            pause = min(60.0, pause * 2)
             try:
-                results = runner.run(found.startup, registry=found, trigger=TRIGGER)
+                results = _run(found)
             except (OnceError, Error) as error:
-                logger.warning("event=startup_incomplete message=%r", one_line(error))
+                why, later = one_line(error), 0.0
             else:
-                if all(result.is_done for result in results):
+                undone = [result for result in results if not result.is_done]
+                if not undone:
                     logger.info("event=startup_complete")
                     return
+                why, later = _why(undone[0]), max(result.retry_in for result in undone)
+            if why != told:
+                told = why
+                logger.warning("event=startup_incomplete message=%r", why)
+            # Ever more rarely, and not before what failed may be tried again.
+            pause = min(60.0, max(1.0, 2 * pause, later))
 
-    threading.Thread(target=keep_trying, name="once startup", daemon=True).start()
+    threading.Thread(target=keep_trying, args=[pause], name="once startup", daemon=True).start()

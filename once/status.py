@@ -11,12 +11,15 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, Error
 
-from once import ledger, migrate, process
-from once.base import RESERVED, Routine
+from once import migrate, process, record
+from once.base import CALL, RESERVED, Routine
+from once.claim import held
 from once.databases import database
-from once.ledger import Standing
+from once.exceptions import Held
 from once.models import Attempt, Completion, State
+from once.record import Record, Standing
 from once.registry import Registry
+from once.text import last_line
 from once.waiting import Wait
 
 __all__ = ["RoutineState", "Status", "is_done", "statuses", "to_json", "wait"]
@@ -31,6 +34,7 @@ class RoutineState(enum.StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+    HELD = "held"
     BLOCKED = "blocked"
     SUPERSEDED = "superseded"
     UNKNOWN = "unknown"
@@ -49,6 +53,7 @@ class Status:
     #: The highest one that is recorded.
     recorded_version: int | None = None
     scope: str | None = None
+    #: ``atomic``, ``batched``, ``external``, ``process``; ``call`` for what ``once call`` ran.
     kind: str | None = None
     state: RoutineState
     database: str | None = None
@@ -60,15 +65,20 @@ class Status:
     duration_seconds: float | None = None
     host: str | None = None
     pid: int | None = None
+    #: Items of a batched routine, by all attempts at this completion.
     processed: int | None = None
     total: int | None = None
+    #: Items a second of the last attempt, and what is left by that.
+    rate: float | None = None
+    seconds_left: float | None = None
+    #: Until when starting servers leave it out after a failure.
     retry_at: datetime | None = None
     error: str | None = None
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is nothing left to wait for; in memory there never is."""
-        return self.state in _SETTLED or self.kind == "process"
+        """Whether there is nothing left to wait for; in memory, or for a command, never is."""
+        return self.state in _SETTLED or self.kind in ("process", "call")
 
 
 def statuses(registry: Registry) -> list[Status]:
@@ -93,9 +103,7 @@ def statuses(registry: Registry) -> list[Status]:
 
 def is_done(routines: Iterable[Routine]) -> bool:
     """Whether each of the routines is done, or superseded. One query for each database."""
-    routines = list(routines)
-    stands = ledger.standing(routines)
-    return all(stands[routine.name] is not Standing.OPEN for routine in routines)
+    return all(_is_done(found) for found in record.read(list(routines)).values())
 
 
 def wait(registry: Registry, routines: Sequence[Routine], *, timeout: float | None = None) -> None:
@@ -107,6 +115,7 @@ def wait(registry: Registry, routines: Sequence[Routine], *, timeout: float | No
         timeout: seconds after which to give up; none by default.
 
     Raises:
+        Held: a routine waits for a person's decision.
         TimedOut: not everything is done at the deadline.
         DatabaseUnavailable: a database is out of reach at the deadline.
 
@@ -124,7 +133,11 @@ def wait(registry: Registry, routines: Sequence[Routine], *, timeout: float | No
             sessions.enter_context(database(using).session())
         while True:
             try:
-                if is_done(routines):
+                stands = record.read(routines)
+                for name, found in stands.items():
+                    if found.standing is Standing.HELD:
+                        raise Held(f"{name}: {held(name)}")
+                if all(map(_is_done, stands.values())):
                     return
                 reason = _in_the_way(registry, routines)
             except Error as error:
@@ -150,6 +163,10 @@ def to_json(found: Iterable[Status], outcomes: dict[str, str] | None = None) -> 
     }
 
 
+def _is_done(found: Record) -> bool:
+    return found.standing in (Standing.DONE, Standing.SUPERSEDED)
+
+
 def _in_the_way(registry: Registry, routines: Iterable[Routine]) -> str:
     wanted = {routine.name for routine in routines}
     undone = [one for one in statuses(registry) if one.name in wanted and not one.is_settled]
@@ -166,106 +183,173 @@ def _process_status(routine: Routine) -> Status:
     return Status(
         name=routine.name,
         version=routine.version,
-        scope=routine.scope,
-        kind="process",
+        scope=str(routine.scope),
+        kind=routine.kind,
         state=state,
     )
 
 
 def _is_installed(using: str) -> bool:
     try:
-        return ledger.is_installed(using)
+        return record.is_installed(using)
     except Error:
         return False
 
 
 def _statuses_of(using: str, routines: list[Routine]) -> tuple[list[Status], list[Status]]:
-    if not ledger.is_installed(using):
+    if not record.is_installed(using):
         message = "The tables of once are missing. Run `manage.py migrate`."
-        return [
-            _status(routine, RoutineState.BLOCKED, None, None, message) for routine in routines
-        ], []
-    stands = ledger.standing(routines)
-    completions = ledger.recorded(using)
-    attempts = ledger.last_attempts(using)
-    unapplied = (
-        migrate.unapplied(using) if any(stands[r.name] is Standing.OPEN for r in routines) else []
-    )
+        return [_status(routine, RoutineState.BLOCKED, error=message) for routine in routines], []
+    stands = record.read(routines)
+    completions = record.recorded(using)
+    attempts = record.last_attempts(using)
+    is_open = any(found.standing is Standing.OPEN for found in stands.values())
+    unapplied = migrate.unapplied(using) if is_open else []
     known = []
     for routine in routines:
-        attempt = attempts.pop(routine.name, None)
-        state, message = _state(routine, stands[routine.name], attempt, unapplied)
-        completion = completions.pop(routine.name, None)
-        known.append(_status(routine, state, completion, attempt, message))
-    unknown = [
-        Status(
-            name=name,
-            recorded_version=completion.version,
-            state=RoutineState.UNKNOWN,
-            database=using,
-            completed_at=completion.completed_at,
-            **_history(attempts.get(name)),
+        last = attempts.pop(routine.name, None)
+        done = completions.pop(routine.name, [])
+        same = [row for row in done if row.scope_key == routine.scope_key]
+        state, message = _state(routine, stands[routine.name], last and last[0], unapplied)
+        known.append(
+            _status(
+                routine,
+                state,
+                retry_at=stands[routine.name].retry_at,
+                error=message or None,
+                **_completed((same or done)[-1:]),
+                **_history(last),
+            )
         )
-        for name, completion in completions.items()
-        if not name.startswith(RESERVED)
-    ]
-    return known, unknown
+    return known, _strangers(using, completions, attempts)
+
+
+def _strangers(
+    using: str,
+    completions: dict[str, list[Completion]],
+    attempts: dict[str, tuple[Attempt, datetime]],
+) -> list[Status]:
+    """What is recorded and not in this code: commands of ``once call``, and unknown routines."""
+    found = []
+    for name in sorted({*completions, *(name for name in attempts if name.startswith(CALL))}):
+        if name.startswith(RESERVED):
+            continue
+        last = attempts.get(name)
+        done = completions.get(name, [])
+        state, message, kind, version = RoutineState.UNKNOWN, "", None, None
+        if name.startswith(CALL):
+            kind, version = "call", last[0].version if last else done[-1].version
+            versions = [row.version for row in done]
+            if last is None or last[0].version in versions:
+                state = RoutineState.COMPLETED
+            else:
+                state, message = _tried(using, last[0])
+        found.append(
+            Status(
+                name=name,
+                version=version,
+                kind=kind,
+                state=state,
+                database=using,
+                error=message or None,
+                **_completed(done[-1:]),
+                **_history(last),
+            )
+        )
+    return found
 
 
 def _state(
-    routine: Routine, stands: Standing, attempt: Attempt | None, unapplied: list[str]
+    routine: Routine, found: Record, attempt: Attempt | None, unapplied: list[str]
 ) -> tuple[RoutineState, str]:
-    if stands is Standing.DONE:
+    if found.standing is Standing.DONE:
         return RoutineState.COMPLETED, ""
-    if stands is Standing.SUPERSEDED:
+    if found.standing is Standing.SUPERSEDED:
         return RoutineState.SUPERSEDED, ""
-    if attempt and attempt.state == State.RUNNING:
-        if database(routine.using).holder(routine.name) is not None:
-            return RoutineState.RUNNING, ""
-        return RoutineState.PENDING, (
-            f"Attempt {attempt.number} on {attempt.host} (pid {attempt.pid}) went without a word. "
-            "The next `manage.py once run` or server start takes over."
-        )
-    if unapplied:
+    if found.standing is Standing.HELD:
+        return RoutineState.HELD, _why_held(routine)
+    state, message = _tried(routine.using, attempt)
+    if unapplied and state is not RoutineState.RUNNING:
         return RoutineState.BLOCKED, f"Unapplied migrations: {', '.join(unapplied)}"
-    if attempt and attempt.state == State.FAILED:
-        return RoutineState.FAILED, attempt.error
-    return RoutineState.PENDING, ""
+    return state, message
 
 
-def _status(
-    routine: Routine,
-    state: RoutineState,
-    completion: Completion | None,
-    attempt: Attempt | None,
-    message: str,
-) -> Status:
-    return Status(
-        name=routine.name,
-        version=routine.version,
-        recorded_version=completion.version if completion else None,
-        scope=routine.scope,
-        kind="atomic",
-        state=state,
-        database=routine.using,
-        completed_at=completion.completed_at if completion else None,
-        error=message or None,
-        **_history(attempt),
+def _why_held(routine: Routine) -> str:
+    attempt = record.last_failure(routine)
+    if attempt is None:
+        return held(routine.name)
+    what = f" ({last_line(attempt.error)})" if attempt.error else ""
+    return (
+        f"Attempt {attempt.number} on {attempt.host} (pid {attempt.pid}) was {attempt.state}"
+        f"{what}. {held(routine.name)}"
     )
 
 
-def _history(attempt: Attempt | None) -> dict[str, Any]:
+def _tried(using: str, attempt: Attempt | None) -> tuple[RoutineState, str]:
+    """The state of what is not done, by the last attempt at it."""
     if attempt is None:
+        return RoutineState.PENDING, ""
+    if attempt.state == State.FAILED:
+        return RoutineState.FAILED, attempt.error
+    if attempt.state != State.RUNNING:
+        return RoutineState.PENDING, ""
+    if database(using).holder(attempt.routine) is not None:
+        return RoutineState.RUNNING, ""
+    return RoutineState.PENDING, (
+        f"Attempt {attempt.number} on {attempt.host} (pid {attempt.pid}) went without a word. "
+        "The next `manage.py once run` or server start takes over."
+    )
+
+
+def _status(routine: Routine, state: RoutineState, **details: Any) -> Status:
+    return Status(
+        name=routine.name,
+        version=routine.version,
+        scope=str(routine.scope),
+        kind=routine.kind,
+        state=state,
+        database=routine.using,
+        **details,
+    )
+
+
+def _completed(last: list[Completion]) -> dict[str, Any]:
+    if not last:
         return {}
+    return {"recorded_version": last[0].version, "completed_at": last[0].completed_at}
+
+
+def _history(last: tuple[Attempt, datetime] | None) -> dict[str, Any]:
+    if last is None:
+        return {}
+    attempt, now = last
     duration = None
     if attempt.finished_at is not None:
         duration = (attempt.finished_at - attempt.started_at).total_seconds()
-    return {
+    history = {
         "attempts": attempt.number,
         "started_at": attempt.started_at,
         "duration_seconds": duration,
         "host": attempt.host,
         "pid": attempt.pid,
+    }
+    return history | (_progress(attempt, now) if attempt.cursor else {})
+
+
+def _progress(attempt: Attempt, now: datetime) -> dict[str, Any]:
+    """How far a batched routine is, and how fast it goes."""
+    total = attempt.total
+    if total is not None:
+        total = max(total, attempt.processed)  # rows may appear meanwhile
+    seconds = ((attempt.finished_at or now) - attempt.started_at).total_seconds()
+    own = attempt.processed - attempt.resumed
+    rate = own / seconds if own > 0 and seconds > 0 else None
+    left = None
+    if rate and total is not None and attempt.state == State.RUNNING:
+        left = round((total - attempt.processed) / rate, 1)
+    return {
         "processed": attempt.processed,
-        "total": attempt.total,
+        "total": total,
+        "rate": rate and round(rate, 3),
+        "seconds_left": left,
     }

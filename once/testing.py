@@ -1,15 +1,18 @@
 """For the tests of projects that keep seed data in routines."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import ClassVar
 
-from django.db import transaction
-
-from once import body, ledger, registry
-from once.base import Run
+from once import ledger, record, registry
+from once.base import Routine
+from once.databases import database
 from once.exceptions import AttemptLost
-from once.ledger import Standing
-from once.models import Attempt
+from once.guards import Guard
+from once.models import State, Trigger
+from once.record import Standing
+from once.text import whole
+from once.work import Work
 
 __all__ = ["CompletedRoutinesMixin", "complete_routines"]
 
@@ -17,22 +20,16 @@ __all__ = ["CompletedRoutinesMixin", "complete_routines"]
 def complete_routines(databases: Collection[str] | None = None) -> None:
     """Run and record what is pending, in the calling thread's transaction where it has one.
 
-    No guard is taken: a test database belongs to one process. What a body raises is raised.
+    No guard is taken: a test database belongs to one process. What a body raises is raised. An
+    external routine (``atomic=False``) is recorded and not called: tests do not talk to others.
 
     Args:
         databases: aliases to which to keep; all by default.
 
     """
     for routine in registry.load().recorded:
-        if databases is not None and routine.using not in databases:
-            continue
-        if ledger.standing([routine])[routine.name] is Standing.OPEN:
-            with transaction.atomic(using=routine.using):
-                attempt = ledger.begin(routine, ledger.prospect(routine), "test")
-                if attempt is None:
-                    raise AttemptLost("Another process uses this test database.")
-                body.call(routine, _run(attempt))
-                ledger.complete(attempt)
+        if databases is None or routine.using in databases:
+            _complete(routine)
 
 
 class CompletedRoutinesMixin:
@@ -51,10 +48,30 @@ class CompletedRoutinesMixin:
         complete_routines(None if cls.databases == "__all__" else cls.databases)
 
 
-def _run(attempt: Attempt) -> Run:
-    return Run(
-        using=str(attempt._state.db),
-        attempt=attempt.number,
-        key=attempt.key,
-        check=lambda: None,  # nobody competes
-    )
+class _NoGuard(Guard):
+    """Nobody competes."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def _complete(routine: Routine) -> None:
+    if record.read([routine])[routine.name].standing is not Standing.OPEN:
+        return
+    attempt = ledger.begin(routine, ledger.prospect(routine), Trigger.TEST)
+    if attempt is None:
+        raise AttemptLost("Another process uses this test database.")
+    unhurried = replace(routine, pause=0.0)
+    here = database(routine.using)
+    work = Work(routine=unhurried, attempt=attempt, here=here, guard=_NoGuard())
+    try:
+        if routine.kind == "external":
+            work.fake()
+        else:
+            work.do()
+    except BaseException as error:
+        ledger.close(attempt, State.FAILED, whole(error))
+        raise

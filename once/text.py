@@ -4,7 +4,7 @@ import traceback
 
 from once.exceptions import OnceError
 
-__all__ = ["one_line", "whole"]
+__all__ = ["last_line", "one_line", "whole"]
 
 _LENGTH = 10_000
 
@@ -19,6 +19,11 @@ def one_line(error: BaseException | None) -> str:
     if not isinstance(error, OnceError):
         text = f"{kind}: {text}" if text else kind
     return _storable(text)
+
+
+def last_line(text: str) -> str:
+    """The last line of a traceback, which names the error."""
+    return next(reversed(text.strip().splitlines()), "")
 
 
 def whole(error: BaseException) -> str:

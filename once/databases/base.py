@@ -110,6 +110,15 @@ class Database(ABC):
 
         """
 
+    def sync(self) -> None:
+        """Have the transaction in hand be durable once its COMMIT returns."""
+
+    def limit_statements(self, seconds: float) -> None:
+        """Have the server cancel a statement of the transaction in hand after that long.
+
+        Does nothing where a database has no such limit.
+        """
+
     @abstractmethod
     def end_work(self, name: str) -> int:
         """End every other session whose open transaction bears the mark of ``name``.

@@ -86,6 +86,16 @@ class PostgreSQL(Database):
             cursor.execute(f"SELECT {settings} pg_try_advisory_xact_lock({_KEY})", [_work(name)])
             return bool(cursor.fetchone()[-1])
 
+    def sync(self) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SET LOCAL synchronous_commit = on")
+
+    def limit_statements(self, seconds: float) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('statement_timeout', %s, true)", [f"{round(seconds * 1000)}ms"]
+            )
+
     def end_work(self, name: str) -> int:
         with self.statements(), self.connection.cursor() as cursor:
             try:

@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import OperationalError, transaction
 
-from once import Routine, ledger, migrate, signals
+from once import Routine, ledger, migrate, record, signals
 from once.databases import database
 from once.management.commands.once import Command
 from once.models import Completion, State
@@ -61,7 +61,7 @@ def test_run_runs_everything_that_is_pending(using: str, declared: list[Routine]
     assert effects(using) == ["a", "b"]
     assert "  Running a... OK (0." in answer.out
     assert "  Running b... OK (0." in answer.out
-    assert {attempt.trigger for attempt in ledger.last_attempts(using).values()} == {"command"}
+    assert {attempt.trigger for attempt, _ in record.last_attempts(using).values()} == {"command"}
 
 
 def test_run_where_everything_is_done_says_so(using: str, declared: list[Routine]) -> None:
@@ -105,7 +105,7 @@ def test_fake_records_without_running(using: str, declared: list[Routine]) -> No
     assert "  Recording b... OK" in answer.out
     assert effects(using) == []
     assert attempts(using) == [("b", 1, "succeeded")]
-    assert ledger.last_attempts(using)["b"].trigger == "fake"
+    assert record.last_attempts(using)["b"][0].trigger == "fake"
 
 
 def test_fake_without_a_name_is_a_usage_error(declared: list[Routine]) -> None:

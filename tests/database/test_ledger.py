@@ -8,11 +8,11 @@ from django.db.models.functions import Now
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from once import Routine, ledger
+from once import Routine, ledger, record
 from once.databases import database
 from once.exceptions import AttemptLost, CannotFence
-from once.ledger import Standing
 from once.models import Attempt, Completion, State
+from once.record import Standing
 from tests.database.support import attempts, begin, beside, rows, seed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
@@ -40,12 +40,12 @@ def test_standing_by_recorded_versions(using: str, recorded: list[int], stands: 
         Completion.objects.using(using).create(routine="shop.seed", version=version)
     Completion.objects.using(using).create(routine="shop.seed", version=9, scope_key="other")
     Completion.objects.using(using).create(routine="shop.other", version=9)
-    assert ledger.standing([seed(using, version=2)]) == {"shop.seed": stands}
+    assert record.read([seed(using, version=2)]) == {"shop.seed": stands}
 
 
 def test_standing_is_that_of_each_routines_own_database() -> None:
     Completion.objects.using("sqlite").create(routine="b", version=1)
-    found = ledger.standing([seed("default", "a"), seed("sqlite", "b"), seed("default", "c")])
+    found = record.read([seed("default", "a"), seed("sqlite", "b"), seed("default", "c")])
     assert found == {"a": Standing.OPEN, "b": Standing.DONE, "c": Standing.OPEN}
 
 
@@ -58,7 +58,7 @@ def test_standing_of_many_routines_is_one_query_and_one_for_the_open(
         Completion(routine=routine.name, version=1) for routine in routines[is_open:]
     )
     with CaptureQueriesContext(connections[using]) as queries:
-        found = ledger.standing(routines)
+        found = record.read(routines)
     assert len(queries) == 1 + is_open
     assert len(found) == 1_000
     assert (found["r0"] is Standing.OPEN) is is_open
@@ -67,15 +67,15 @@ def test_standing_of_many_routines_is_one_query_and_one_for_the_open(
 
 def test_standing_of_nothing_is_no_query(using: str) -> None:
     with CaptureQueriesContext(connections[using]) as queries:
-        assert ledger.standing([]) == {}
+        assert record.read([]) == {}
     assert len(queries) == 0
 
 
 def test_prospect_of_a_new_routine(using: str) -> None:
     begin(seed(using, "shop.other"))
     ahead = ledger.prospect(seed(using))
-    assert (ahead.standing, ahead.number, ahead.predecessors) == (Standing.OPEN, 1, ())
-    assert ahead.lost_in_a_row == 0
+    assert (ahead.record.standing, ahead.number, ahead.predecessors) == (Standing.OPEN, 1, ())
+    assert ahead.record.lost_in_a_row == 0
     assert len(ahead.key) == 32
     assert ahead.key != ledger.prospect(seed(using)).key
 
@@ -116,7 +116,7 @@ def test_prospect_counts_the_attempts_lost_in_a_row(using: str) -> None:
         if state is not State.RUNNING:
             ledger.close(attempt, state)
         expected = 0 if state is State.FAILED else expected + 1
-        assert ledger.prospect(routine).lost_in_a_row == expected
+        assert ledger.prospect(routine).record.lost_in_a_row == expected
     assert expected == 3
 
 
@@ -128,13 +128,13 @@ def test_version_is_superseded_by_a_higher_one_that_began(using: str, state: Sta
     expected = {1: Standing.SUPERSEDED, 2: Standing.OPEN, 3: Standing.OPEN}
     for version, stands in expected.items():
         routine = seed(using, version=version)
-        assert ledger.standing([routine]) == {"shop.seed": stands}
-        assert ledger.prospect(routine).standing is stands
+        assert record.read([routine]) == {"shop.seed": stands}
+        assert ledger.prospect(routine).record.standing is stands
 
 
 def test_prospect_of_a_completed_routine_is_done(using: str) -> None:
     complete(seed(using))
-    assert ledger.prospect(seed(using)).standing is Standing.DONE
+    assert ledger.prospect(seed(using)).record.standing is Standing.DONE
 
 
 @override_settings(ONCE_RELEASE="2024.1")
@@ -223,7 +223,7 @@ def test_close_ends_the_session_that_may_still_commit() -> None:
         with pytest.raises(OperationalError):
             worked.result(30)
     assert attempts("default") == [("shop.seed", 1, "lost")]
-    assert ledger.standing([routine])["shop.seed"] is Standing.OPEN
+    assert record.read([routine])["shop.seed"].standing is Standing.OPEN
 
 
 def test_close_cannot_fence_a_session_without_the_work_lock() -> None:
@@ -268,7 +268,7 @@ def test_work_lock_is_refused_to_a_second_session() -> None:
 
 
 def test_tables_are_installed(using: str) -> None:
-    assert ledger.is_installed(using)
+    assert record.is_installed(using)
 
 
 def test_last_attempts_and_completions_by_name(using: str) -> None:
@@ -276,18 +276,18 @@ def test_last_attempts_and_completions_by_name(using: str) -> None:
         ledger.close(begin(seed(using, name)), State.FAILED)
         complete(seed(using, name))
     complete(seed(using, "a", version=2))
-    last = {name: attempt.number for name, attempt in ledger.last_attempts(using).items()}
+    last = {name: attempt.number for name, (attempt, _) in record.last_attempts(using).items()}
     assert last == {"a": 3, "b": 2}
-    versions = {name: row.version for name, row in ledger.recorded(using).items()}
+    versions = {name: rows[-1].version for name, rows in record.recorded(using).items()}
     assert versions == {"a": 2, "b": 1}
 
 
 def test_migrations_are_recorded_once(using: str) -> None:
-    assert not ledger.is_migrated(using, "once.migrate", "digest")
+    assert not record.is_migrated(using, "once.migrate", "digest")
     ledger.record_migrated(using, "once.migrate", "digest")
     ledger.record_migrated(using, "once.migrate", "digest")
-    assert ledger.is_migrated(using, "once.migrate", "digest")
-    assert not ledger.is_migrated(using, "once.migrate", "other")
+    assert record.is_migrated(using, "once.migrate", "digest")
+    assert not record.is_migrated(using, "once.migrate", "other")
 
 
 def test_times_are_by_the_clock_of_the_database(using: str) -> None:

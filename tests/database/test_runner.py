@@ -18,7 +18,7 @@ from django.db.backends.signals import connection_created
 from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 
-from once import Routine, Run, ledger, migrate, runner, signals
+from once import Routine, Run, ledger, migrate, record, runner, signals
 from once.databases import database
 from once.exceptions import (
     BodyError,
@@ -30,7 +30,7 @@ from once.exceptions import (
 from once.guards import Guard
 from once.models import Attempt, Completion, State
 from once.registry import Registry
-from once.runner import Outcome
+from once.runner import Act, Outcome
 from tests.database.support import attempts, begin, effects, receiving, rows, run, seed, take
 from tests.shop.models import Effect
 
@@ -436,7 +436,7 @@ def test_fake_records_without_calling_and_without_heeding_after(using: str) -> N
     first = seed(using, "first")
     second = seed(using, "second", after=["first"])
     registry = Registry([first, second])
-    (result,) = runner.run([second], registry=registry, trigger="fake", fake=True)
+    (result,) = runner.run([second], registry=registry, trigger="fake", act=Act.FAKE)
     assert result.outcome is Outcome.RAN
     assert effects(using) == []
     assert completions(using) == [("second", 1)]
@@ -730,7 +730,7 @@ def test_autocommit_off_by_the_caller_is_refused_and_nothing_of_it_committed(usi
         Effect.objects.using(using).create(name="of the caller")
         with pytest.raises(InsideTransaction, match="Autocommit is off"):
             run(seed(using))
-        ledger.standing([seed(using)])
+        record.read([seed(using)])
         transaction.rollback(using=using)
     finally:
         transaction.set_autocommit(True, using=using)

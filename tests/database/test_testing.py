@@ -11,8 +11,8 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import TestCase
 
-from once import Routine, Run, ledger
-from once.ledger import Standing
+from once import Routine, Run, record
+from once.record import Standing
 from once.testing import CompletedRoutinesMixin, complete_routines
 from tests.database.support import attempts, effects, run, seed
 from tests.shop.models import Effect
@@ -36,7 +36,7 @@ def test_routines_are_completed_once(
     complete_routines()
     complete_routines()
     assert effects(using) == ["a", "b", "c"]
-    assert set(ledger.standing(declared).values()) == {Standing.DONE}
+    assert set(record.read(declared).values()) == {Standing.DONE}
     assert attempts(using) == [(name, 1, "succeeded") for name in "abc"]
 
 

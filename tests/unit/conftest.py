@@ -2,7 +2,7 @@
 
 import pytest
 
-from once import base, process, registry
+from once import declare, process, registry
 from once.base import Routine
 
 __all__ = ["declared"]
@@ -12,7 +12,7 @@ __all__ = ["declared"]
 def declared(monkeypatch: pytest.MonkeyPatch) -> list[Routine]:
     """Every declared routine: none, until the test declares some."""
     routines: list[Routine] = []
-    monkeypatch.setattr(base, "declared", routines)
+    monkeypatch.setattr(declare, "declared", routines)
     monkeypatch.setattr(registry, "_loaded", None)
     monkeypatch.setattr(process, "_run", set())
     return routines

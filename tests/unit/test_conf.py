@@ -24,8 +24,12 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def _values() -> dict[str, object]:
+    return {name: read() for name, read in conf.NAMES.items()}
+
+
 def test_defaults() -> None:
-    assert conf.read() == DEFAULTS
+    assert _values() == DEFAULTS
 
 
 @pytest.mark.parametrize(
@@ -43,8 +47,8 @@ def test_defaults() -> None:
 )
 def test_setting_is_read(name: str, value: object, expected: object) -> None:
     with override_settings(**{name: value}):
-        assert conf.read() == {**DEFAULTS, name: expected}
-    assert conf.read() == DEFAULTS
+        assert _values() == {**DEFAULTS, name: expected}
+    assert _values() == DEFAULTS
 
 
 @pytest.mark.parametrize(
@@ -95,7 +99,7 @@ SECONDS = [-1, "3", True, None, float("nan"), float("inf")]
 )
 def test_invalid_setting_is_refused_by_name(name: str, value: Any, wanted: str) -> None:
     with override_settings(**{name: value}), pytest.raises(ImproperlyConfigured) as refusal:
-        conf.read()
+        _values()
     message = str(refusal.value)
     assert message.startswith(f"The setting {name} must be ")
     assert wanted in message
@@ -122,7 +126,7 @@ def test_invalid_environment_variable_is_refused_by_name(
         override_settings(**{name: DEFAULTS[name]}),
         pytest.raises(ImproperlyConfigured) as refusal,
     ):
-        conf.read()
+        _values()
     message = str(refusal.value)
     assert message.startswith(f"The environment variable {name} must be ")
     assert message.endswith(f", not {value!r}.")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from once import Routine, base, registry, routine
+from once import Routine, registry, routine
+from once import declare as declaration
 from once.exceptions import RoutineError, UnknownRoutine
 from once.registry import Registry
 
@@ -211,4 +212,4 @@ def test_load_imports_the_routines_of_each_app(
     finally:
         registry._discover.cache_clear()
     assert imported == ["tests.shop.routines"]
-    assert base.declared is declared
+    assert declaration.declared is declared

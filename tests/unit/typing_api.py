@@ -3,6 +3,7 @@
 from typing import Any, Literal, assert_type
 
 from once import Routine, Run, routine
+from once.content import Content
 
 
 @routine
@@ -39,12 +40,12 @@ def mistakes() -> None:
 
 
 def declared_ones_are_routines() -> list[Routine]:
-    assert_type(plain.scope, Literal["database", "process"])
+    assert_type(plain.scope, Literal["database", "release", "process"] | Content)
     return [plain, with_options, coroutine]
 
 
 def value(made: Routine) -> None:
     assert_type(made(), Any)
-    assert_type(made.scope, Literal["database", "process"])
+    assert_type(made.scope, Literal["database", "release", "process"] | Content)
     assert_type(made.after, tuple[Routine | str, ...])
     made.name = "other"  # type: ignore[misc]

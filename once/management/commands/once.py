@@ -1,36 +1,39 @@
 """``manage.py once``: flags in, progress out."""
 
-import contextlib
+import getpass
 import json
-import logging
-import signal
-import threading
-import traceback
-from argparse import SUPPRESS
-from collections.abc import Callable, Iterator
-from datetime import datetime
+import os
+import sys
+from collections.abc import Callable
 from time import monotonic
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-from django.core.management import call_command
-from django.core.management.base import (
+from django.core.management import (
     BaseCommand,
     CommandError,
-    CommandParser,
-    DjangoHelpFormatter,
+    call_command,
+    get_commands,
+    load_command_class,
 )
+from django.core.management.base import CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DEFAULT_DB_ALIAS, Error
-from django.utils.timezone import is_aware, localtime
 
-from once import migrate, process, registry, runner, signals, status
-from once.base import Routine
-from once.exceptions import DatabaseUnavailable, OnceError, TimedOut, UnknownRoutine
-from once.log import logger
-from once.models import Attempt, State
+from once import migrate, process, registry, runner, status
+from once.base import CALL, Routine
+from once.exceptions import (
+    DatabaseUnavailable,
+    Held,
+    OnceError,
+    RoutineError,
+    TimedOut,
+    UnknownRoutine,
+)
+from once.management import interrupts, parsers, reporting
+from once.models import Trigger
 from once.registry import Registry
 from once.results import Outcome, Result
+from once.runner import Act
 from once.status import RoutineState, Status
 from once.text import one_line
 
@@ -40,10 +43,9 @@ FAILED = 1
 USAGE = 2
 NOT_DONE = 3
 TIMED_OUT = 4
+HELD = 5
 INTERRUPTED = 130
 TERMINATED = 143
-
-TRIGGER = "command"
 
 
 class Command(BaseCommand):
@@ -52,79 +54,27 @@ class Command(BaseCommand):
     help = "Runs initialization routines exactly once, and shows how they stand."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        subcommands = parser.add_subparsers(
-            dest="subcommand",
-            required=True,
-            metavar="{run,status,wait}",
-            parser_class=_Subparser,
-        )
-        run = subcommands.add_parser(
-            "run",
-            help="Run what is pending, and wait for what others run.",
-            description="Run what is pending, each routine exactly once, and wait for what other "
-            "processes run. Exit code: 0 done, 1 a routine failed, 3 not everything is done, "
-            "4 timed out.",
-        )
-        run.add_argument(
-            "names",
-            nargs="*",
-            metavar="NAME",
-            help="Routines to run, with those that they come after; all by default.",
-        )
-        run.add_argument(
-            "--migrate",
-            action="store_true",
-            help="First run `migrate`, under a lock of its own, on every database of a routine.",
-        )
-        run.add_argument(
-            "--fake",
-            action="store_true",
-            help="Record the named routines as done without running them.",
-        )
-        run.add_argument(
-            "--no-wait",
-            action="store_true",
-            help="Leave out what another process runs (exit code 3).",
-        )
-        self._add_timeout(run)
-        self._add_json(run)
-
-        show = subcommands.add_parser(
-            "status",
-            help="Show how every routine stands.",
-            description="Show how every routine stands. Exit code: 0, or with --check 3 where not "
-            "everything is done.",
-        )
-        show.add_argument("names", nargs="*", metavar="NAME", help="Routines to show.")
-        show.add_argument(
-            "--check", action="store_true", help="Exit with 3 where not everything is done."
-        )
-        self._add_json(show)
-
-        wait = subcommands.add_parser(
-            "wait",
-            help="Run nothing; return when everything is done.",
-            description="Run nothing; return when the routines are done: the named ones, or all "
-            "that run at start-up. Exit code: 0 done, 4 timed out.",
-        )
-        wait.add_argument("names", nargs="*", metavar="NAME", help="Routines to wait for.")
-        self._add_timeout(wait)
+        parsers.add_subcommands(parser)
 
     def handle(self, *, subcommand: str, **options: Any) -> None:
         handlers: dict[str, Callable[..., None]] = {
             "run": self.run,
             "status": self.show,
             "wait": self.wait,
+            "call": self.call,
+            "reset": self.reset,
         }
         try:
-            with _sigterm_raises():
+            with interrupts.handled():
                 handlers[subcommand](registry.load(), **options)
-        except _Terminated:
-            raise CommandError("Ended by SIGTERM.", returncode=TERMINATED) from None
+        except interrupts.Terminated as error:
+            raise CommandError(str(error), returncode=TERMINATED) from None
         except KeyboardInterrupt:
             raise CommandError("Interrupted.", returncode=INTERRUPTED) from None
         except UnknownRoutine as error:
             raise CommandError(str(error), returncode=USAGE) from error
+        except Held as error:
+            raise CommandError(str(error), returncode=HELD) from error
         except (TimedOut, DatabaseUnavailable) as error:
             raise CommandError(str(error), returncode=TIMED_OUT) from error
         except OnceError as error:
@@ -138,40 +88,81 @@ class Command(BaseCommand):
         found: Registry,
         *,
         names: list[str],
+        database: str | None,
         fake: bool,
+        keep_going: bool,
         no_wait: bool,
+        plan: bool,
+        reason: str,
         timeout: float | None,
-        verbosity: int,
         as_json: bool,
+        verbosity: int,
         **options: Any,
     ) -> None:
         """``once run``."""
-        if fake and not names:
-            raise CommandError("--fake needs the NAME of each routine.", returncode=USAGE)
+        self._refuse_contradictions(names, fake, plan, reason, options["migrate"])
         routines = found.select(names) if names else found.recorded
+        routines = [one for one in routines if database in (None, one.using)]
+        if not fake:
+            routines = found.with_predecessors(routines)
+        if plan:
+            self._plan(found, routines, as_json=as_json)
+            return
         begun = monotonic()
-        progress = self.stderr if as_json else self.stdout
-        with _Reporter(self, progress, verbosity).connected():
+        with self._reporter(verbosity, as_json=as_json).connected():
             if options["migrate"]:
-                self._migrate(found, timeout, progress, verbosity)
+                aliases = {one.using for one in routines} or {database or DEFAULT_DB_ALIAS}
+                self._migrate(sorted(aliases), timeout, verbosity, as_json=as_json)
             process.run(found.process)
             results = runner.run(
-                routines if fake else found.with_predecessors(routines),
+                routines,
                 registry=found,
-                trigger="fake" if fake else TRIGGER,
+                trigger=Trigger.FAKE if fake else Trigger.COMMAND,
+                act=Act.FAKE if fake else Act.RUN,
                 wait=not no_wait,
                 timeout=None if timeout is None else max(0.0, timeout - (monotonic() - begun)),
-                fake=fake,
+                keep_going=keep_going,
+                user=_user() if fake else "",
+                reason=reason,
             )
         if as_json:
             self._print_run(found, results)
         elif verbosity and all(result.outcome is Outcome.ALREADY_DONE for result in results):
             self.stdout.write("  No routines to run.")
-        self._exit_after(results, no_wait=no_wait)
+        _exit_after(results, no_wait=no_wait)
+
+    def _refuse_contradictions(
+        self, names: list[str], fake: bool, plan: bool, reason: str, migrate: bool
+    ) -> None:
+        if fake and not names:
+            raise CommandError("--fake needs the NAME of each routine.", returncode=USAGE)
+        if plan and (fake or migrate):
+            raise CommandError(
+                "--plan runs nothing. Leave out --fake and --migrate, or --plan.", returncode=USAGE
+            )
+        if reason and not fake:
+            raise CommandError(
+                "--reason says why routines are recorded by --fake. Leave it out.", returncode=USAGE
+            )
+
+    def _plan(self, found: Registry, routines: list[Routine], *, as_json: bool) -> None:
+        wanted = {routine.name for routine in routines}
+        shown = [one for one in status.statuses(found) if one.name in wanted]
+        shown = [one for one in shown if not one.is_settled]
+        if as_json:
+            self._print_json(status.to_json(shown))
+            return
+        self.stdout.write(self.style.MIGRATE_HEADING("Planned, in this order:"))
+        for line in reporting.lines(shown, self.style):
+            self.stdout.write(f"  {line}")
+        if not shown:
+            self.stdout.write("  No routines to run.")
 
     def _migrate(
-        self, found: Registry, timeout: float | None, progress: Any, verbosity: int
+        self, aliases: list[str], timeout: float | None, verbosity: int, *, as_json: bool
     ) -> None:
+        out = self.stderr if as_json else self.stdout
+
         def command(using: str) -> None:
             call_command(
                 "migrate",
@@ -179,73 +170,33 @@ class Command(BaseCommand):
                 interactive=False,
                 verbosity=verbosity,
                 skip_checks=True,
-                stdout=progress._out,  # the stream itself: a wrapped wrapper ends lines twice
+                stdout=out._out,  # the stream itself: a wrapped wrapper ends lines twice
                 stderr=self.stderr._out,
             )
 
-        aliases = sorted({routine.using for routine in found.recorded} or {DEFAULT_DB_ALIAS})
         migrate.migrate(aliases, command, timeout=timeout)
-
-    def _print_run(self, found: Registry, results: list[Result]) -> None:
-        outcomes = {result.routine.name: str(result.outcome) for result in results}
-        shown = [one for one in status.statuses(found) if one.name in outcomes]
-        self._print_json(status.to_json(shown, outcomes))
-
-    def _exit_after(self, results: list[Result], *, no_wait: bool) -> None:
-        for result in results:
-            if result.outcome is Outcome.FAILED:
-                message = f"{result.routine.name} failed. {result.message}"
-                raise CommandError(message, returncode=FAILED) from result.error
-        for result in results:
-            if result.timed_out:
-                raise CommandError(result.message, returncode=TIMED_OUT)
-        undone = [result for result in results if not result.is_done]
-        if undone:
-            hint = ["Run this without --no-wait to wait for others."] if no_wait else []
-            lines = [f"  {result.routine.name}: {result.message}" for result in undone]
-            raise CommandError(
-                "\n".join(["Not everything is done.", *lines, *hint]), returncode=NOT_DONE
-            )
 
     def show(
         self, found: Registry, *, names: list[str], check: bool, as_json: bool, **options: Any
     ) -> None:
         """``once status``."""
-        shown = status.statuses(found)
-        if names:
-            known = {one.name for one in shown}
-            found.select(name for name in names if name not in known)
-            shown = [one for one in shown if one.name in names]
+        shown = _chosen(found, names)
         if as_json:
             self._print_json(status.to_json(shown))
         else:
-            self._print_table(shown)
-        undone = [one.name for one in shown if not one.is_settled]
+            for line in reporting.lines(shown, self.style):
+                self.stdout.write(line)
+            if not shown:
+                self.stdout.write("No routines. Declare them in the routines.py of an app.")
+        undone = [one for one in shown if not one.is_settled]
         if check and undone:
-            raise CommandError(f"Not done: {', '.join(undone)}.", returncode=NOT_DONE)
-
-    def _print_table(self, shown: list[Status]) -> None:
-        if not shown:
-            self.stdout.write("No routines. Declare them in the routines.py of an app.")
-            return
-        width = max(len(one.name) for one in shown)
-        for one in shown:
-            mark = "X" if one.state is RoutineState.COMPLETED else " "
-            version = one.version or one.recorded_version
-            line = f"[{mark}] {one.name:<{width}}  v{version}  {self._painted(one)}"
-            self.stdout.write(line + _details(one))
-            if one.error:
-                last_line = one.error.strip().splitlines()[-1]
-                self.stdout.write(f"      {last_line}")
-
-    def _painted(self, one: Status) -> str:
-        paint = {
-            RoutineState.COMPLETED: self.style.SUCCESS,
-            RoutineState.FAILED: self.style.ERROR,
-            RoutineState.BLOCKED: self.style.ERROR,
-            RoutineState.RUNNING: self.style.NOTICE,
-        }.get(one.state)
-        return paint(one.state.value) if paint else one.state.value
+            is_held = any(one.state is RoutineState.HELD for one in undone)
+            names = [f"{one.name} ({one.state})" for one in undone]
+            raise CommandError(
+                f"Not done: {', '.join(names)}. Next: `manage.py once run`"
+                + (", once a person has decided about what is held." if is_held else "."),
+                returncode=HELD if is_held else NOT_DONE,
+            )
 
     def wait(
         self,
@@ -258,144 +209,188 @@ class Command(BaseCommand):
     ) -> None:
         """``once wait``."""
         routines = found.select(names) if names else found.startup
-        with _Reporter(self, self.stdout, verbosity).connected():
+        with self._reporter(verbosity).connected():
             status.wait(found, routines, timeout=timeout)
+
+    def call(
+        self,
+        found: Registry,
+        *,
+        key: str,
+        command: str,
+        arguments: list[str],
+        atomic: bool,
+        version: int,
+        database: str,
+        no_wait: bool,
+        timeout: float | None,
+        as_json: bool,
+        verbosity: int,
+        **options: Any,
+    ) -> None:
+        """``once call``."""
+        _refuse_arguments(command, arguments)
+
+        def body() -> None:
+            # With --json, stdout is for the one object.
+            streams = {"stdout": sys.stderr} if as_json else {}
+            call_command(command, *arguments, **streams)
+
+        try:
+            routine = Routine(
+                function=body, name=CALL + key, version=version, using=database, atomic=atomic
+            )
+        except RoutineError as error:
+            raise CommandError(str(error), returncode=USAGE) from error
+        with self._reporter(verbosity, as_json=as_json).connected():
+            results = runner.run(
+                [routine],
+                registry=Registry([routine]),
+                trigger=Trigger.CALL,
+                wait=not no_wait,
+                timeout=timeout,
+            )
+        if as_json:
+            self._print_run(found, results)
+        elif verbosity and results[0].outcome is Outcome.ALREADY_DONE:
+            self.stdout.write(f"  {routine.name} is done already.")
+        _exit_after(results, no_wait=no_wait)
+
+    def reset(
+        self,
+        found: Registry,
+        *,
+        names: list[str],
+        interactive: bool,
+        reason: str,
+        verbosity: int,
+        **options: Any,
+    ) -> None:
+        """``once reset``."""
+        chosen = [one for one in _chosen(found, names) if self._may_reset(one)]
+        if not chosen:
+            return
+        if interactive:
+            self._confirm_reset(chosen)
+        by_name = {routine.name: routine for routine in found.recorded}
+        with self._reporter(verbosity).connected():
+            results = runner.run(
+                [by_name.get(one.name) or _called(one) for one in chosen],
+                registry=found,
+                trigger=Trigger.RESET,
+                act=Act.RESET,
+                wait=False,
+                user=_user(),
+                reason=reason,
+            )
+        _exit_after(results, no_wait=False)
+        if verbosity:
+            self.stdout.write("  Pending again. Next: `manage.py once run`, or a server start.")
+
+    def _may_reset(self, one: Status) -> bool:
+        if one.kind == "process":
+            raise UnknownRoutine(
+                f"{one.name} keeps no record (process scope): restart the process."
+            )
+        if one.state in (RoutineState.SUPERSEDED, RoutineState.UNKNOWN):
+            raise CommandError(
+                f"{one.name} is {one.state}: another release of the code knows more of it. Reset "
+                "it with that release.",
+                returncode=USAGE,
+            )
+        if one.state is RoutineState.RUNNING:
+            raise CommandError(
+                f"{one.name} is run now on {one.host} (pid {one.pid}). End that process, or wait.",
+                returncode=NOT_DONE,
+            )
+        if one.state in (RoutineState.PENDING, RoutineState.BLOCKED):
+            self.stdout.write(f"  {one.name} is {one.state} already.")
+            return False
+        return True
+
+    def _confirm_reset(self, chosen: list[Status]) -> None:
+        """Ask where effects may come to exist twice."""
+        lost = [one for one in chosen if one.state in (RoutineState.COMPLETED, RoutineState.HELD)]
+        if not lost:
+            return
+        if not sys.stdin.isatty():
+            raise CommandError(
+                f"This has routines run again that ran: {', '.join(one.name for one in lost)}. "
+                "Where there is no terminal to ask, confirm by --no-input.",
+                returncode=USAGE,
+            )
+        self.stdout.write("These ran, or may have run, and will run again:")
+        for line in reporting.lines(lost, self.style):
+            self.stdout.write(f"  {line}")
+        if input("Type 'yes' to continue: ").strip().lower() != "yes":
+            raise CommandError("Nothing was reset.", returncode=NOT_DONE)
+
+    def _reporter(self, verbosity: int, *, as_json: bool = False) -> reporting.Reporter:
+        out = self.stderr if as_json else self.stdout
+        return reporting.Reporter(out, self.stderr, self.style, verbosity)
+
+    def _print_run(self, found: Registry, results: list[Result]) -> None:
+        outcomes = {result.routine.name: str(result.outcome) for result in results}
+        shown = [one for one in status.statuses(found) if one.name in outcomes]
+        self._print_json(status.to_json(shown, outcomes))
 
     def _print_json(self, value: dict[str, Any]) -> None:
         self.stdout.write(json.dumps(value, indent=2, cls=DjangoJSONEncoder))
 
-    def _add_timeout(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--timeout",
-            type=seconds,
-            metavar="SECONDS",
-            help="Give up waiting after this long (exit code 4). No limit by default.",
+
+def _chosen(found: Registry, names: list[str]) -> list[Status]:
+    """The status of what the names mean, recorded or registered."""
+    shown = status.statuses(found)
+    if not names:
+        return shown
+    known = {one.name: "" for one in shown} | found.labels
+    meant = set[str]().union(*registry.match(names, known).values())
+    return [one for one in shown if one.name in meant]
+
+
+def _refuse_arguments(command: str, arguments: list[str]) -> None:
+    """Refuse, before anything is recorded, a command that cannot be called so."""
+    app = get_commands().get(command)
+    if app is None:
+        raise CommandError(
+            f"Unknown command: {command!r}. `manage.py help` lists those that there are.",
+            returncode=USAGE,
         )
-
-    def _add_json(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--json",
-            action="store_true",
-            dest="as_json",
-            help="Print one JSON object, and nothing else.",
-        )
-
-
-class _Subparser(CommandParser):
-    """A parser that takes Django's own options as well."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        options = BaseCommand().create_parser("", "")
-        for action in options._actions:
-            action.default = SUPPRESS  # where not given here, what stands before it counts
-        super().__init__(
-            parents=[options], add_help=False, formatter_class=DjangoHelpFormatter, **kwargs
-        )
-
-
-class _Reporter:
-    """Prints what the signals tell, in the manner of ``migrate``."""
-
-    def __init__(self, command: Command, out: Any, verbosity: int) -> None:
-        self.style = command.style
-        self.out = out
-        self.verbosity = verbosity
-        self.stderr = command.stderr
-
-    @contextlib.contextmanager
-    def connected(self) -> Iterator[None]:
-        receivers: dict[Any, Callable[..., None]] = {
-            signals.attempt_started: self.started,
-            signals.attempt_finished: self.finished,
-            signals.waiting: self.waiting,
-            signals.waited: self.waited,
-        }
-        # Where logging is not configured, Python prints warnings to stderr: this prints instead.
-        silence = logging.NullHandler()
-        if not logger.hasHandlers():
-            logger.addHandler(silence)
-        for sent, receiver in receivers.items():
-            sent.connect(receiver)
-        try:
-            yield
-        finally:
-            logger.removeHandler(silence)
-            for sent, receiver in receivers.items():
-                sent.disconnect(receiver)
-
-    def started(self, sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
-        if self.verbosity:
-            verb = "Recording" if attempt.trigger == "fake" else "Running"
-            self.out.write(f"  {verb} {sender.name}...", ending="")
-            self.out.flush()
-
-    def finished(self, sender: Routine, result: Result, **kwargs: Any) -> None:
-        state = result.attempt.state if result.attempt else None
-        failed = state in (State.FAILED, State.LOST)
-        if self.verbosity:
-            word = self.style.SUCCESS("OK") if result.is_done else self.style.WARNING("INTERRUPTED")
-            word = self.style.ERROR("FAILED") if failed else word
-            self.out.write(f" {word} ({result.seconds:.3f}s)")
-            if result.message and not failed:
-                self.out.write(self.style.WARNING(f"    {result.message}"))
-        if failed and result.error is not None:
-            self.stderr.write("".join(traceback.format_exception(result.error)))
-
-    def waiting(self, sender: None, name: str, reason: str, waited: float, **kwargs: Any) -> None:
-        if self.verbosity:
-            self.out.write(f"  Waiting for {waited:.1f}s: {reason}")
-            self.out.flush()
-
-    def waited(self, sender: None, name: str, waited: float, **kwargs: Any) -> None:
-        if self.verbosity:
-            done = self.style.SUCCESS("done by another process")
-            self.out.write(f"  Waited for {name}... {done} ({waited:.3f}s)")
-
-
-def _details(one: Status) -> str:
-    parts = []
-    if one.state is RoutineState.RUNNING and one.started_at:
-        parts.append(f"since {_local(one.started_at)} on {one.host} (pid {one.pid})")
-    elif one.completed_at:
-        parts.append(_local(one.completed_at))
-        if one.duration_seconds is not None:
-            parts.append(f"in {one.duration_seconds:.3f}s on {one.host}")
-    if one.recorded_version and one.version and one.recorded_version != one.version:
-        parts.append(f"(v{one.recorded_version} is recorded)")
-    if one.attempts > 1:
-        parts.append(f"({one.attempts} attempts)")
-    return "".join(f"  {part}" for part in parts)
-
-
-def _local(moment: datetime) -> str:
-    shown = localtime(moment) if is_aware(moment) else moment
-    return f"{shown:%Y-%m-%d %H:%M:%S %Z}".rstrip()
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Have SIGTERM end a run like Ctrl-C does: the body rolls back and the history says so."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends at once
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
+    target = app if isinstance(app, BaseCommand) else load_command_class(app, command)
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        target.create_parser("manage.py", command).parse_args(arguments)
+    except CommandError as error:
+        raise CommandError(f"{command}: {error}", returncode=USAGE) from error
 
 
-def seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError(text)
-    return value
+def _called(one: Status) -> Routine:
+    """What stands for a command that ``once call`` ran."""
+    return Routine(
+        function=lambda: None,
+        name=one.name,
+        version=one.version or 1,
+        using=one.database or DEFAULT_DB_ALIAS,
+    )
+
+
+def _exit_after(results: list[Result], *, no_wait: bool) -> None:
+    failed = [result for result in results if result.outcome is Outcome.FAILED]
+    if failed:
+        lines = [f"{result.routine.name} failed. {result.message}" for result in failed]
+        raise CommandError("\n".join(lines), returncode=FAILED) from failed[0].error
+    undone = [result for result in results if not result.is_done]
+    if not undone:
+        return
+    code = HELD if any(result.is_held for result in undone) else NOT_DONE
+    if code == NOT_DONE and any(result.timed_out for result in undone):
+        code = TIMED_OUT
+    lines = [f"  {result.routine.name}: {result.message}" for result in undone]
+    hint = ["Run this without --no-wait to wait for others."] if no_wait else []
+    raise CommandError("\n".join(["Not everything is done.", *lines, *hint]), returncode=code)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}"

@@ -1,0 +1,199 @@
+"""Goes through a queryset, or another iterable, batch by batch, from any batch on."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from django.core.exceptions import FieldDoesNotExist
+from django.db.models import Field, QuerySet
+from django.db.models.constants import LOOKUP_SEP
+from django.db.models.manager import BaseManager
+
+from once.base import Routine
+from once.exceptions import BatchError
+from once.ledger import Progress
+
+__all__ = ["START", "Batch", "Batches", "batches"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cursor:
+    """Between two batches: everything before it is committed."""
+
+    #: 1, or 2 on the last pass.
+    round: int = 1
+    #: The key of the last item, or how many items; ``None`` at the start of a round.
+    after: str | None = None
+
+    def __str__(self) -> str:
+        return json.dumps({"round": self.round, "after": self.after})
+
+    @classmethod
+    def read(cls, text: str) -> "_Cursor":
+        return cls(**json.loads(text)) if text else cls()
+
+
+#: The cursor before the first batch.
+START = str(_Cursor())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Some items, and where to go on after them."""
+
+    items: Sequence[Any]
+    cursor: str
+    is_last: bool
+
+
+class Batches(ABC):
+    """What a routine goes through."""
+
+    @abstractmethod
+    def after(self, cursor: str) -> Batch:
+        """The batch after a cursor; the same one again until the next is asked for."""
+
+    @abstractmethod
+    def total(self, done: Progress) -> int | None:
+        """How many items there are, those done included; ``None`` where only the end would tell.
+
+        Raises:
+            BatchError: they are not those of the attempts before.
+
+        """
+
+    def close(self) -> None:
+        """Free what was opened."""
+
+
+def batches(routine: Routine) -> Batches:
+    """What a batched routine goes through now.
+
+    Raises:
+        BatchError: ``over`` returned what cannot be gone through.
+
+    """
+    found: Any = routine.over() if routine.over is not None else None
+    if isinstance(found, BaseManager):
+        found = found.all()
+    if isinstance(found, QuerySet):
+        return _QuerySetBatches(routine, found.using(routine.using))
+    if not isinstance(found, Iterable) or isinstance(found, str | bytes):
+        raise BatchError(
+            f"over= of {routine} returned {type(found).__name__}. Return a queryset, a list, a "
+            "file or another iterable of items."
+        )
+    if routine.last_pass:
+        raise BatchError(
+            f"last_pass=True of {routine} is for a queryset that leaves out what is done, and "
+            f"over= returned {type(found).__name__}. Remove it."
+        )
+    return _ItemBatches(routine, found)
+
+
+class _QuerySetBatches(Batches):
+    """Keyset pagination: rows in the order of a unique field, from the last one seen on."""
+
+    def __init__(self, routine: Routine, rows: "QuerySet[Any]") -> None:
+        self._size = routine.batch_size
+        self._rounds = 2 if routine.last_pass else 1
+        self._field, is_descending = _key(routine, rows)
+        self._rows = rows.order_by(f"{'-' * is_descending}{self._field.attname}")
+        self._lookup = f"{self._field.attname}{LOOKUP_SEP}{'lt' if is_descending else 'gt'}"
+
+    def after(self, cursor: str) -> Batch:
+        at = _Cursor.read(cursor)
+        items = list(self._beyond(at)[: self._size])
+        if len(items) == self._size:
+            last = self._field.value_to_string(items[-1])
+            return Batch(items=items, cursor=str(replace(at, after=last)), is_last=False)
+        is_last = at.round >= self._rounds
+        end = _Cursor(round=at.round + 1)  # where another round begins, if there is one
+        return Batch(items=items, cursor=str(end), is_last=is_last)
+
+    def total(self, done: Progress) -> int:
+        return done.processed + self._beyond(_Cursor.read(done.cursor)).count()
+
+    def _beyond(self, at: _Cursor) -> "QuerySet[Any]":
+        if at.after is None:
+            return self._rows.all()
+        return self._rows.filter(**{self._lookup: self._field.to_python(at.after)})
+
+
+class _ItemBatches(Batches):
+    """Items by their position, for which they must come in the same order every time."""
+
+    def __init__(self, routine: Routine, items: Iterable[Any]) -> None:
+        self._name = routine.name
+        self._size = routine.batch_size
+        self._items = items
+        self._rest: Iterator[Any] = iter(items)
+        self._position = 0
+        self._batch: tuple[str, Batch] | None = None
+
+    def after(self, cursor: str) -> Batch:
+        if self._batch is None or self._batch[0] != cursor:
+            position = self._of(cursor)
+            # Batches come one after the other; only the first may begin further on.
+            for _ in islice(self._rest, position - self._position):
+                pass
+            items = list(islice(self._rest, self._size))
+            self._position = position + len(items)
+            batch = Batch(
+                items=items,
+                cursor=str(_Cursor(after=str(self._position))),
+                is_last=len(items) < self._size,
+            )
+            self._batch = cursor, batch
+        return self._batch[1]
+
+    def total(self, done: Progress) -> int | None:
+        if not isinstance(self._items, Sized):
+            return None
+        total = len(self._items)
+        if self._of(done.cursor) and done.total not in (None, total):
+            raise BatchError(
+                f"over= of {self._name} returned {done.total} items in an earlier attempt and "
+                f"returns {total} now, so that position {self._of(done.cursor)}, where that one "
+                "ended, is another item. Restore the items, or raise version= to begin anew."
+            )
+        return total
+
+    def close(self) -> None:
+        if callable(close := getattr(self._items, "close", None)):
+            close()
+
+    def _of(self, cursor: str) -> int:
+        return int(_Cursor.read(cursor).after or 0)
+
+
+def _key(routine: Routine, rows: "QuerySet[Any]") -> "tuple[Field[Any, Any], bool]":
+    """The field to go by, and whether it descends."""
+    if rows._fields is not None:  # type: ignore[attr-defined]
+        raise BatchError(
+            f"over= of {routine} returned a queryset with values() or values_list(). Return one "
+            "of model instances; only() and defer() load less of them."
+        )
+    if rows.query.is_sliced or rows.query.combinator or rows.query.distinct_fields:
+        raise BatchError(
+            f"over= of {routine} returned a queryset that is sliced, combined or distinct on some "
+            "fields, which cannot be gone through by a key. Filter it instead."
+        )
+    order = rows.query.order_by or ("pk",)
+    name = str(order[0]).removeprefix("-")
+    meta = rows.model._meta
+    try:
+        field = meta.pk if name == "pk" else meta.get_field(name)
+    except FieldDoesNotExist:
+        field = None
+    is_usable = isinstance(field, Field) and field.column and field.unique and not field.null
+    if len(order) > 1 or not is_usable:
+        raise BatchError(
+            f"over= of {routine} must be in the order of one unique field that is never NULL, not "
+            f"of {', '.join(map(str, order))}. Write .order_by() with such a field, or leave the "
+            "order to the primary key."
+        )
+    return field, str(order[0]).startswith("-")

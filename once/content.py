@@ -1,0 +1,66 @@
+"""Scope ``content``: once for each state of some files."""
+
+import glob
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from once.exceptions import RoutineError
+
+__all__ = ["Content", "content"]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Files, the digest of which is what a routine runs once for."""
+
+    #: Shell patterns, ``**`` included; relative ones to the directory of the routine's module.
+    patterns: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"content({', '.join(map(repr, self.patterns))})"
+
+
+def content(*patterns: str | os.PathLike[str]) -> Content:
+    """The scope of a routine that runs again, once, when the content of files changes.
+
+    Files that are what they once were do not run it again. The digest covers the files' names and
+    bytes; a process reads them once.
+
+    Args:
+        patterns: shell patterns such as ``"data/*.csv"``, ``**`` included; relative ones to the
+            directory of the module that declares the routine.
+
+    Raises:
+        RoutineError: there is no pattern.
+
+    """
+    if not patterns:
+        raise RoutineError('content() names no files. Write content("data/*.csv").')
+    return Content(tuple(os.fspath(pattern) for pattern in patterns))
+
+
+@cache
+def digest(files: Content, directory: Path) -> str:
+    """SHA-256 over names and bytes of the files, 64 hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: a pattern matches no file.
+
+    """
+    whole = hashlib.sha256()
+    for name in sorted(set().union(*(_matches(each, directory) for each in files.patterns))):
+        data = (directory / name).read_bytes()
+        # Lengths keep what belongs to one file from passing for part of the next.
+        whole.update(f"{len(name)}:{name}{len(data)}:".encode() + data)
+    return whole.hexdigest()
+
+
+def _matches(pattern: str, directory: Path) -> set[str]:
+    found = glob.glob(pattern, root_dir=directory, recursive=True)
+    files = {Path(name).as_posix() for name in found if (directory / name).is_file()}
+    if not files:
+        raise FileNotFoundError(f"no file matches {pattern!r} in {directory}")
+    return files

@@ -1,0 +1,230 @@
+"""What the record says: how routines stand, and what was tried. Reads only.
+
+Each statement sees what is committed.
+"""
+
+import enum
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Max, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce, Now
+
+from once import conf
+from once.base import Routine
+from once.databases import database
+from once.models import Attempt, Completion, State
+
+__all__ = [
+    "Record",
+    "Standing",
+    "is_installed",
+    "is_migrated",
+    "last_attempts",
+    "last_failure",
+    "read",
+    "read_under_guard",
+    "recorded",
+]
+
+#: Seconds that the delay between attempts at start-up doubles up to.
+_RETRY_DELAY_CAP = 3600.0
+
+
+class Standing(enum.Enum):
+    """What the record says of a routine of this code, in one word."""
+
+    OPEN = "open"
+    DONE = "done"
+    #: A higher version is recorded, or begun: this one never runs again.
+    SUPERSEDED = "superseded"
+    #: It may not be tried a second time, and was tried: a person decides.
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What a database says of one routine of this code."""
+
+    standing: Standing
+    #: Number of the last attempt, at whatever version.
+    number: int = 0
+    #: How many attempts in a row, of this version or another, went without a word.
+    lost_in_a_row: int = 0
+    #: Whether the last attempt did not end, so that it runs or was lost.
+    is_running: bool = False
+    #: Seconds until starting servers may try again; 0 where they may.
+    retry_in: float = 0.0
+    #: When they may, by the database's clock, where that is to come.
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempts:
+    """The attempts at one routine that have all this in common."""
+
+    version: int
+    scope_key: str
+    state: str
+    retry: bool
+    #: The last one's.
+    number: int
+    moment: datetime
+    #: The database's clock.
+    now: datetime
+
+
+def read(routines: Collection[Routine]) -> dict[str, Record]:
+    """What is recorded of each routine, by name.
+
+    One indexed query for each of their databases, and a second one only where something is open.
+    """
+    found: dict[str, Record] = {}
+    for using in sorted({routine.using for routine in routines}):
+        here = [routine for routine in routines if routine.using == using]
+        with database(using).statements():
+            found |= _read(using, here)
+    return found
+
+
+def read_under_guard(routine: Routine) -> Record:
+    """What is recorded of a routine, its attempts in any case. For the guard's session."""
+    return _read(routine.using, [routine], thoroughly=True)[routine.name]
+
+
+def is_installed(using: str) -> bool:
+    """Whether the tables of the record exist in a database."""
+    connection = database(using).connection
+    with connection.cursor() as cursor:
+        present = connection.introspection.table_names(cursor)
+    return {Attempt._meta.db_table, Completion._meta.db_table} <= set(present)
+
+
+def is_migrated(using: str, name: str, digest: str) -> bool:
+    """Whether a database was brought to the migrations of this digest."""
+    with database(using).statements():
+        return Completion.objects.using(using).filter(routine=name, scope_key=digest).exists()
+
+
+def last_attempts(using: str) -> dict[str, tuple[Attempt, datetime]]:
+    """The last attempt at each routine that a database knows, by name, and the time there."""
+    history = Attempt.objects.using(using).annotate(now=Now())
+    last = history.filter(routine=OuterRef("routine")).order_by("-number").values("number")[:1]
+    with database(using).statements():
+        return {row.routine: (row, row.now) for row in history.filter(number=Subquery(last))}
+
+
+def last_failure(routine: Routine) -> Attempt | None:
+    """The last attempt at this completion that failed, was lost, or left it held."""
+    history = Attempt.objects.using(routine.using).filter(
+        Q(state__in=(State.FAILED, State.LOST)) | Q(state=State.INTERRUPTED, retry=False),
+        routine=routine.name,
+        version=routine.version,
+        scope_key=routine.scope_key,
+    )
+    with database(routine.using).statements():
+        return history.order_by("-number").first()
+
+
+def recorded(using: str) -> dict[str, list[Completion]]:
+    """The completions of each routine that a database knows, by name, the highest version last."""
+    found: dict[str, list[Completion]] = {}
+    with database(using).statements():
+        for row in Completion.objects.using(using).order_by("version", "completed_at"):
+            found.setdefault(row.routine, []).append(row)
+    return found
+
+
+def _read(using: str, routines: list[Routine], *, thoroughly: bool = False) -> dict[str, Record]:
+    completions = _completed(using, routines)
+    found: dict[str, Record] = {}
+    for routine in routines:
+        versions = completions.get(routine.name, {})
+        if max(versions, default=0) > routine.version:
+            found[routine.name] = Record(standing=Standing.SUPERSEDED)
+        elif versions and routine.scope_key in versions.get(routine.version, ()):
+            found[routine.name] = Record(standing=Standing.DONE)
+    unsure = [routine for routine in routines if thoroughly or routine.name not in found]
+    if unsure:
+        attempts = _attempted(using, unsure)
+        for routine in unsure:
+            stands = found.get(routine.name, Record(standing=Standing.OPEN)).standing
+            found[routine.name] = _of(routine, stands, attempts.get(routine.name, []))
+    return found
+
+
+def _completed(using: str, routines: Iterable[Routine]) -> dict[str, dict[int, set[str]]]:
+    """Scope keys by version by name of the routine."""
+    found: dict[str, dict[int, set[str]]] = {}
+    rows = Completion.objects.using(using).filter(routine__in=[one.name for one in routines])
+    for name, version, scope_key in rows.values_list("routine", "version", "scope_key"):
+        found.setdefault(name, {}).setdefault(version, set()).add(scope_key)
+    return found
+
+
+def _attempted(using: str, routines: Iterable[Routine]) -> dict[str, list[_Attempts]]:
+    # Grouped, so that a long history makes no long answer.
+    rows = (
+        Attempt.objects.using(using)
+        .filter(routine__in=[routine.name for routine in routines])
+        .values_list("routine", "version", "scope_key", "state", "retry")
+        .annotate(
+            Max("number"), moment=Max(Coalesce("finished_at", "started_at")), clock=Max(Now())
+        )
+    )
+    found: dict[str, list[_Attempts]] = {}
+    for name, *values in rows:
+        found.setdefault(name, []).append(_Attempts(*values))
+    return found
+
+
+def _of(routine: Routine, standing: Standing, history: list[_Attempts]) -> Record:
+    if not history:
+        return Record(standing=standing)
+    same = [
+        one
+        for one in history
+        if (one.version, one.scope_key) == (routine.version, routine.scope_key)
+    ]
+    if standing is Standing.OPEN:
+        if max(one.version for one in history) > routine.version:
+            standing = Standing.SUPERSEDED
+        elif not routine.retry and any(_holds(one) for one in same):
+            standing = Standing.HELD
+    last = max(history, key=lambda one: one.number)
+    retry_in = _retry_in(same, history) if same and standing is Standing.OPEN else 0.0
+    return Record(
+        standing=standing,
+        number=last.number,
+        lost_in_a_row=_in_a_row(history, history, State.LOST, State.RUNNING),
+        is_running=last.state == State.RUNNING,
+        retry_in=retry_in,
+        retry_at=last.now + timedelta(seconds=retry_in) if retry_in else None,
+    )
+
+
+def _holds(one: _Attempts) -> bool:
+    # While one runs it is not known how it ends: a successor finds that out under the guard.
+    return not one.retry and one.state not in (State.SUCCEEDED, State.RUNNING)
+
+
+def _in_a_row(these: list[_Attempts], history: list[_Attempts], *states: str) -> int:
+    """How many of the last of these attempts were in one of the states, and no other between."""
+    last = max(one.number for one in these)
+    others = [one.number for one in history if one not in these or one.state not in states]
+    return last - max((number for number in others if number <= last), default=0)
+
+
+def _retry_in(same: list[_Attempts], history: list[_Attempts]) -> float:
+    """Seconds that starting servers still wait, after attempts at one completion that went ill."""
+    last = max(same, key=lambda one: one.number)
+    in_a_row = _in_a_row(same, history, State.FAILED, State.LOST, State.RUNNING)
+    if in_a_row and last.state != State.FAILED:
+        in_a_row -= 1  # the first that went without a word: a deploy, a node
+    if not in_a_row:
+        return 0.0
+    delay = conf.retry_delay()
+    delay = min(delay * 2 ** min(in_a_row - 1, 20), max(delay, _RETRY_DELAY_CAP))
+    passed: float = (last.now - last.moment).total_seconds()
+    return max(0.0, delay - passed)
