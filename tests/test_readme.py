@@ -23,6 +23,16 @@ class Currency(models.Model):
 class Price(models.Model):
     currency = models.OneToOneField(Currency, models.CASCADE)
     amount = models.IntegerField()
+
+
+class Product(models.Model):
+    name = models.CharField(max_length=100)
+    slug = models.CharField(max_length=100)
+
+
+class Country(models.Model):
+    code = models.CharField(max_length=2, unique=True)
+    name = models.CharField(max_length=100)
 """
 
 SETTINGS = """
@@ -43,9 +53,26 @@ class Command(BaseCommand):
 """
 
 PRELUDE = """
+import csv
+from pathlib import Path
+
 from django.core.management import call_command
-from shop.models import Currency
+from django.utils.text import slugify
+from shop.models import Country, Currency, Product
+
+import requests
+
+PARTNER = "https://partner.example/"
 """
+
+#: What stands for the library of that name, and for the partner.
+REQUESTS = """
+def post(url, json, headers, timeout):
+    with open("posts", "a") as posts:
+        print(headers["Idempotency-Key"], file=posts)
+"""
+
+PRICES = '[{"model": "shop.currency", "pk": 99, "fields": {"code": "XAU"}}]'
 
 
 def blocks(place: str) -> list[str]:
@@ -72,6 +99,10 @@ def shop(tmp_path: Path) -> Path:
     (tmp_path / "shop" / "models.py").write_text(MODELS)
     (tmp_path / "shop" / "routines.py").write_text(PRELUDE + routines)
     (tmp_path / "shop" / "tests.py").write_text(PRELUDE + tests)
+    (tmp_path / "requests.py").write_text(REQUESTS)
+    (tmp_path / "prices.json").write_text(PRICES)
+    (tmp_path / "shop" / "data").mkdir()
+    (tmp_path / "shop" / "data" / "countries.csv").write_text("CH,Switzerland\n")
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\nDJANGO_SETTINGS_MODULE = settings\npython_files = tests.py\n"
     )
@@ -106,18 +137,29 @@ def test_every_snippet_has_its_place_here() -> None:
 def test_routines_run_once(shop: Path) -> None:
     run(shop, "django", "makemigrations", "shop")
     first = run(shop, "django", "once", "run", "--migrate", "--no-color")
-    for name in ("load_currencies", "seed_prices", "ensure_euro", "import_currencies"):
+    for name in ("load_currencies", "seed_prices", "announce", "ensure_euro", "load_countries"):
         assert f"Running shop.{name}... OK" in first
+    assert "shop.backfill_slugs... OK" in first
     assert "No routines to run." in run(shop, "django", "once", "run")
-    assert run(shop, "django", "once", "status").count("[X]") == 5
+    assert run(shop, "django", "once", "status").count("[X]") == 8
+    assert len((shop / "posts").read_text().splitlines()) == 1
     run(shop, "django", "once", "wait", "--timeout", "5")
     run(shop, "django", "check")
+
+
+def test_command_is_called_once(shop: Path) -> None:
+    [line] = re.findall(r"^python manage.py (once call .*)$", README, re.MULTILINE)
+    run(shop, "django", "makemigrations", "shop")
+    run(shop, "django", "migrate")
+    assert "Installed 1 object(s)" in run(shop, "django", *line.split())
+    assert "done already" in run(shop, "django", *line.split())
 
 
 def test_test_database_is_filled(shop: Path) -> None:
     run(shop, "django", "makemigrations", "shop")
     run(shop, "django", "test")
     assert "1 passed" in run(shop, "pytest")
+    assert not (shop / "posts").exists()
 
 
 def test_options_settings_and_checks_are_those_of_the_code() -> None:
@@ -129,4 +171,4 @@ def test_options_settings_and_checks_are_those_of_the_code() -> None:
     assert set(inspect.signature(routine).parameters) - {"function"} <= set(rows)
     assert set(conf.NAMES) <= set(rows)
     source = inspect.getsource(checks)
-    assert set(re.findall(r'id="(once\.\w+)"', source)) == {r for r in rows if "." in r}
+    assert set(re.findall(r'"(once\.[EW]\d+)"', source)) == {r for r in rows if "." in r}

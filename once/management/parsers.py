@@ -54,6 +54,7 @@ def _add_run(subcommands: Any) -> None:
         help="Run what is pending, and wait for what others run.",
         description="Run what is pending, each routine exactly once, and wait for what other "
         "processes run.",
+        usage="%(prog)s [options] [NAME ...]",
     )
     run.add_argument(
         "names",
@@ -78,7 +79,12 @@ def _add_run(subcommands: Any) -> None:
         action="store_true",
         help="After a routine that failed, run those that do not come after it.",
     )
-    run.add_argument("--database", type=_alias, metavar="ALIAS", help="Routines of this one only.")
+    run.add_argument(
+        "--database",
+        type=_alias,
+        metavar="ALIAS",
+        help="Only routines of this database, with those that they come after.",
+    )
     _add_waiting(run)
     _add_json(run)
 
@@ -88,6 +94,7 @@ def _add_status(subcommands: Any) -> None:
         "status",
         help="Show how every routine stands.",
         description="Show how every routine stands: its state, progress, last error, next step.",
+        usage="%(prog)s [options] [NAME ...]",
     )
     show.add_argument("names", nargs="*", metavar="NAME", help=f"{NAMES}. All by default.")
     show.add_argument(
@@ -103,6 +110,7 @@ def _add_wait(subcommands: Any) -> None:
         "wait",
         help="Run nothing; return when everything is done.",
         description="Run nothing; return when the routines are done, at once where one is held.",
+        usage="%(prog)s [options] [NAME ...]",
     )
     wait.add_argument(
         "names", nargs="*", metavar="NAME", help=f"{NAMES}. All that run at start-up by default."
@@ -153,6 +161,7 @@ def _add_reset(subcommands: Any) -> None:
         description="Make routines pending again. A completed one runs again from the start, "
         "under a new idempotency key; a failed or held one goes on where it stands, under the "
         "same key.",
+        usage="%(prog)s [options] NAME [NAME ...]",
     )
     reset.add_argument("names", nargs="+", metavar="NAME", help=f"{NAMES}.")
     reset.add_argument(
