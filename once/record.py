@@ -225,6 +225,6 @@ def _retry_in(same: list[_Attempts], history: list[_Attempts]) -> float:
     if not in_a_row:
         return 0.0
     delay = conf.retry_delay()
-    delay = min(delay * 2 ** min(in_a_row - 1, 20), max(delay, _RETRY_DELAY_CAP))
+    delay = min(delay * 2.0 ** min(in_a_row - 1, 20), max(delay, _RETRY_DELAY_CAP))
     passed: float = (last.now - last.moment).total_seconds()
     return max(0.0, delay - passed)

@@ -9,12 +9,12 @@ from datetime import datetime
 from time import monotonic
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, Error
+from django.db import Error, connections, router
 
 from once import migrate, process, record
 from once.base import CALL, RESERVED, Routine
 from once.claim import held
-from once.databases import database
+from once.databases import SUPPORTED, database
 from once.exceptions import Held
 from once.models import Attempt, Completion, State
 from once.record import Record, Standing
@@ -90,9 +90,9 @@ def statuses(registry: Registry) -> list[Status]:
     """
     found = [_process_status(routine) for routine in registry.process]
     unknown: list[Status] = []
-    for using in sorted({routine.using for routine in registry.recorded} | {DEFAULT_DB_ALIAS}):
+    for using in sorted(connections.settings):
         here = [routine for routine in registry.recorded if routine.using == using]
-        if not here and not _is_installed(using):
+        if not here and not _has_record(using):
             continue
         known, strange = _statuses_of(using, here)
         found += known
@@ -189,7 +189,12 @@ def _process_status(routine: Routine) -> Status:
     )
 
 
-def _is_installed(using: str) -> bool:
+def _has_record(using: str) -> bool:
+    """Whether a database without routines of this code knows others, or commands once called."""
+    if connections[using].vendor not in SUPPORTED or not router.allow_migrate_model(
+        using, Completion
+    ):
+        return False
     try:
         return record.is_installed(using)
     except Error:
