@@ -9,16 +9,16 @@ from typing import Any
 
 from django.db import Error
 
-from once import conf, ledger, record, signals
+from once import conf, ledger, record, report, signals
 from once.base import Routine
 from once.databases import Database
-from once.exceptions import AttemptLost, BodyError, CannotFence, GuardLost, TimedOut
+from once.exceptions import AttemptLost, CannotFence, GuardLost, TimedOut
 from once.guards import Guard
 from once.ledger import Prospect
 from once.models import Attempt, State
 from once.record import Record, Standing
 from once.results import Outcome, Result
-from once.text import last_line, one_line, whole
+from once.text import one_line, whole
 from once.waiting import Wait
 from once.work import Work
 
@@ -185,7 +185,7 @@ class Claim:
             attempt.state = self._conclude(work, problem)
         if not is_announced and isinstance(problem, GuardLost | AttemptLost | CannotFence):
             return str(problem)
-        result = self._report(work, problem, monotonic() - started)
+        result = report.ended(work, problem, monotonic() - started)
         if is_announced:
             signals.attempt_finished.send_robust(self.routine, result=result)
         if isinstance(problem, TimedOut) or not isinstance(problem, Exception | None):
@@ -243,75 +243,13 @@ class Claim:
     def _leave(self, found: Record) -> Result:
         """The result where there is nothing to do for this process."""
         if found.standing is Standing.HELD:
-            message = held(self.routine.name)
-            return self._result(Outcome.SKIPPED, message=message, is_held=True)
+            return report.held(self.routine)
         self.wait.end()
         return self._result(Outcome.WAITED, seconds=self.wait.seconds)
 
     def _put_off(self, found: Record) -> Result:
         """The result where starting servers leave out what went ill lately."""
-        failure = record.last_failure(self.routine)
-        what = f" ({last_line(failure.error)})" if failure and failure.error else ""
-        message = (
-            f"Attempt {found.number} went ill{what}. Starting servers try again in "
-            f"{found.retry_in:.0f} s; `manage.py once run` tries at once."
-        )
-        return self._result(Outcome.SKIPPED, message=message, retry_in=found.retry_in)
-
-    def _report(self, work: Work, problem: BaseException | None, seconds: float) -> Result:
-        attempt = work.attempt
-        if problem is None or (
-            attempt.state == State.SUCCEEDED and isinstance(problem, AttemptLost)
-        ):
-            return self._result(Outcome.RAN, attempt=attempt, seconds=seconds)
-        what = one_line(problem).rstrip(".")
-        if attempt.state == State.SUCCEEDED:
-            message = f"Done and recorded, but afterwards: {what}"
-            return self._result(Outcome.RAN, attempt=attempt, seconds=seconds, message=message)
-        return self._result(
-            Outcome.FAILED,
-            attempt=attempt,
-            seconds=seconds,
-            message=self._aftermath(work, problem, what),
-            error=problem,
-            may_have_effects=work.is_begun
-            and (self.routine.kind == "external" or not self.routine.retry),
-        )
-
-    def _aftermath(self, work: Work, problem: BaseException, what: str) -> str:
-        """What is left of an attempt that did not end well, and what to do."""
-        attempt = work.attempt
-        kept = _KEPT[self.routine.kind]
-        if attempt.state == State.RUNNING:
-            return f"{what}. Whether it committed is settled by the next `manage.py once run`."
-        if not self.routine.retry and work.is_begun:
-            return f"{what}. {kept} {held(self.routine.name)}"
-        if attempt.state == State.LOST:
-            return (
-                f"Attempt {attempt.number} lost its right to commit, because another process took "
-                f"over ({what}). {kept} `manage.py once status` shows who runs it."
-            )
-        if isinstance(problem, BodyError):
-            return what
-        if attempt.state == State.INTERRUPTED:
-            return f"{what}. {kept}"
-        return f"{what}. {kept} Mend the cause and run this again."
+        return report.put_off(self.routine, found, record.last_failure(self.routine))
 
     def _result(self, outcome: Outcome, **details: Any) -> Result:
         return Result(routine=self.routine, outcome=outcome, **details)
-
-
-#: What stays of an attempt that did not end well, by kind.
-_KEPT = {
-    "atomic": "Nothing of it was committed.",
-    "batched": "Its committed batches stay; the next attempt goes on after them.",
-    "external": "What it did outside stays; the next attempt has the same key.",
-}
-
-
-def held(name: str) -> str:
-    """What to do about a routine that is held."""
-    return (
-        f"Held, since retry=False: find out what its last attempt did. Then `manage.py once reset "
-        f"{name}` has it tried again, or `manage.py once run --fake {name}` records it as done."
-    )

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from django.db import DatabaseError, Error
 
-from once import conf, interruption, migrate, record
+from once import conf, interruption, migrate, record, report
 from once.base import Routine
-from once.claim import Act, Claim, Terms, held
+from once.claim import Act, Claim, Terms
 from once.databases import database
 from once.record import Record, Standing
 from once.registry import Registry
@@ -101,7 +101,9 @@ class _Pass:
         for routine in routines:
             standing = stands[routine.name].standing if stands else Standing.OPEN
             if not self.terms.act.is_due(standing):
-                result = _settled(routine, standing)
+                is_held = standing is Standing.HELD
+                done = Result(routine=routine, outcome=Outcome.ALREADY_DONE)
+                result = report.held(routine) if is_held else done
             elif hindrance := stopped or self._hindrance(routine, results):
                 result = Result(routine=routine, outcome=Outcome.SKIPPED, message=hindrance)
             else:
@@ -171,14 +173,6 @@ class _Pass:
                     wait.pause(one_line(error))
                 else:
                     raise
-
-
-def _settled(routine: Routine, standing: Standing) -> Result:
-    """The result for a routine about which the record leaves nothing to do."""
-    if standing is Standing.HELD:
-        message = held(routine.name)
-        return Result(routine=routine, outcome=Outcome.SKIPPED, message=message, is_held=True)
-    return Result(routine=routine, outcome=Outcome.ALREADY_DONE)
 
 
 def _blocked(using: str, unapplied: list[str]) -> str:

@@ -13,12 +13,12 @@ from django.db import Error, connections, router
 
 from once import migrate, process, record
 from once.base import CALL, RESERVED, Routine
-from once.claim import held
 from once.databases import SUPPORTED, database
 from once.exceptions import Held
 from once.models import Attempt, Completion, State
 from once.record import Record, Standing
 from once.registry import Registry
+from once.report import way_out
 from once.text import last_line
 from once.waiting import Wait
 
@@ -136,7 +136,7 @@ def wait(registry: Registry, routines: Sequence[Routine], *, timeout: float | No
                 stands = record.read(routines)
                 for name, found in stands.items():
                     if found.standing is Standing.HELD:
-                        raise Held(f"{name}: {held(name)}")
+                        raise Held(f"{name}: {way_out(name)}")
                 if all(map(_is_done, stands.values())):
                     return
                 reason = _in_the_way(registry, routines)
@@ -282,11 +282,11 @@ def _state(
 def _why_held(routine: Routine) -> str:
     attempt = record.last_failure(routine)
     if attempt is None:
-        return held(routine.name)
+        return way_out(routine.name)
     what = f" ({last_line(attempt.error)})" if attempt.error else ""
     return (
         f"Attempt {attempt.number} on {attempt.host} (pid {attempt.pid}) was {attempt.state}"
-        f"{what}. {held(routine.name)}"
+        f"{what}. {way_out(routine.name)}"
     )
 
 

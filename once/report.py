@@ -1,0 +1,92 @@
+"""What became of an attempt, in words: what is left of it, and what to do next."""
+
+from once.base import Routine
+from once.exceptions import AttemptLost, BodyError
+from once.models import Attempt, State
+from once.record import Record
+from once.results import Outcome, Result
+from once.text import last_line, one_line
+from once.work import Work
+
+__all__ = ["ended", "held", "put_off", "way_out"]
+
+#: What stays of an attempt that did not end well, by kind.
+_KEPT = {
+    "atomic": "Nothing of it was committed.",
+    "batched": "Its committed batches stay; the next attempt goes on after them.",
+    "external": "What it did outside stays; the next attempt has the same key.",
+}
+
+
+def ended(work: Work, problem: BaseException | None, seconds: float) -> Result:
+    """The result of an attempt that this process made, whatever became of it."""
+    attempt = work.attempt
+    # Taken over when it was recorded already: a COMMIT without an answer, settled since.
+    is_settled = isinstance(problem, AttemptLost) and attempt.state == State.SUCCEEDED
+    if problem is None or is_settled:
+        return Result(routine=work.routine, outcome=Outcome.RAN, attempt=attempt, seconds=seconds)
+    what = one_line(problem).rstrip(".")
+    if attempt.state == State.SUCCEEDED:
+        return Result(
+            routine=work.routine,
+            outcome=Outcome.RAN,
+            attempt=attempt,
+            seconds=seconds,
+            message=f"Done and recorded, but afterwards: {what}",
+        )
+    outlasts = work.routine.kind == "external" or not work.routine.retry
+    return Result(
+        routine=work.routine,
+        outcome=Outcome.FAILED,
+        attempt=attempt,
+        seconds=seconds,
+        message=_aftermath(work, problem, what),
+        error=problem,
+        may_have_effects=work.is_begun and outlasts,
+    )
+
+
+def held(routine: Routine) -> Result:
+    """The result for a routine that waits for a person's decision."""
+    return Result(
+        routine=routine, outcome=Outcome.SKIPPED, message=way_out(routine.name), is_held=True
+    )
+
+
+def put_off(routine: Routine, found: Record, failure: Attempt | None) -> Result:
+    """The result where starting servers leave out what went ill lately."""
+    what = f" ({last_line(failure.error)})" if failure and failure.error else ""
+    return Result(
+        routine=routine,
+        outcome=Outcome.SKIPPED,
+        message=f"Attempt {found.number} went ill{what}. Starting servers try again in "
+        f"{found.retry_in:.0f} s; `manage.py once run` tries at once.",
+        retry_in=found.retry_in,
+    )
+
+
+def way_out(name: str) -> str:
+    """What to do about a routine that is held."""
+    return (
+        f"Held, since retry=False: find out what its last attempt did. Then `manage.py once reset "
+        f"{name}` has it tried again, or `manage.py once run --fake {name}` records it as done."
+    )
+
+
+def _aftermath(work: Work, problem: BaseException, what: str) -> str:
+    attempt = work.attempt
+    kept = _KEPT[work.routine.kind]
+    if attempt.state == State.RUNNING:
+        return f"{what}. Whether it committed is settled by the next `manage.py once run`."
+    if not work.routine.retry and work.is_begun:
+        return f"{what}. {kept} {way_out(work.routine.name)}"
+    if attempt.state == State.LOST:
+        return (
+            f"Attempt {attempt.number} lost its right to commit, because another process took "
+            f"over ({what}). {kept} `manage.py once status` shows who runs it."
+        )
+    if isinstance(problem, BodyError):
+        return what
+    if attempt.state == State.INTERRUPTED:
+        return f"{what}. {kept}"
+    return f"{what}. {kept} Mend the cause and run this again."
