@@ -8,14 +8,26 @@ from typing import Any, TypeVar
 from django.db import connections
 from django.dispatch import Signal
 
-from once import Routine, Run, ledger, runner
+from once import Routine, Run, ledger, record, runner
 from once.guards import Guard
 from once.models import Attempt
+from once.record import Standing
 from once.registry import Registry
 from once.runner import Result
 from tests.shop.models import Effect
 
-__all__ = ["attempts", "begin", "beside", "effects", "receiving", "rows", "run", "seed", "take"]
+__all__ = [
+    "attempts",
+    "begin",
+    "beside",
+    "effects",
+    "receiving",
+    "rows",
+    "run",
+    "seed",
+    "standings",
+    "take",
+]
 
 T = TypeVar("T")
 
@@ -51,6 +63,11 @@ def attempts(using: str) -> list[tuple[str, int, str]]:
     """Routine, number and state of every attempt."""
     history = Attempt.objects.using(using).order_by("routine", "number")
     return list(history.values_list("routine", "number", "state"))
+
+
+def standings(*routines: Routine) -> dict[str, Standing]:
+    """How routines stand, by name."""
+    return {name: found.standing for name, found in record.read(routines).items()}
 
 
 def rows(using: str, sql: str, params: Any = None) -> list[Any]:

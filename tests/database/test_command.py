@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqli
 KEYS = {
     *("name", "version", "recorded_version", "scope", "kind", "state", "database", "attempts"),
     *("started_at", "completed_at", "duration_seconds", "host", "pid", "processed", "total"),
-    *("retry_at", "error"),
+    *("rate", "seconds_left", "retry_at", "error"),
 }
 
 
@@ -95,7 +95,9 @@ def test_unknown_name_is_a_usage_error(subcommand: str, declared: list[Routine])
     declared.append(seed("default"))
     answer = Answer(subcommand, "shop.gone")
     assert answer.code == 2
-    assert answer.message == "No routine is named 'shop.gone'. Routines here: shop.seed."
+    assert answer.message == (
+        "No routine is named 'shop.gone', and no app with routines. Routines here: shop.seed."
+    )
 
 
 def test_fake_records_without_running(using: str, declared: list[Routine]) -> None:
@@ -140,11 +142,19 @@ def test_timeout_names_the_holder(using: str, declared: list[Routine]) -> None:
     assert holder in answer.out
 
 
-@pytest.mark.parametrize("value", ["-1", "soon", "inf", "nan"])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("-1", "-1 is no number of seconds"),
+        ("inf", "inf is no number of seconds"),
+        ("nan", "nan is no number of seconds"),
+        ("soon", "invalid"),
+    ],
+)
 @pytest.mark.parametrize("subcommand", ["run", "wait"])
-def test_impossible_timeout_is_a_usage_error(subcommand: str, value: str) -> None:
+def test_impossible_timeout_is_a_usage_error(subcommand: str, value: str, words: str) -> None:
     answer = Answer(subcommand, f"--timeout={value}")
-    assert "argument --timeout: invalid" in answer.message
+    assert f"argument --timeout: {words}" in answer.message
 
 
 def test_failing_routine_shows_its_traceback(using: str, declared: list[Routine]) -> None:
@@ -204,7 +214,7 @@ def test_run_from_the_command_line_exits_with_the_code(
     with pytest.raises(SystemExit) as ended:
         Command().run_from_argv(["manage.py", "once", "status", "--check"])
     assert ended.value.code == 3
-    assert "CommandError: Not done: shop.seed." in capsys.readouterr().err
+    assert "CommandError: Not done: shop.seed (pending). Next: " in capsys.readouterr().err
 
 
 def test_missing_subcommand_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -357,7 +367,10 @@ def test_status_without_routines_says_where_they_go() -> None:
 def test_check_is_0_where_everything_is_done_else_3(using: str, declared: list[Routine]) -> None:
     declared.append(seed(using))
     answer = Answer("status", "--check")
-    assert (answer.code, answer.message) == (3, "Not done: shop.seed.")
+    assert (answer.code, answer.message) == (
+        3,
+        "Not done: shop.seed (pending). Next: `manage.py once run`.",
+    )
     run(seed(using))
     assert Answer("status", "--check").code == 0
 
@@ -401,7 +414,7 @@ def test_status_of_a_database_that_cannot_be_read_fails_in_one_line(
         raise OperationalError("no route to host")
 
     declared.append(seed("default"))
-    monkeypatch.setattr(ledger, "is_installed", refuse)
+    monkeypatch.setattr(record, "is_installed", refuse)
     answer = Answer("status")
     assert (answer.code, answer.message) == (
         1,

@@ -13,7 +13,7 @@ from once.databases import database
 from once.exceptions import AttemptLost, CannotFence
 from once.models import Attempt, Completion, State
 from once.record import Standing
-from tests.database.support import attempts, begin, beside, rows, seed
+from tests.database.support import attempts, begin, beside, rows, seed, standings
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -25,7 +25,7 @@ def complete(routine: Routine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recorded", "stands"),
+    ("recorded", "expected"),
     [
         ([], Standing.OPEN),
         ([1], Standing.OPEN),
@@ -35,17 +35,22 @@ def complete(routine: Routine) -> None:
         ([2, 3], Standing.SUPERSEDED),
     ],
 )
-def test_standing_by_recorded_versions(using: str, recorded: list[int], stands: Standing) -> None:
+def test_standing_by_recorded_versions(using: str, recorded: list[int], expected: Standing) -> None:
     for version in recorded:
         Completion.objects.using(using).create(routine="shop.seed", version=version)
-    Completion.objects.using(using).create(routine="shop.seed", version=9, scope_key="other")
+    Completion.objects.using(using).create(routine="shop.seed", version=2, scope_key="other")
     Completion.objects.using(using).create(routine="shop.other", version=9)
-    assert record.read([seed(using, version=2)]) == {"shop.seed": stands}
+    assert standings(seed(using, version=2)) == {"shop.seed": expected}
+
+
+def test_standing_is_superseded_by_a_higher_version_of_any_scope_key(using: str) -> None:
+    Completion.objects.using(using).create(routine="shop.seed", version=3, scope_key="other")
+    assert standings(seed(using, version=2)) == {"shop.seed": Standing.SUPERSEDED}
 
 
 def test_standing_is_that_of_each_routines_own_database() -> None:
     Completion.objects.using("sqlite").create(routine="b", version=1)
-    found = record.read([seed("default", "a"), seed("sqlite", "b"), seed("default", "c")])
+    found = standings(seed("default", "a"), seed("sqlite", "b"), seed("default", "c"))
     assert found == {"a": Standing.OPEN, "b": Standing.DONE, "c": Standing.OPEN}
 
 
@@ -58,11 +63,11 @@ def test_standing_of_many_routines_is_one_query_and_one_for_the_open(
         Completion(routine=routine.name, version=1) for routine in routines[is_open:]
     )
     with CaptureQueriesContext(connections[using]) as queries:
-        found = record.read(routines)
+        found = standings(*routines)
     assert len(queries) == 1 + is_open
     assert len(found) == 1_000
-    assert (found["r0"] is Standing.OPEN) is is_open
-    assert set(list(found.values())[1:]) == {Standing.DONE}
+    assert found.pop("r0") is (Standing.OPEN if is_open else Standing.DONE)
+    assert set(found.values()) == {Standing.DONE}
 
 
 def test_standing_of_nothing_is_no_query(using: str) -> None:
@@ -126,10 +131,10 @@ def test_version_is_superseded_by_a_higher_one_that_began(using: str, state: Sta
     if state is not State.RUNNING:
         ledger.close(attempt, state)
     expected = {1: Standing.SUPERSEDED, 2: Standing.OPEN, 3: Standing.OPEN}
-    for version, stands in expected.items():
+    for version, standing in expected.items():
         routine = seed(using, version=version)
-        assert record.read([routine]) == {"shop.seed": stands}
-        assert ledger.prospect(routine).record.standing is stands
+        assert standings(routine) == {"shop.seed": standing}
+        assert ledger.prospect(routine).record.standing is standing
 
 
 def test_prospect_of_a_completed_routine_is_done(using: str) -> None:
@@ -223,7 +228,7 @@ def test_close_ends_the_session_that_may_still_commit() -> None:
         with pytest.raises(OperationalError):
             worked.result(30)
     assert attempts("default") == [("shop.seed", 1, "lost")]
-    assert record.read([routine])["shop.seed"].standing is Standing.OPEN
+    assert standings(routine) == {"shop.seed": Standing.OPEN}
 
 
 def test_close_cannot_fence_a_session_without_the_work_lock() -> None:

@@ -514,11 +514,11 @@ def test_predecessor_that_commits_at_the_last_moment_has_done_it(
     predecessor = begin(routine)
     close = ledger.close
 
-    def commit_first(attempt: Attempt, *args: Any) -> State:
+    def commit_first(attempt: Attempt, *args: Any, **options: Any) -> State:
         if attempt == predecessor:
             with transaction.atomic(using=using):
                 ledger.complete(predecessor)
-        return close(attempt, *args)
+        return close(attempt, *args, **options)
 
     monkeypatch.setattr(ledger, "close", commit_first)
     (result,) = run(routine)
@@ -533,8 +533,8 @@ def test_attempt_that_is_fenced_before_its_work_calls_no_body(
     numbers: list[int] = []
     begin = ledger.begin
 
-    def begin_and_be_fenced(*args: Any) -> Attempt | None:
-        attempt = begin(*args)
+    def begin_and_be_fenced(*args: Any, **options: Any) -> Attempt | None:
+        attempt = begin(*args, **options)
         if attempt is not None and attempt.number == 1:
             ledger.close(attempt, State.LOST)
         return attempt
@@ -707,7 +707,7 @@ def test_database_that_cannot_be_reached_is_said_after_the_patience(
 
 
 def test_error_of_the_record_fails_the_routine(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
         raise IntegrityError("not this one")
 
     monkeypatch.setattr(ledger, "begin", refuse)

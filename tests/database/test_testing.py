@@ -11,10 +11,10 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import TestCase
 
-from once import Routine, Run, record
+from once import Routine, Run
 from once.record import Standing
 from once.testing import CompletedRoutinesMixin, complete_routines
-from tests.database.support import attempts, effects, run, seed
+from tests.database.support import attempts, effects, run, seed, standings
 from tests.shop.models import Effect
 
 in_a_transaction = pytest.mark.django_db(databases=["default", "sqlite"])
@@ -36,12 +36,14 @@ def test_routines_are_completed_once(
     complete_routines()
     complete_routines()
     assert effects(using) == ["a", "b", "c"]
-    assert set(record.read(declared).values()) == {Standing.DONE}
+    assert set(standings(*declared).values()) == {Standing.DONE}
     assert attempts(using) == [(name, 1, "succeeded") for name in "abc"]
 
 
 @outside
-def test_body_that_raises_is_raised_and_leaves_nothing(using: str, declared: list[Routine]) -> None:
+def test_body_that_raises_is_raised_and_leaves_a_failed_attempt(
+    using: str, declared: list[Routine]
+) -> None:
     def body() -> None:
         Effect.objects.using(using).create(name="undone")
         raise LookupError
@@ -50,7 +52,8 @@ def test_body_that_raises_is_raised_and_leaves_nothing(using: str, declared: lis
     with pytest.raises(LookupError):
         complete_routines()
     assert effects(using) == []
-    assert attempts(using) == []
+    assert attempts(using) == [("shop.seed", 1, "failed")]
+    assert standings(*declared) == {"shop.seed": Standing.OPEN}
 
 
 @in_a_transaction

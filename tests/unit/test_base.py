@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import AppRegistryNotReady, ImproperlyConfigured
 
-from once import Routine, Run, base, routine
+from once import Routine, Run, declare, routine
 from once.exceptions import OnceError, RoutineError
 
 pytestmark = pytest.mark.usefixtures("declared")
@@ -197,11 +197,14 @@ def required_keyword(*, prices: int) -> None: ...
         ({"version": "1"}, "version='1' is not a positive integer"),
         ({"version": 1.0}, "Count versions 1, 2, 3."),
         ({"version": 2**31}, "version=2147483648 is not a positive integer"),
-        ({"scope": "cluster"}, "scope='cluster' is unknown. Use 'database' or 'process'."),
+        (
+            {"scope": "cluster"},
+            "scope='cluster' is unknown. Use 'database', 'release', 'process' or content(...).",
+        ),
         ({"after": [1]}, "after=1 is no routine"),
         ({"after": [body]}, "is no routine. List routines or their names"),
-        ({"scope": "process", "version": 2}, "Remove version= and using="),
-        ({"scope": "process", "using": "sqlite"}, "Remove version= and using="),
+        ({"scope": "process", "version": 2}, "uses no database. Remove version=."),
+        ({"scope": "process", "using": "sqlite"}, "uses no database. Remove using=."),
         ({"scope": "process", "function": takes_run}, "there is no `run`. Remove the parameter."),
         ({"function": generator}, "it is a generator: calling it would run nothing"),
         ({"function": coroutine_generator}, "it is a generator"),
@@ -246,6 +249,6 @@ def test_import_before_the_apps_are_ready_is_refused(monkeypatch: pytest.MonkeyP
     def refuse(module: str) -> None:
         raise AppRegistryNotReady
 
-    monkeypatch.setattr(base, "apps", SimpleNamespace(get_containing_app_config=refuse))
+    monkeypatch.setattr(declare, "apps", SimpleNamespace(get_containing_app_config=refuse))
     with pytest.raises(RoutineError, match=r"before Django had loaded its apps.*routines\.py"):
         routine(in_module("tests.shop.routines"))

@@ -15,6 +15,7 @@ DEFAULTS: dict[str, object] = {
     "ONCE_STARTUP_COMMANDS": ("runserver",),
     "ONCE_RELEASE": "",
     "ONCE_LIVENESS_TIMEOUT": 15.0,
+    "ONCE_RETRY_DELAY": 30.0,
 }
 
 
@@ -83,9 +84,9 @@ SECONDS = [-1, "3", True, None, float("nan"), float("inf")]
 @pytest.mark.parametrize(
     ("name", "value", "wanted"),
     [
-        ("ONCE_STARTUP", "on", "'run' or 'off'"),
-        ("ONCE_STARTUP", "", "'run' or 'off'"),
-        ("ONCE_STARTUP", False, "'run' or 'off'"),
+        ("ONCE_STARTUP", "on", "'run' or 'background' or 'off'"),
+        ("ONCE_STARTUP", "", "'run' or 'background' or 'off'"),
+        ("ONCE_STARTUP", False, "'run' or 'background' or 'off'"),
         ("ONCE_STARTUP_FAILURE", "ignore", "'raise' or 'log'"),
         *(("ONCE_STARTUP_TIMEOUT", value, "seconds, at least 0") for value in SECONDS),
         *(("ONCE_LIVENESS_TIMEOUT", value, "seconds, at least 1") for value in SECONDS),

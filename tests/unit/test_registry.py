@@ -141,7 +141,7 @@ def test_select_answers_in_order() -> None:
 
 def test_select_refuses_an_unknown_name_and_shows_the_known() -> None:
     found = Registry([declare("a"), declare("b"), declare("in_memory", scope="process")])
-    with pytest.raises(UnknownRoutine, match=r"named 'gone'. Routines here: a, b\."):
+    with pytest.raises(UnknownRoutine, match=r"named 'gone', and .* here: a, b, in_memory\."):
         found.select(["a", "gone"])
 
 
