@@ -2,7 +2,7 @@
 
 import pytest
 
-from once import Routine
+from once import Routine, conf
 from tests.unit.conftest import declared
 
 __all__ = ["declared"]
@@ -18,5 +18,5 @@ def using(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, declared: list[Routine]) -> None:
     """No routine but the test's own, and no setting from the outside."""
-    for name in ("ONCE_RELEASE", "ONCE_STARTUP_TIMEOUT", "ONCE_LIVENESS_TIMEOUT"):
+    for name in conf.NAMES:
         monkeypatch.delenv(name, raising=False)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import AppRegistryNotReady, ImproperlyConfigured
 
-from once import Routine, Run, declare, routine
+from once import Routine, Run, content, declare, routine
 from once.exceptions import OnceError, RoutineError
 
 pytestmark = pytest.mark.usefixtures("declared")
@@ -132,6 +132,107 @@ def test_async_body_raises_what_it_raises() -> None:
         Routine(function=body, name="x").call(None)
 
 
+def items() -> list[int]:
+    return [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, "atomic"),
+        ({"retry": False, "scope": "release"}, "atomic"),
+        ({"atomic": False}, "external"),
+        ({"scope": "process"}, "process"),
+    ],
+    ids=str,
+)
+def test_kind_is_how_it_commits(options: dict[str, Any], kind: str) -> None:
+    assert Routine(function=body, name="x", **options).kind == kind
+
+
+def test_kind_of_a_routine_with_over_is_batched() -> None:
+    assert Routine(function=lambda batch: None, name="x", over=items).kind == "batched"
+
+
+def test_batched_routine_has_options_of_its_own() -> None:
+    made: Any = routine(
+        name="x", over=items, batch_size=1, pause=0.5, statement_timeout=0.001, last_pass=True
+    )(lambda batch: None)
+    assert (made.over, made.batch_size, made.pause) == (items, 1, 0.5)
+    assert (made.statement_timeout, made.last_pass) == (0.001, True)
+
+
+def test_batch_size_is_1000_by_default() -> None:
+    assert Routine(function=lambda batch: None, name="x", over=items).batch_size == 1_000
+
+
+def test_body_with_a_batch_is_given_it_by_position_and_run_by_name() -> None:
+    got: list[object] = []
+    handle: Any = object()
+
+    def with_run(rows: list[int], run: Run) -> None:
+        got.append((rows, run))
+
+    def run_by_keyword(rows: list[int], /, *, run: Run) -> None:
+        got.append((rows, run))
+
+    for function in (with_run, run_by_keyword):
+        made = Routine(function=function, name="x", over=items)
+        assert made.takes_run
+        made.call(handle, [1, 2])
+    assert got == [([1, 2], handle)] * 2
+
+
+def only_batch(rows: list[int]) -> None: ...
+
+
+def optional_batch(rows: list[int] | None = None, limit: int = 3) -> None: ...
+
+
+def any_number(*rows: list[int]) -> None: ...
+
+
+async def coroutine_with_batch(rows: list[int]) -> None: ...
+
+
+@pytest.mark.parametrize("function", [only_batch, optional_batch, any_number, coroutine_with_batch])
+def test_body_with_a_batch_and_without_run_is_accepted(function: Any) -> None:
+    assert not Routine(function=function, name="x", over=items).takes_run
+
+
+def test_name_of_a_called_command_is_no_routine_s() -> None:
+    with pytest.raises(RoutineError, match=r"'call:' is reserved for `once call`"):
+        routine(name="call:prices")(body)
+
+
+def test_scope_key_is_empty_by_default() -> None:
+    assert Routine(function=body, name="x").scope_key == ""
+
+
+def test_scope_key_of_a_release_is_the_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONCE_RELEASE", "2024.1")
+    assert Routine(function=body, name="x", scope="release").scope_key == "2024.1"
+
+
+def test_scope_key_without_a_release_says_which_routine_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ONCE_RELEASE", raising=False)
+    with pytest.raises(
+        ImproperlyConfigured, match=r"'x' has scope=.*ONCE_RELEASE is unset\. Set it"
+    ):
+        _ = Routine(function=body, name="x", scope="release").scope_key
+
+
+def test_scope_key_of_a_missing_file_says_which_routine_and_what_to_do() -> None:
+    made = Routine(function=body, name="x", scope=content("gone/*.csv"))
+    with pytest.raises(ImproperlyConfigured) as refusal:
+        _ = made.scope_key
+    message = str(refusal.value)
+    assert "Routine 'x' has scope=content('gone/*.csv'), but no file matches" in message
+    assert message.endswith("Correct the pattern, or ship the file.")
+
+
 @pytest.mark.parametrize("name", ["name", "version", "function", "takes_run"])
 def test_routine_is_frozen(name: str) -> None:
     made = Routine(function=body, name="x")
@@ -180,6 +281,22 @@ def required(prices: int) -> None: ...
 def required_keyword(*, prices: int) -> None: ...
 
 
+def only_run(run: Run) -> None: ...
+
+
+def run_first(run: Run, rows: list[int]) -> None: ...
+
+
+def two_batches(rows: list[int], prices: list[int]) -> None: ...
+
+
+def batch_by_keyword(*, rows: list[int]) -> None: ...
+
+
+BATCHED: dict[str, Any] = {"over": items, "function": only_batch}
+TAKES_THE_BATCH = "with over= a body takes the batch, by position, and may take `run`, by name"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -205,7 +322,42 @@ def required_keyword(*, prices: int) -> None: ...
         ({"after": [body]}, "is no routine. List routines or their names"),
         ({"scope": "process", "version": 2}, "uses no database. Remove version=."),
         ({"scope": "process", "using": "sqlite"}, "uses no database. Remove using=."),
+        ({"scope": "process", "atomic": False}, "uses no database. Remove atomic=."),
+        ({"scope": "process", "retry": False}, "uses no database. Remove retry=."),
+        ({"scope": "process", **BATCHED}, "uses no database. Remove over=."),
+        (
+            {"scope": "process", "version": 2, "using": "sqlite", "atomic": False},
+            "Remove version= and using= and atomic=.",
+        ),
         ({"scope": "process", "function": takes_run}, "there is no `run`. Remove the parameter."),
+        ({"batch_size": 10}, "batch_size= is for batches, and there is no over=."),
+        ({"pause": 0.1}, "pause= is for batches, and there is no over=."),
+        ({"statement_timeout": 3}, "statement_timeout= is for batches, and there is no over=."),
+        ({"last_pass": True}, "last_pass= is for batches, and there is no over=."),
+        (
+            {"batch_size": 10, "pause": 1},
+            "batch_size= and pause= is for batches, and there is no over=. Pass over=, or remove",
+        ),
+        ({**BATCHED, "over": [1, 2]}, "over= must be a function that returns"),
+        ({**BATCHED, "atomic": False}, "over= with atomic=False cannot work"),
+        ({**BATCHED, "batch_size": 0}, "batch_size=0 is not a positive integer"),
+        ({**BATCHED, "batch_size": -1}, "batch_size=-1 is not a positive integer"),
+        ({**BATCHED, "batch_size": True}, "batch_size=True is not a positive integer"),
+        ({**BATCHED, "batch_size": 2.0}, "batch_size=2.0 is not a positive integer"),
+        ({**BATCHED, "pause": -0.1}, "pause=-0.1 is not a number of seconds"),
+        ({**BATCHED, "pause": "1"}, "pause='1' is not a number of seconds"),
+        ({**BATCHED, "pause": True}, "pause=True is not a number of seconds"),
+        ({**BATCHED, "pause": float("inf")}, "pause=inf is not a number of seconds"),
+        ({**BATCHED, "pause": float("nan")}, "pause=nan is not a number of seconds"),
+        ({**BATCHED, "statement_timeout": 0}, "statement_timeout=0 is not a number"),
+        ({**BATCHED, "statement_timeout": 0.0009}, "of seconds, at least 0.001."),
+        ({**BATCHED, "statement_timeout": "3"}, "statement_timeout='3' is not a number"),
+        ({"over": items, "function": body}, TAKES_THE_BATCH),
+        ({"over": items, "function": only_run}, TAKES_THE_BATCH),
+        ({"over": items, "function": run_first}, TAKES_THE_BATCH),
+        ({"over": items, "function": two_batches}, TAKES_THE_BATCH),
+        ({"over": items, "function": batch_by_keyword}, TAKES_THE_BATCH),
+        ({"function": only_batch}, "with over= it takes the batch as well"),
         ({"function": generator}, "it is a generator: calling it would run nothing"),
         ({"function": coroutine_generator}, "it is a generator"),
         ({"function": required}, "nobody would pass its parameter 'prices'"),

@@ -8,7 +8,7 @@ from django.core.checks import CheckMessage
 from django.db import connections
 from django.test import override_settings
 
-from once import Routine
+from once import Routine, Run, conf, content
 
 
 class NoTables:
@@ -41,7 +41,8 @@ def seed(using: str = "default", *, takes_run: bool = True) -> Routine:
 
 @pytest.fixture(autouse=True)
 def _without_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ONCE_STARTUP", raising=False)
+    for name in conf.NAMES:
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_nothing_is_wrong(declared: list[Routine]) -> None:
@@ -108,6 +109,56 @@ def test_e006_for_a_database_that_commits_nothing_by_itself(
     message = only("once.E006")
     assert "nothing that they do would be committed" in message.msg
     assert "Remove AUTOCOMMIT" in str(message.hint)
+
+
+def test_e007_for_a_release_that_is_not_set(declared: list[Routine]) -> None:
+    declared.append(Routine(function=lambda: None, name="shop.seed", scope="release"))
+    message = only("once.E007")
+    assert "Routine 'shop.seed' has scope=\"release\", but ONCE_RELEASE is unset" in message.msg
+    assert (message.obj, message.level) == ("shop.seed", checks.ERROR)
+    assert "settings or the environment of every process" in str(message.hint)
+
+
+@override_settings(ONCE_RELEASE="2024.1")
+def test_release_that_is_set_is_no_problem(declared: list[Routine]) -> None:
+    declared.append(Routine(function=lambda: None, name="shop.seed", scope="release"))
+    assert run_checks() == []
+
+
+def test_e008_for_a_pattern_without_a_file(declared: list[Routine]) -> None:
+    scope = content("gone/*.csv")
+    declared.append(Routine(function=lambda: None, name="shop.seed", scope=scope))
+    message = only("once.E008")
+    assert "Routine 'shop.seed' has scope=content('gone/*.csv'), but no file" in message.msg
+    assert (message.obj, message.level) == ("shop.seed", checks.ERROR)
+    assert "relative to the directory of the module" in str(message.hint)
+
+
+def test_pattern_with_a_file_is_no_problem(declared: list[Routine]) -> None:
+    scope = content("test_*.py")
+    declared.append(Routine(function=lambda: None, name="shop.seed", scope=scope))
+    assert run_checks() == []
+
+
+def limited(using: str) -> Routine:
+    def body(rows: list[int], run: Run) -> None: ...
+
+    return Routine(
+        function=body, name="shop.seed", using=using, over=lambda: [1], statement_timeout=3
+    )
+
+
+def test_w002_for_a_database_without_a_statement_timeout(declared: list[Routine]) -> None:
+    declared.append(limited("sqlite"))
+    message = only("once.W002")
+    assert message.msg == "The database 'sqlite' of shop.seed knows no statement timeout."
+    assert (message.obj, message.level) == ("shop.seed", checks.WARNING)
+    assert message.hint == "Remove statement_timeout=; it is for PostgreSQL."
+
+
+def test_statement_timeout_on_postgresql_is_no_problem(declared: list[Routine]) -> None:
+    declared.append(limited("default"))
+    assert run_checks() == []
 
 
 def test_w001_for_a_body_that_does_not_know_its_database(declared: list[Routine]) -> None:

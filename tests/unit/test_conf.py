@@ -37,6 +37,7 @@ def test_defaults() -> None:
     ("name", "value", "expected"),
     [
         ("ONCE_STARTUP", "off", "off"),
+        ("ONCE_STARTUP", "background", "background"),
         ("ONCE_STARTUP_TIMEOUT", 3, 3.0),
         ("ONCE_STARTUP_TIMEOUT", 0, 0.0),
         ("ONCE_STARTUP_FAILURE", "log", "log"),
@@ -44,6 +45,8 @@ def test_defaults() -> None:
         ("ONCE_STARTUP_COMMANDS", (), ()),
         ("ONCE_RELEASE", "2024.1", "2024.1"),
         ("ONCE_LIVENESS_TIMEOUT", 1, 1.0),
+        ("ONCE_RETRY_DELAY", 0, 0.0),
+        ("ONCE_RETRY_DELAY", 7200, 7200.0),
     ],
 )
 def test_setting_is_read(name: str, value: object, expected: object) -> None:
@@ -56,6 +59,7 @@ def test_setting_is_read(name: str, value: object, expected: object) -> None:
     ("name", "setting", "value", "expected"),
     [
         ("ONCE_STARTUP", "run", "off", "off"),
+        ("ONCE_STARTUP", "run", "background", "background"),
         ("ONCE_STARTUP_TIMEOUT", 3, "4.5", 4.5),
         ("ONCE_STARTUP_FAILURE", "raise", "log", "log"),
         ("ONCE_STARTUP_COMMANDS", ["serve"], "work", ("work",)),
@@ -66,6 +70,7 @@ def test_setting_is_read(name: str, value: object, expected: object) -> None:
         ("ONCE_RELEASE", "one", "", ""),
         ("ONCE_RELEASE", "one", "$Format:%h$", "$Format:%h$"),
         ("ONCE_LIVENESS_TIMEOUT", 20, "2", 2.0),
+        ("ONCE_RETRY_DELAY", 20, "0.5", 0.5),
         # An invalid setting that nobody reads is no problem.
         ("ONCE_STARTUP", "on", "off", "off"),
     ],
@@ -90,6 +95,7 @@ SECONDS = [-1, "3", True, None, float("nan"), float("inf")]
         ("ONCE_STARTUP_FAILURE", "ignore", "'raise' or 'log'"),
         *(("ONCE_STARTUP_TIMEOUT", value, "seconds, at least 0") for value in SECONDS),
         *(("ONCE_LIVENESS_TIMEOUT", value, "seconds, at least 1") for value in SECONDS),
+        *(("ONCE_RETRY_DELAY", value, "seconds, at least 0") for value in SECONDS),
         ("ONCE_LIVENESS_TIMEOUT", 0.9, "seconds, at least 1"),
         ("ONCE_STARTUP_COMMANDS", "runserver", "a list of names"),
         ("ONCE_STARTUP_COMMANDS", None, "a list of names"),
@@ -116,6 +122,7 @@ def test_invalid_setting_is_refused_by_name(name: str, value: Any, wanted: str) 
         ("ONCE_STARTUP_FAILURE", "RAISE"),
         ("ONCE_STARTUP_TIMEOUT", "soon"),
         ("ONCE_STARTUP_TIMEOUT", ""),
+        ("ONCE_RETRY_DELAY", "later"),
         ("ONCE_RELEASE", "x" * 201),
     ],
 )

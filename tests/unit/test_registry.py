@@ -151,6 +151,55 @@ def test_select_says_that_what_is_in_memory_runs_by_itself() -> None:
         found.select(["in_memory"])
 
 
+def shop(name: str, **options: Any) -> Routine:
+    return declare(name, module="tests.shop.routines", **options)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (["shop"], ["shop.load_a", "shop.load_b", "shop.seed", "pinned"]),
+        (["shop.load_*"], ["shop.load_a", "shop.load_b"]),
+        (["shop.load_?"], ["shop.load_a", "shop.load_b"]),
+        (["*.seed"], ["shop.seed", "other.seed"]),
+        (["*"], ["shop.load_a", "shop.load_b", "shop.seed", "pinned", "other.seed"]),
+        (["shop.*", "pinned", "shop"], ["shop.load_a", "shop.load_b", "shop.seed", "pinned"]),
+    ],
+    ids=str,
+)
+def test_select_takes_labels_and_patterns(wanted: list[str], found: list[str]) -> None:
+    routines = [
+        *(shop(name) for name in ("shop.load_a", "shop.load_b", "shop.seed", "pinned")),
+        shop("shop.in_memory", scope="process"),
+        declare("other.seed"),
+    ]
+    assert names(Registry(routines).select(wanted)) == found
+
+
+@pytest.mark.parametrize(
+    "name", ["Shop", "SHOP.LOAD_*", "shop.load", "load_*", "shop.[l]oad_a", "other", "?"]
+)
+def test_select_refuses_what_means_nothing(name: str) -> None:
+    found = Registry([shop("shop.load_a"), declare("other.seed")])
+    with pytest.raises(
+        UnknownRoutine, match=re.escape(f"No routine is named {name!r}, and no app")
+    ):
+        found.select(["shop.load_a", name])
+
+
+def test_select_names_everything_that_means_nothing() -> None:
+    with pytest.raises(UnknownRoutine, match="named 'gone', 'lost_\\*', and no app with routines"):
+        Registry([shop("shop.seed")]).select(["gone", "shop", "lost_*"])
+
+
+@pytest.mark.parametrize("name", ["shop", "shop.*"])
+def test_select_of_what_is_in_memory_only_says_so(name: str) -> None:
+    found = Registry([shop("shop.in_memory", scope="process"), declare("other.seed")])
+    message = re.escape(f"{name} runs in every process by itself (process scope)")
+    with pytest.raises(UnknownRoutine, match=message):
+        found.select(["other.seed", name])
+
+
 def test_select_of_nothing_in_an_empty_registry_says_none() -> None:
     with pytest.raises(UnknownRoutine, match="Routines here: none"):
         Registry([]).select(["a"])

@@ -1,0 +1,120 @@
+"""Ending early: at once where it does no harm, else when that is over; in the main thread only."""
+
+import threading
+
+import pytest
+
+from once import interruption
+
+
+class Stop(KeyboardInterrupt):
+    """What a signal handler raises."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "_pending", None)
+    monkeypatch.setattr(interruption, "_deferrals", 0)
+
+
+def in_thread(function: object) -> list[BaseException]:
+    """What a function raises in another thread."""
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        assert callable(function)
+        try:
+            function()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    return raised
+
+
+def test_check_without_an_interruption_is_silent() -> None:
+    interruption.check()
+
+
+def test_interruption_is_raised_at_once_where_nothing_defers_it() -> None:
+    stop = Stop()
+    with pytest.raises(Stop) as raised:
+        interruption.interrupt(stop)
+    assert raised.value is stop
+    interruption.check()  # and not a second time
+
+
+def test_interruption_is_raised_at_the_end_of_what_defers_it() -> None:
+    done: list[bool] = []
+
+    def work() -> None:
+        with interruption.deferred():
+            done.append(interruption.interrupt(Stop()))
+            done.append(True)
+
+    with pytest.raises(Stop):
+        work()
+    assert done == [True, True]
+    interruption.check()
+
+
+def test_interruption_is_raised_by_a_check_of_the_deferred_work() -> None:
+    def work() -> None:
+        with interruption.deferred():
+            interruption.interrupt(Stop())
+            interruption.check()
+            pytest.fail("the check did not raise")
+
+    with pytest.raises(Stop):
+        work()
+    interruption.check()
+
+
+def test_error_of_deferred_work_goes_first_and_the_interruption_stays() -> None:
+    def work() -> None:
+        with interruption.deferred():
+            interruption.interrupt(Stop())
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        work()
+    with pytest.raises(Stop):
+        interruption.check()
+
+
+def test_deferral_ends_with_its_context() -> None:
+    with pytest.raises(LookupError), interruption.deferred():
+        raise LookupError
+    with pytest.raises(Stop):
+        interruption.interrupt(Stop())
+
+
+def test_work_in_another_thread_does_not_defer() -> None:
+    deferring, told = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with interruption.deferred():
+            deferring.set()
+            assert told.wait(30)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert deferring.wait(30)
+        with pytest.raises(Stop):
+            interruption.interrupt(Stop())
+    finally:
+        told.set()
+        thread.join()
+
+
+def test_interruption_is_not_raised_in_another_thread() -> None:
+    def work() -> None:
+        with interruption.deferred():
+            interruption.interrupt(Stop())
+            assert in_thread(interruption.check) == []
+
+    with pytest.raises(Stop):
+        work()
