@@ -83,7 +83,7 @@ def test_work_session_terminated_is_retried(project: Project) -> None:
 
 @pytest.mark.parametrize(
     "step",
-    ["once.ledger:begin=step", "once.claim:Claim._fence=step", "once.claim:Claim._work=step"],
+    ["once.ledger:begin=step", "once.claim:Claim._fence=step", "once.work:Work.do=step"],
     ids=["between-guard-and-claim", "between-claim-and-fence", "between-fence-and-work"],
 )
 def test_frozen_before_its_work_and_thawed_after_a_takeover(project: Project, step: str) -> None:
@@ -157,7 +157,7 @@ def test_locked_table_is_waited_for(project: Project, table: str) -> None:
 
 def test_guard_whose_server_falls_silent_is_lost_in_time(project: Project) -> None:
     project.routines(SEED)
-    holder = project.once("run", TEST_HOLD="once.claim:Claim._work=step")
+    holder = project.once("run", TEST_HOLD="once.work:Work.do=step")
     project.wait_for("step")
     [(backend,)] = project.rows(
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "

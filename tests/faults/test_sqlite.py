@@ -18,7 +18,7 @@ SEED = """
 
 @pytest.mark.parametrize(
     "step",
-    ["once.ledger:begin=step", "once.claim:Claim._work=step", "once.ledger:complete=after:step"],
+    ["once.ledger:begin=step", "once.work:Work.do=step", "once.ledger:complete=after:step"],
     ids=["before-the-claim", "before-the-work", "before-the-commit"],
 )
 def test_killed_at_a_step(project: Project, step: str) -> None:
