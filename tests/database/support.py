@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from django.db import connections
+from django.db import OperationalError, connections
 from django.dispatch import Signal
 
 from once import Routine, Run, ledger, record, runner
@@ -20,7 +20,9 @@ __all__ = [
     "attempts",
     "begin",
     "beside",
+    "conflict",
     "effects",
+    "last",
     "receiving",
     "rows",
     "run",
@@ -68,6 +70,19 @@ def attempts(using: str) -> list[tuple[str, int, str]]:
 def standings(*routines: Routine) -> dict[str, Standing]:
     """How routines stand, by name."""
     return {name: found.standing for name, found in record.read(routines).items()}
+
+
+def last(using: str) -> Attempt:
+    """The last attempt that anything made."""
+    return Attempt.objects.using(using).latest("number")
+
+
+def conflict(using: str) -> OperationalError:
+    """What a database says where another transaction was in the way."""
+    error = OperationalError("in the way")
+    error.sqlstate = "40001"  # type: ignore[attr-defined]
+    error.sqlite_errorcode = 5  # type: ignore[attr-defined]
+    return error
 
 
 def rows(using: str, sql: str, params: Any = None) -> list[Any]:

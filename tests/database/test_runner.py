@@ -9,7 +9,6 @@ from django.db import (
     DEFAULT_DB_ALIAS,
     DatabaseError,
     IntegrityError,
-    OperationalError,
     close_old_connections,
     connections,
     transaction,
@@ -31,7 +30,18 @@ from once.guards import Guard
 from once.models import Attempt, Completion, State
 from once.registry import Registry
 from once.runner import Act, Outcome
-from tests.database.support import attempts, begin, effects, receiving, rows, run, seed, take
+from tests.database.support import (
+    attempts,
+    begin,
+    conflict,
+    effects,
+    last,
+    receiving,
+    rows,
+    run,
+    seed,
+    take,
+)
 from tests.shop.models import Effect
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
@@ -42,10 +52,6 @@ NO_NAME: dict[str, Any] = {"name": None}
 
 def completions(using: str) -> list[tuple[str, int]]:
     return list(Completion.objects.using(using).order_by("pk").values_list("routine", "version"))
-
-
-def last(using: str) -> Attempt:
-    return Attempt.objects.using(using).latest("number")
 
 
 def raising(error: BaseException, using: str) -> Callable[[], None]:
@@ -685,13 +691,6 @@ def test_body_of_a_transaction_in_conflict_is_repeated(using: str) -> None:
     assert result.outcome is Outcome.RAN
     assert effects(using) == ["call 2"]
     assert attempts(using) == [("shop.seed", 1, "succeeded")]
-
-
-def conflict(using: str) -> OperationalError:
-    error = OperationalError("in the way")
-    error.sqlstate = "40001"  # type: ignore[attr-defined]
-    error.sqlite_errorcode = 5  # type: ignore[attr-defined]
-    return error
 
 
 def test_database_that_cannot_be_reached_is_said_after_the_patience(

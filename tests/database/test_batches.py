@@ -1,0 +1,636 @@
+"""Batched routines: what they go through, in which order, and where they go on."""
+
+import gc
+import json
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connections, transaction
+from django.test.utils import CaptureQueriesContext
+from pytest_django import DjangoDbBlocker
+
+from once import Routine, Run, batches, signals
+from once.batches import START
+from once.exceptions import BatchError
+from once.ledger import Progress
+from once.models import Attempt
+from once.runner import Outcome, Result
+from tests.database import items
+from tests.database.items import Badge, Detail, Item, Pair, stock
+from tests.database.support import attempts, conflict, effects, last, receiving, rows, run
+from tests.shop.models import Effect
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+#: For a test that runs nothing.
+rolled_back = pytest.mark.django_db(databases=["default", "sqlite"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tables(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    with django_db_blocker.unblock():
+        for using in ("default", "sqlite"):
+            items.create_tables(using)
+        yield
+        for using in ("default", "sqlite"):
+            items.drop_tables(using)
+
+
+class Bodies:
+    """The batches that a body was called with."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Any]] = []
+
+    def __call__(self, batch: list[Any]) -> None:
+        self.batches.append([getattr(item, "number", item) for item in batch])
+
+    @property
+    def items(self) -> list[Any]:
+        return [item for batch in self.batches for item in batch]
+
+
+def over(source: Any, using: str = "default", body: Any = None, **options: Any) -> Routine:
+    """A routine over what a function returns, or over a value."""
+    return Routine(
+        **{
+            "function": (body or (lambda batch: None)),
+            "name": "shop.fill",
+            "using": using,
+            "over": source if callable(source) else lambda: source,
+            "batch_size": 2,
+            **options,
+        }
+    )
+
+
+def through(routine: Routine) -> list[Any]:
+    """The items of every batch, by the cursors alone: no body is called."""
+    found = batches.batches(routine)
+    cursor = START
+    seen: list[Any] = []
+    while True:
+        batch = found.after(cursor)
+        seen += batch.items
+        assert len(batch.items) <= routine.batch_size
+        if batch.is_last:
+            return seen
+        cursor = batch.cursor
+
+
+def failing_at(item: Any, using: str, **options: Any) -> Callable[[list[Any], Run], None]:
+    """A body that leaves an effect for each item, and fails after that one, once."""
+    failed: list[bool] = []
+
+    def body(batch: list[Any], run: Run) -> None:
+        for each in batch:
+            Effect.objects.using(using).create(name=f"{each}")
+        if item in batch and not failed:
+            failed.append(True)
+            raise options.get("error", LookupError("no such item"))
+
+    return body
+
+
+# Querysets
+
+
+def test_queryset_is_gone_through_in_batches_of_the_size(using: str) -> None:
+    stock(using, 1, 2, 3, 4, 5)
+    body = Bodies()
+    (result,) = run(over(Item.objects.all, using, body))
+    assert (result.outcome, result.message) == (Outcome.RAN, "")
+    assert body.batches == [[1, 2], [3, 4], [5]]
+    assert attempts(using) == [("shop.fill", 1, "succeeded")]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
+def test_body_is_called_with_every_item_and_never_with_nothing(using: str, count: int) -> None:
+    numbers = list(range(count))
+    stock(using, *numbers)
+    body = Bodies()
+    assert run(over(Item.objects.all, using, body))[0].outcome is Outcome.RAN
+    assert body.items == numbers
+    assert [] not in body.batches
+
+
+def test_empty_queryset_completes_without_calling_the_body(using: str) -> None:
+    body = Bodies()
+    assert run(over(Item.objects.none, using, body))[0].outcome is Outcome.RAN
+    assert body.batches == []
+    assert run(over(Item.objects.none, using, body))[0].outcome is Outcome.ALREADY_DONE
+
+
+@rolled_back
+def test_queryset_is_that_of_the_routines_database() -> None:
+    stock("sqlite", 1)
+    stock("default", 2)
+    assert [item.number for item in through(over(Item.objects.all, "sqlite"))] == [1]
+
+
+KEYS = ["number", "day", "moment", "amount", "ratio", "period", "code", "token"]
+
+
+@rolled_back
+@pytest.mark.parametrize("sign", ["", "-"], ids=["ascending", "descending"])
+@pytest.mark.parametrize("key", ["pk", "id", *KEYS])
+def test_queryset_is_gone_through_in_the_order_of_a_unique_field(
+    using: str, key: str, sign: str
+) -> None:
+    numbers = [1, 2, 3, 10, 11]
+    stock(using, *(numbers if key in ("pk", "id") else reversed(numbers)))
+    found = through(over(Item.objects.order_by(f"{sign}{key}"), using))
+    assert [item.number for item in found] == (numbers[::-1] if sign else numbers)
+
+
+@rolled_back
+def test_queryset_without_an_order_is_in_that_of_the_primary_key(using: str) -> None:
+    """Whatever the order is that its model wants."""
+    stock(using, 1, group=3)
+    stock(using, 2, 3, 4, group=2)
+    found = through(over(Item.objects.filter(number__gt=0).order_by(), using))
+    assert [item.number for item in found] == [1, 2, 3, 4]
+    assert through(over(Item.objects.all(), using)) == found
+
+
+@rolled_back
+@pytest.mark.parametrize("model", [Badge, Detail])
+def test_primary_key_need_not_be_a_number(using: str, model: Any) -> None:
+    if model is Badge:
+        Badge.objects.using(using).bulk_create(Badge() for _ in range(5))
+    else:
+        stock(using, 1, 2, 3, 4, 5)
+        for item in Item.objects.using(using).all():
+            Detail(item_ptr=item).save_base(raw=True, using=using)
+    found = through(over(model.objects.all, using))
+    assert [row.pk for row in found] == list(
+        model.objects.using(using).order_by("pk").values_list("pk", flat=True)
+    )
+    assert len(found) == 5
+
+
+@rolled_back
+@pytest.mark.parametrize(
+    "source",
+    [
+        Item.objects,
+        Item.objects.all(),
+        Item.objects.filter(number__lt=9).exclude(number=7),
+        Item.objects.only("pk"),
+        Item.objects.defer("number"),
+        Item.objects.distinct(),
+        Item.objects.prefetch_related("friends"),
+    ],
+    ids=["manager", "all", "filtered", "only", "defer", "distinct", "prefetch"],
+)
+def test_queryset_may_be_made_in_many_ways(using: str, source: Any) -> None:
+    stock(using, 1, 2, 3, 7, 9)
+    expected = list(source.using(using).order_by("pk"))
+    assert through(over(lambda: source, using)) == expected
+
+
+def test_queryset_may_lock_its_rows(using: str) -> None:
+    stock(using, 1, 2, 3)
+    body = Bodies()
+    run(over(Item.objects.select_for_update, using, body))
+    assert body.items == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (lambda: Item.objects.values("pk"), "values() or values_list(). Return one of model"),
+        (lambda: Item.objects.values_list("pk", flat=True), "values() or values_list()"),
+        (lambda: Item.objects.all()[:3], "sliced, combined or distinct on some fields"),
+        (lambda: Item.objects.union(Item.objects.all()), "sliced, combined or distinct"),
+        (lambda: Item.objects.distinct("group"), "sliced, combined or distinct"),
+        (lambda: Item.objects.order_by("number", "pk"), "not of number, pk. Write .order_by()"),
+        (lambda: Item.objects.order_by("group"), "one unique field that is never NULL, not of gro"),
+        (lambda: Item.objects.order_by("maybe"), "that is never NULL, not of maybe"),
+        (lambda: Item.objects.order_by("friends"), "not of friends"),
+        (lambda: Item.objects.order_by("friends__number"), "not of friends__number"),
+        (lambda: Item.objects.order_by("?"), "not of ?"),
+        (lambda: Pair.objects.all(), "one unique field that is never NULL"),
+        (lambda: Pair.objects.order_by("pk"), "one unique field that is never NULL"),
+    ],
+)
+def test_queryset_without_a_usable_key_is_refused_and_says_what_to_do(
+    source: Callable[[], Any], words: str
+) -> None:
+    with pytest.raises(BatchError, match=r"^over= of shop\.fill ") as refusal:
+        batches.batches(over(source))
+    assert words in str(refusal.value)
+
+
+def test_queryset_that_is_refused_fails_the_routine_before_its_body(using: str) -> None:
+    body = Bodies()
+    (result,) = run(over(Item.objects.order_by("group"), using, body))
+    assert result.outcome is Outcome.FAILED
+    assert isinstance(result.error, BatchError)
+    assert "one unique field that is never NULL, not of group" in result.message
+    assert body.batches == []
+    assert attempts(using) == [("shop.fill", 1, "failed")]
+
+
+# Other items
+
+
+def numbers() -> Iterator[int]:
+    yield from (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        lambda: [1, 2, 3],
+        lambda: (1, 2, 3),
+        lambda: range(1, 4),
+        lambda: {1: "a", 2: "b", 3: "c"},
+        numbers,
+        lambda: iter([1, 2, 3]),
+        lambda: map(int, "123"),
+    ],
+    ids=["list", "tuple", "range", "dict", "generator", "iterator", "map"],
+)
+def test_items_are_gone_through_in_their_order(using: str, source: Callable[[], Any]) -> None:
+    body = Bodies()
+    assert run(over(source, using, body))[0].outcome is Outcome.RAN
+    assert body.batches == [[1, 2], [3]]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
+def test_last_batch_of_items_may_be_a_full_one(using: str, count: int) -> None:
+    body = Bodies()
+    assert run(over(range(count), using, body))[0].outcome is Outcome.RAN
+    assert body.items == list(range(count))
+    assert [] not in body.batches
+
+
+@pytest.mark.parametrize("is_failing", [False, True], ids=["at the end", "after a failure"])
+def test_open_file_is_gone_through_by_line_and_closed(
+    using: str, tmp_path: Path, is_failing: bool
+) -> None:
+    (tmp_path / "rows.csv").write_text("a\nb\nc\n")
+    opened: list[Any] = []
+
+    def source() -> Iterable[str]:
+        opened.append((tmp_path / "rows.csv").open())
+        return opened[0]  # type: ignore[no-any-return]
+
+    body = failing_at("c\n", using) if is_failing else Bodies()
+    (result,) = run(over(source, using, body))
+    assert result.outcome is (Outcome.FAILED if is_failing else Outcome.RAN)
+    assert opened[0].closed
+    if isinstance(body, Bodies):
+        assert body.batches == [["a\n", "b\n"], ["c\n"]]
+
+
+@pytest.mark.parametrize("value", [None, 3, "a.csv", b"a.csv", object()])
+def test_what_is_not_made_of_items_is_refused(value: object) -> None:
+    with pytest.raises(BatchError) as refusal:
+        batches.batches(over(lambda: value))
+    assert f"over= of shop.fill returned {type(value).__name__}. Return a" in str(refusal.value)
+
+
+def test_error_of_over_fails_the_routine_before_its_body(using: str) -> None:
+    def source() -> None:
+        raise LookupError("no such file")
+
+    body = Bodies()
+    (result,) = run(over(source, using, body))
+    assert "LookupError: no such file" in result.message
+    assert attempts(using) == [("shop.fill", 1, "failed")]
+    assert body.batches == []
+
+
+def test_last_pass_is_for_querysets() -> None:
+    with pytest.raises(BatchError, match=r"is for a queryset .*over= returned list\. Remove it"):
+        batches.batches(over([1, 2], last_pass=True))
+
+
+def test_iterator_is_not_read_ahead(using: str) -> None:
+    read: list[int] = []
+    at_body: list[list[int]] = []
+
+    def source() -> Iterator[int]:
+        for number in range(5):
+            read.append(number)
+            yield number
+
+    run(over(source, using, lambda batch: at_body.append(list(read))))
+    assert at_body == [[0, 1], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
+
+
+def test_no_more_than_two_batches_of_rows_are_in_memory(using: str) -> None:
+    stock(using, *range(40))
+    alive: weakref.WeakSet[Item] = weakref.WeakSet()
+    counts: list[int] = []
+
+    def body(batch: list[Item]) -> None:
+        alive.update(batch)
+        gc.collect()
+        counts.append(len(alive))
+
+    run(over(Item.objects.all, using, body, batch_size=4))
+    assert len(counts) == 10
+    assert max(counts) <= 8
+
+
+# Progress, failure and resumption
+
+
+def told(routine: Routine) -> tuple[list[tuple[int, int | None, int]], Result]:
+    """What is told of each batch: items done, all there are, and those done before."""
+    heard: list[tuple[int, int | None, int]] = []
+
+    def hear(attempt: Attempt, **kwargs: Any) -> None:
+        heard.append((attempt.processed, attempt.total, attempt.resumed))
+
+    with receiving(signals.progressed, hear):
+        (result,) = run(routine)
+    return heard, result
+
+
+def test_progress_is_told_after_each_batch_and_recorded(using: str) -> None:
+    stock(using, 1, 2, 3)
+    heard, result = told(over(Item.objects.all, using))
+    assert heard == [(2, 3, 0), (3, 3, 0)]
+    assert result.attempt is not None
+    row = last(using)
+    assert (row.processed, row.total, row.resumed) == (3, 3, 0)
+
+
+def test_total_of_an_iterator_is_unknown(using: str) -> None:
+    heard, _ = told(over(numbers, using))
+    assert heard == [(2, None, 0), (3, None, 0)]
+    assert last(using).total is None
+
+
+def test_failing_batch_is_undone_alone_and_resumed(using: str) -> None:
+    routine = over([1, 2, 3, 4, 5], using, failing_at(4, using))
+    heard, result = told(routine)
+    assert result.outcome is Outcome.FAILED
+    assert result.message == (
+        "LookupError: no such item. Its committed batches stay; the next attempt goes on after "
+        "them. Mend the cause and run this again."
+    )
+    assert effects(using) == ["1", "2"]
+    assert heard == [(2, 5, 0)]
+    heard, result = told(routine)
+    assert result.outcome is Outcome.RAN
+    assert effects(using) == ["1", "2", "3", "4", "5"]
+    assert heard == [(4, 5, 2), (5, 5, 2)]
+    assert attempts(using) == [("shop.fill", 1, "failed"), ("shop.fill", 2, "succeeded")]
+
+
+def test_failing_batch_of_a_queryset_is_resumed_after_the_last_row_done(using: str) -> None:
+    stock(using, 1, 2, 3, 4, 5)
+    seen = Bodies()
+    failing = failing_at(Item.objects.using(using).get(number=4), using)
+
+    def body(batch: list[Item], run: Run) -> None:
+        failing(batch, run)
+        seen(batch)
+
+    routine = over(Item.objects.all, using, body)
+    assert told(routine)[0] == [(2, 5, 0)]
+    assert told(routine)[0] == [(4, 5, 2), (5, 5, 2)]
+    assert seen.batches == [[1, 2], [3, 4], [5]]
+
+
+def test_resumed_attempt_that_fails_at_once_does_not_lose_the_place(using: str) -> None:
+    fails = 3
+    body = Bodies()
+
+    def stubborn(batch: list[int]) -> None:
+        nonlocal fails
+        if 3 in batch and fails:
+            fails -= 1
+            raise LookupError
+        body(batch)
+
+    routine = over([1, 2, 3], using, stubborn)
+    outcomes = [run(routine)[0].outcome for _ in range(4)]
+    assert outcomes == [Outcome.FAILED] * 3 + [Outcome.RAN]
+    assert body.batches == [[1, 2], [3]]
+    assert last(using).resumed == 2
+
+
+def test_batch_size_may_change_between_attempts(using: str) -> None:
+    body = failing_at(4, using)
+    run(over([1, 2, 3, 4, 5], using, body))
+    run(over([1, 2, 3, 4, 5], using, body, batch_size=100))
+    assert effects(using) == ["1", "2", "3", "4", "5"]
+
+
+def test_items_of_another_number_are_refused_where_it_went_on(using: str) -> None:
+    source = [1, 2, 3, 4]
+    body = failing_at(4, using)
+    routine = over(lambda: source, using, body)
+    run(routine)
+    source.insert(0, 0)
+    (result,) = run(routine)
+    assert isinstance(result.error, BatchError)
+    assert "returned 4 items in an earlier attempt and returns 5 now" in result.message
+    assert "position 2" in result.message
+    assert "raise version= to begin anew" in result.message
+    assert effects(using) == ["1", "2"]
+    source.pop(0)
+    assert run(routine)[0].outcome is Outcome.RAN
+    assert effects(using) == ["1", "2", "3", "4"]
+
+
+def test_items_of_another_number_are_taken_where_nothing_was_done(using: str) -> None:
+    source = [1, 2, 3]
+    routine = over(lambda: source, using, failing_at(1, using))
+    run(routine)
+    source.append(4)
+    assert run(routine)[0].outcome is Outcome.RAN
+    assert effects(using) == ["1", "2", "3", "4"]
+
+
+def test_higher_version_begins_at_the_start(using: str) -> None:
+    run(over([1, 2, 3, 4], using, failing_at(4, using)))
+    body = Bodies()
+    run(over([1, 2, 3, 4], using, body, version=2))
+    assert body.items == [1, 2, 3, 4]
+
+
+def test_rows_that_appear_ahead_are_met_and_those_behind_are_not(using: str) -> None:
+    stock(using, 2, 4, 6)
+    body = Bodies()
+
+    def insert(batch: list[Item]) -> None:
+        body(batch)
+        if body.items == [2, 4]:
+            stock(using, 1, 5)
+
+    run(over(Item.objects.order_by("number"), using, insert))
+    assert body.batches == [[2, 4], [5, 6]]
+
+
+def test_last_pass_meets_rows_that_appeared_behind(using: str) -> None:
+    stock(using, 2, 4, 6)
+    body = Bodies()
+
+    def insert(batch: list[Item]) -> None:
+        body(batch)
+        Item.objects.using(using).filter(pk__in=[item.pk for item in batch]).update(is_done=True)
+        if body.items == [2, 4, 6]:
+            stock(using, 1, 3)
+
+    source = Item.objects.filter(is_done=False).order_by("number")
+    run(over(source, using, insert, last_pass=True))
+    assert body.batches == [[2, 4], [6], [1, 3]]
+    assert not Item.objects.using(using).filter(is_done=False).exists()
+
+
+def test_failure_in_the_last_pass_is_resumed_there(using: str) -> None:
+    stock(using, 1, 2, 3)
+    visited = Bodies()
+
+    def body(batch: list[Item], run: Run) -> None:
+        visited(batch)
+        if visited.items == [1, 2, 3, 1, 2, 3]:
+            raise LookupError
+
+    routine = over(Item.objects.all, using, body, last_pass=True)
+    assert [run(routine)[0].outcome for _ in range(2)] == [Outcome.FAILED, Outcome.RAN]
+    assert visited.batches == [[1, 2], [3], [1, 2], [3], [3]]
+
+
+def test_cursor_of_each_batch_is_recorded_with_it(using: str) -> None:
+    stock(using, 1, 2, 3)
+    cursors: list[str] = []
+
+    def body(batch: list[Item], run: Run) -> None:
+        cursors.append(last(using).cursor)
+
+    run(over(Item.objects.order_by("code"), using, body))
+    assert [json.loads(cursor)["after"] for cursor in cursors] == [None, "002"]
+
+
+def test_conflict_in_a_batch_repeats_only_that_batch(using: str) -> None:
+    body = failing_at(4, using, error=conflict(using))
+    (result,) = run(over([1, 2, 3, 4, 5], using, body))
+    assert result.outcome is Outcome.RAN
+    assert effects(using) == ["1", "2", "3", "4", "5"]
+    assert attempts(using) == [("shop.fill", 1, "succeeded")]
+    assert last(using).processed == 5
+
+
+def test_conflict_repeats_the_batch_of_an_iterator(using: str) -> None:
+    body = failing_at(2, using, error=conflict(using))
+    assert run(over(numbers, using, body))[0].outcome is Outcome.RAN
+    assert effects(using) == ["1", "2", "3"]
+
+
+def test_hook_after_the_commit_of_a_batch_that_raises_is_reported_at_the_end(using: str) -> None:
+    def fail() -> None:
+        raise LookupError("no mail server")
+
+    def body(batch: list[int]) -> None:
+        for each in batch:
+            Effect.objects.using(using).create(name=f"{each}")
+        if 3 in batch:
+            transaction.on_commit(fail, using=using)
+
+    heard, result = told(over([1, 2, 3, 4, 5], using, body))
+    assert result.outcome is Outcome.RAN
+    assert result.message == "Done and recorded, but afterwards: LookupError: no mail server"
+    assert effects(using) == ["1", "2", "3", "4", "5"]
+    assert [processed for processed, _, _ in heard] == [2, 4, 5]
+    assert attempts(using) == [("shop.fill", 1, "succeeded")]
+
+
+def test_hook_after_the_commit_of_a_batch_sees_it_committed(using: str) -> None:
+    seen: list[int] = []
+
+    def body(batch: list[int]) -> None:
+        transaction.on_commit(lambda: seen.append(last(using).processed), using=using)
+
+    run(over([1, 2, 3], using, body))
+    assert seen == [2, 3]
+
+
+def test_async_body_shares_the_transaction_of_its_batch(using: str) -> None:
+    async def body(batch: list[int], run: Run) -> None:
+        for each in batch:
+            await Effect.objects.using(run.using).acreate(name=f"{each}")
+        if 3 in batch and run.attempt == 1:
+            raise LookupError
+
+    routine = over([1, 2, 3], using, body)
+    assert run(routine)[0].outcome is Outcome.FAILED
+    assert effects(using) == ["1", "2"]
+    assert run(routine)[0].outcome is Outcome.RAN
+    assert effects(using) == ["1", "2", "3"]
+
+
+def test_body_is_told_the_same_of_every_batch_of_an_attempt(using: str) -> None:
+    heard: list[Any] = []
+
+    def body(batch: list[int], run: Run) -> None:
+        run.check()
+        heard.append((run.using, run.attempt, run.key))
+
+    run(over([1, 2, 3], using, body))
+    assert heard == [(using, 1, last(using).key)] * 2
+
+
+# The database
+
+
+def test_statement_timeout_cancels_a_statement_of_a_batch() -> None:
+    def body(batch: list[int]) -> None:
+        rows("default", "SELECT pg_sleep(60)")
+
+    (result,) = run(over([1], "default", body, statement_timeout=0.05))
+    assert isinstance(result.error, OperationalError)
+    assert "canceling statement due to statement timeout" in result.message
+
+
+def test_statement_timeout_ends_with_the_batch() -> None:
+    timeouts: list[str] = []
+
+    def show(**kwargs: Any) -> None:
+        timeouts.extend(one for (one,) in rows("default", "SHOW statement_timeout"))
+
+    connections["default"].ensure_connection()
+    with receiving(signals.progressed, show):
+        run(over([1, 2, 3], "default", show_in(timeouts), statement_timeout=7.5))
+    assert timeouts == ["7500ms", "0", "7500ms", "0"]
+
+
+def show_in(timeouts: list[str]) -> Callable[[list[int]], None]:
+    return lambda batch: timeouts.extend(
+        one for (one,) in rows("default", "SHOW statement_timeout")
+    )
+
+
+def queries_of(using: str, batch_count: int) -> int:
+    """How many statements a routine of that many batches takes."""
+    connections[using].ensure_connection()
+    routine = over(Item.objects.all, using, name=f"shop.fill{batch_count}")
+    with CaptureQueriesContext(connections[using]) as queries:
+        assert run(routine)[0].outcome is Outcome.RAN
+    return len(queries)
+
+
+def test_one_more_batch_takes_a_fixed_number_of_statements(using: str) -> None:
+    """Begin, savepoint and its end, commit; work lock, attempt row, items, place to go on."""
+    stock(using, *range(3))
+    few = queries_of(using, 2)
+    stock(using, *range(3, 7))
+    assert (queries_of(using, 4) - few) / 2 == {"default": 8, "sqlite": 7}[using]
+
+
+@rolled_back
+def test_total_counts_what_is_done_and_what_is_to_come(using: str) -> None:
+    stock(using, 1, 2, 3, 4)
+    found = batches.batches(over(Item.objects.all, using))
+    cursor = found.after(START).cursor
+    assert found.total(Progress(cursor=START)) == 4
+    assert found.total(Progress(cursor=cursor, processed=2)) == 4
