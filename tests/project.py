@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -176,6 +177,16 @@ class Project:
                 connection.close()
         with psycopg.connect(self.admin_url, autocommit=True) as session:
             return session.execute(sql).fetchall()
+
+    def execute(self, sql: str) -> None:
+        """What another connection does."""
+        if self.is_sqlite:
+            with closing(sqlite3.connect(urlsplit(self.admin_url).path, timeout=30)) as connection:
+                connection.execute(sql)
+                connection.commit()
+        else:
+            with psycopg.connect(self.admin_url, autocommit=True) as session:
+                session.execute(sql)
 
     def effects(self) -> list[str]:
         """Names of the effects that are committed."""

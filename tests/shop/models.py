@@ -11,3 +11,12 @@ class Effect(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} by {self.pid}"
+
+
+class Counted(models.Model):
+    """A row that batches are made of; every body that sees it adds one."""
+
+    counter = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.pk}: {self.counter}"

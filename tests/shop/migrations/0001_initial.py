@@ -24,4 +24,16 @@ class Migration(migrations.Migration):
                 ("pid", models.IntegerField(default=os.getpid)),
             ],
         ),
+        migrations.CreateModel(
+            name="Counted",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("counter", models.PositiveIntegerField(default=0)),
+            ],
+        ),
     ]
