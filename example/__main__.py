@@ -28,8 +28,6 @@ from pathlib import Path
 
 from example.demo import databases
 from example.demo.databases import Database, UnusableError
-from example.demo.processes import Processes
-from example.demo.report import table
 
 WRONG = 1
 UNUSABLE = 2
@@ -60,11 +58,11 @@ def main() -> int:
 
 
 def demonstrate(arguments: argparse.Namespace) -> int:
-    """Run it on a new database, print the table, and clean up."""
+    """Play every act on a new database, print what is proved, and clean up."""
     for needed in ("django", "environ", "once", "gunicorn", "pycountry"):
         if find_spec(needed) is None:
             raise UnusableError(f'{needed} is not installed. Run `pip install -e ".[example]"`.')
-    from example.demo.scenario import Scenario
+    from example.demo.play import play
 
     with tempfile.TemporaryDirectory(
         prefix="once-example-", ignore_cleanup_errors=True
@@ -72,21 +70,19 @@ def demonstrate(arguments: argparse.Namespace) -> int:
         directory = Path(temporary)
         begun = time.monotonic()
         with _database(arguments, directory) as database:
-            print(f"{database.title}: ready after {time.monotonic() - begun:.1f} s", flush=True)
-            with Processes(directory, {"DATABASE_URL": database.url}) as processes:
-                scenario = Scenario(database, processes)
-                account = scenario.account
-                print(scenario.first_deploy(arguments.replicas), flush=True)
-                if not account.problems:
-                    print(scenario.second_deploy(arguments.servers, arguments.workers), flush=True)
-                if not account.problems:
-                    scenario.verify()
-                    print(f"\n{table(account.rows.values())}\n")
-    for problem in account.problems:
+            print(f"{database.title}: ready after {time.monotonic() - begun:.1f} s.\n", flush=True)
+            wrong = play(
+                database,
+                directory,
+                replicas=arguments.replicas,
+                servers=arguments.servers,
+                workers=arguments.workers,
+            )
+    for problem in wrong:
         print(f"WRONG: {problem}")
-    if account.problems:
+    if wrong:
         return WRONG
-    print("Every body committed as often as it must, and the data is complete.")
+    print("Nothing ran twice, nothing was lost, no old version ran after a new one.")
     return 0
 
 

@@ -23,7 +23,13 @@ ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 
 DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{BASE_DIR}/db.sqlite3")}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # One writes at a time. The others wait for it, for so many seconds.
+    DATABASES["default"]["OPTIONS"] = {"timeout": 20}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# What is deployed; there, the environment variable of this name says so.
+ONCE_RELEASE = "development"
 
 USE_TZ = True
 TIME_ZONE = "UTC"

@@ -20,4 +20,5 @@ def post_worker_init(worker: Any) -> None:
 
 def post_request(worker: Any, request: Any, environ: Any, response: Any) -> None:
     """A request is answered."""
-    logger.info("event=answered")
+    if worker.nr == 1:
+        logger.info("event=answered")

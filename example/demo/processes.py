@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,11 @@ from example.demo import interrupts
 __all__ = ["Gate", "Process", "Processes"]
 
 PROJECT = Path(__file__).resolve().parent.parent
-PATIENCE = 120.0
 GRACE = 3.0
 # What steers the project, once and gunicorn comes from here, not from the user's shell.
 STEERS = (
     *("DJANGO_", "ONCE_", "GUNICORN_", "WEB_CONCURRENCY", "PYTHONSAFEPATH"),
-    *("ALLOWED_HOSTS", "DEBUG", "EXAMPLE_", "EXTRA_APPS", "SECRET_KEY"),
+    *("ALLOWED_HOSTS", "DEBUG", "EXAMPLE_", "EXTRA_APPS", "PARTNER_URL", "SECRET_KEY"),
 )
 
 
@@ -54,6 +53,11 @@ class Process:
     def printed_at(self) -> float:
         """When it wrote to its standard output last."""
         return self.stdout.stat().st_mtime
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self.is_alive:
+            self.popen.terminate()
 
     def log(self) -> str:
         """What it logged so far."""
@@ -109,14 +113,22 @@ class Processes:
         arguments: Sequence[str],
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        gate: Gate | None = None,
     ) -> Process:
-        """Start Python with these arguments."""
+        """Start Python with these arguments; having loaded Django, it waits at the gate, if any."""
+        environment = {**self.environment, **(environment or {})}
+        if gate is not None:
+            environment |= {
+                "EXTRA_APPS": "demo.gate.GateConfig",
+                "EXAMPLE_GATE": str(gate.entrance),
+            }
+            pass_fds = [*pass_fds, gate.entrance]
         stdout, stderr = (self.logs / f"{name}.{stream}" for stream in ("stdout", "stderr"))
         with stdout.open("ab") as out, stderr.open("ab") as err, interrupts.postponed():
             popen = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=PROJECT,
-                env={**self.environment, **(environment or {})},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -126,32 +138,10 @@ class Processes:
             self.all.append(Process(name=name, popen=popen, stdout=stdout, stderr=stderr))
         return self.all[-1]
 
-    def start_at(
-        self,
-        gate: Gate,
-        name: str,
-        arguments: Sequence[str],
-        environment: Mapping[str, str],
-        pass_fds: Sequence[int] = (),
-    ) -> Process:
-        """Start Python with these arguments; having loaded Django it waits at the gate."""
-        held = {"EXTRA_APPS": "demo.gate.GateConfig", "EXAMPLE_GATE": str(gate.entrance)}
-        return self.start(name, arguments, {**environment, **held}, (*pass_fds, gate.entrance))
-
-    def wait_until(self, condition: Callable[[], bool]) -> bool:
-        """Wait for a condition, with patience; whether it came true."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        return True
-
     def stop(self) -> None:
         """End every child: kindly, then, where that is not heeded, with its children by force."""
         for child in self.all:
-            if child.is_alive:
-                child.popen.terminate()
+            child.terminate()
         deadline = time.monotonic() + GRACE
         for child in self.all:
             with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Countries, their subdivisions and their currencies, by the codes of ISO 3166 and ISO 4217."""
+"""Countries, subdivisions and currencies, by the codes of ISO 3166 and ISO 4217, and places."""
 
 import os
 import socket
@@ -6,6 +6,8 @@ from typing import ClassVar
 
 from django.db import models
 from django.db.models.functions import Now
+
+from . import conf
 
 
 class Country(models.Model):
@@ -49,8 +51,37 @@ class Currency(models.Model):
         return self.name
 
 
+class Place(models.Model):
+    objects: ClassVar[models.Manager["Place"]]
+
+    subdivision = models.ForeignKey(Subdivision, models.CASCADE, related_name="places")
+    name = models.CharField(max_length=100)
+    #: What it is found by: see :mod:`geography.names`.
+    search_name = models.CharField(max_length=200, default="")
+    #: How often a routine changed this row.
+    changed = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        indexes = [models.Index(fields=["search_name"], name="geography_place_search")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Visit(models.Model):
+    """Somebody told that they were in a country."""
+
+    objects: ClassVar[models.Manager["Visit"]]
+
+    country = models.ForeignKey(Country, models.CASCADE, related_name="visits")
+    at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"{self.country} at {self.at}"
+
+
 class Effect(models.Model):
-    """Having a row means that the body of a routine committed.
+    """Having a row means that the body of a routine committed; one of a batch, for each batch.
 
     Only the bodies write here, and no constraint keeps a second row out: what is counted here is
     what happened.
@@ -59,6 +90,8 @@ class Effect(models.Model):
     objects: ClassVar[models.Manager["Effect"]]
 
     routine = models.CharField(max_length=200)
+    #: Of the code that the body is part of.
+    release = models.PositiveIntegerField(default=1)
     host = models.CharField(max_length=255)
     pid = models.PositiveIntegerField()
     at = models.DateTimeField(db_default=Now())
@@ -69,4 +102,6 @@ class Effect(models.Model):
     @classmethod
     def leave(cls, routine: str) -> None:
         """Say in the transaction in hand that this process ran a body."""
-        cls.objects.create(routine=routine, host=socket.gethostname(), pid=os.getpid())
+        cls.objects.create(
+            routine=routine, release=conf.RELEASE, host=socket.gethostname(), pid=os.getpid()
+        )

@@ -4,4 +4,6 @@ from . import views
 
 urlpatterns = [
     path("countries/<str:code>/", views.country),
+    path("countries/<str:code>/visits/", views.visit),
+    path("places/", views.places),
 ]
