@@ -5,10 +5,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import pytest
 from django.db import OperationalError, connections
 from django.dispatch import Signal
 
 from once import Routine, Run, ledger, record, runner
+from once.databases import database
+from once.exceptions import GuardLost
 from once.guards import Guard
 from once.models import Attempt
 from once.record import Standing
@@ -23,6 +26,7 @@ __all__ = [
     "conflict",
     "effects",
     "last",
+    "lose_first_guard",
     "receiving",
     "rows",
     "run",
@@ -96,6 +100,28 @@ def take(guard: Guard) -> None:
     """Hold a guard as another process would: this one does not know that it does."""
     assert guard.acquire()
     guard.unmark()
+
+
+def lose_first_guard(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the first ping of this test, before any body, find the guard lost."""
+    pings: list[int] = []
+    here = type(database(using))
+    guard = here.guard
+
+    def losing(self: Any, name: str, liveness: float) -> Guard:
+        made = guard(self, name, liveness)
+        ping = made.ping
+
+        def lose_first() -> None:
+            pings.append(1)
+            if len(pings) == 1:
+                raise GuardLost("evicted")
+            ping()
+
+        monkeypatch.setattr(made, "ping", lose_first)
+        return made
+
+    monkeypatch.setattr(here, "guard", losing)
 
 
 @contextmanager

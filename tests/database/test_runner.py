@@ -22,7 +22,6 @@ from once.databases import database
 from once.exceptions import (
     BodyError,
     DatabaseUnavailable,
-    GuardLost,
     InsideRun,
     InsideTransaction,
 )
@@ -36,6 +35,7 @@ from tests.database.support import (
     conflict,
     effects,
     last,
+    lose_first_guard,
     receiving,
     rows,
     run,
@@ -576,24 +576,7 @@ def test_attempt_that_is_fenced_while_at_work_commits_nothing_and_is_repeated(us
 def test_guard_lost_before_the_body_is_tried_again(
     using: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pings: list[int] = []
-    here = type(database(using))
-    guard = here.guard
-
-    def losing(self: Any, name: str, liveness: float) -> Guard:
-        made = guard(self, name, liveness)
-        ping = made.ping
-
-        def lose_first() -> None:
-            pings.append(1)
-            if len(pings) == 1:
-                raise GuardLost("evicted")
-            ping()
-
-        monkeypatch.setattr(made, "ping", lose_first)
-        return made
-
-    monkeypatch.setattr(here, "guard", losing)
+    lose_first_guard(using, monkeypatch)
     (result,) = run(seed(using))
     assert result.outcome is Outcome.RAN
     assert effects(using) == ["shop.seed"]
