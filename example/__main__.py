@@ -1,19 +1,27 @@
-"""Start many processes on one empty database, and count how often each routine ran.
+"""Start, kill and replace many processes, and count how often each routine ran.
 
     pip install -e ".[example]" && python -m example
 
-What it does: an embedded PostgreSQL starts, with an empty database. Three replicas run their
-entrypoint, ``once run --migrate``, at the same moment. Then three gunicorn masters boot four
-workers each, all released at once, on a second release with one routine more; requests are
-answered. The table says of each routine how many processes wanted it, how often its body
-committed, who ran it, and how long the others waited.
+What it does: an embedded PostgreSQL starts, with an empty database. Then three releases of a
+project come.
 
-The counts come from a table that ``once`` does not know: each body leaves a row in
-``geography_effect``, in its own transaction. The exit code is 0 where every count and all the
-data are right, 1 where not, and 2 where there was nothing to run it on.
+1.  Three replicas run their entrypoint, ``once run --migrate``, at the same moment.
+2.  Three gunicorn masters boot four workers each, all released at once, with one routine more,
+    which goes through fifty thousand rows in batches; requests are answered.
+3.  A rolling deploy, under a constant load of requests that a balancer sends to the servers which
+    say that they are ready. Another version of that routine is due. The job that runs it is killed
+    (SIGKILL) half-way, and so is the worker that has told a partner, an HTTP server outside of the
+    database, of the new release.
+
+After each release, a table says of each routine how many processes wanted it, how often its body
+committed, who ran it, and how long the others waited. The last table compares what there is with
+what there must be. Its witnesses do not know of ``once``: each body leaves a row in
+``geography_effect`` in its own transaction, each place counts how often it was changed, the
+partner counts how often it was told, and whoever sends requests counts what failed. The exit code
+is 0 where all is right, 1 where not, and 2 where there was nothing to run it on.
 
 ``DATABASE_URL`` points it at another PostgreSQL, where it makes a database of its own and drops
-it; ``--sqlite`` runs it on SQLite.
+it; ``--sqlite`` does the same on SQLite.
 """
 
 import argparse
@@ -38,8 +46,8 @@ def main() -> int:
     """Run the demonstration; its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m example",
-        description="Start many processes on one empty database, and count how often each "
-        "routine of the example ran.",
+        description="Start, kill and replace many processes on one database, and count how often "
+        "each routine of the example ran.",
         epilog="DATABASE_URL, if set, names a PostgreSQL to use instead of the embedded one.",
     )
     parser.add_argument("--sqlite", action="store_true", help="use SQLite, not PostgreSQL")

@@ -30,8 +30,6 @@ class Account:
             self._row(name)
         #: The child that a process is, or that started it, by its id.
         self.children: dict[int, Process] = {}
-        #: Ids of the processes that began to tell the partner.
-        self._announcers: list[int] = []
 
     def note_processes(self, children: Sequence[Process]) -> None:
         """Take in the logs of processes, and of those that they started."""
@@ -39,10 +37,6 @@ class Account:
             for pid, events in observations.by_process([child]).items():
                 self.children[pid] = child
                 about = [one for one in events if one.name in ("started", "waited")]
-                if any(
-                    one.name == "started" and one.routine == truth.ANNOUNCEMENT for one in about
-                ):
-                    self._announcers.append(pid)
                 for routine in dict.fromkeys(one.routine for one in about):
                     row = self._row(routine)
                     row.wanted_by.add(pid)
@@ -82,7 +76,9 @@ class Account:
         """Count what the partner did, since the effect is there."""
         row = self._row(truth.ANNOUNCEMENT)
         row.committed = list(partner.releases.values()).count(self.release)
-        row.ran_by = self._who(self._announcers)
+        row.ran_by = self._who(
+            observations.pids(set(self.children.values()), "started", truth.ANNOUNCEMENT)
+        )
 
     def _note_in_memory(self, children: Iterable[Process]) -> None:
         """Count the processes that ran, once, a body with no row to leave: it logs a line."""

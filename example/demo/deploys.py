@@ -22,7 +22,8 @@ def first_deploy(stage: Stage, replicas: int) -> Account:
     ]
     stage.await_events(children, "loaded", replicas)
     begun = gate.open()
-    stage.await_end(children)
+    for child in children:
+        stage.await_end(child)
     seconds = max(child.printed_at for child in children) - begun
     stage.say(
         f"Release 1: {replicas} replicas ran `once run --migrate` on an empty database at the same "

@@ -49,7 +49,9 @@ def _data(database: Database) -> Iterator[Proof]:
 
     names = database.rows("SELECT name, search_name FROM geography_place")
     folded = sum(truth.folded(name) == search_name for name, search_name in names)
-    yield Proof("database", "places with the name of version 2", f"{folded:,}", f"{truth.PLACES:,}")
+    yield Proof(
+        "database", "places whose search name is of version 2", f"{folded:,}", f"{truth.PLACES:,}"
+    )
 
 
 def _order(database: Database) -> Iterator[Proof]:
@@ -58,11 +60,13 @@ def _order(database: Database) -> Iterator[Proof]:
     )
     found = [effects.pop(release, 0) for release in RELEASES] + list(effects.values())
     must = [sum(bodies.values()) for bodies in truth.EFFECTS.values()]
-    yield Proof("database", "bodies committed, by release", _listed(found), _listed(must))
+    yield Proof("database", "bodies committed by release 1, 2, 3", _listed(found), _listed(must))
 
     for what, table in (("bodies", "geography_effect"), ("attempts", "once_attempt")):
         backwards = _one(database, BACKWARDS.format(table=table))
-        yield Proof("database", f"{what} of an old release after a new one", str(backwards), "0")
+        yield Proof(
+            "database", f"{what} of an older release after a newer one", str(backwards), "0"
+        )
 
 
 def _status(stage: Stage) -> Proof:
@@ -80,8 +84,8 @@ def _announcements(partner: Partner) -> Iterator[Proof]:
     for key, times in partner.asked.items():
         asked[partner.releases[key]] += times
     for what, counts, must in (
-        ("acted on a release", acted, (1, 1, 1)),
-        ("was told, once more where the teller was killed", asked, (1, 1, 2)),
+        ("times it acted on release 1, 2, 3", acted, (1, 1, 1)),
+        ("times it was told of release 1, 2, 3", asked, (1, 1, 2)),
     ):
         found = [counts[release] for release in RELEASES]
         yield Proof("partner", what, _listed(found), _listed(must))
@@ -92,7 +96,7 @@ def _requests(database: Database, load: Load) -> Iterator[Proof]:
     yield Proof("clients", "requests that failed", f"{load.failed} of {total:,}", f"0 of {total:,}")
     visits = _one(database, "SELECT count(*) FROM geography_visit")
     must = load.sent[pages.VISIT]
-    yield Proof("database", "visits that clients told of", f"{visits:,}", f"{must:,}")
+    yield Proof("database", "visits posted by clients", f"{visits:,}", f"{must:,}")
 
 
 def _one(database: Database, sql: str) -> int:

@@ -14,7 +14,7 @@ from example.demo.balancer import Balancer
 __all__ = ["Load"]
 
 CLIENTS = 4
-RATE = 40
+RATE = 30
 
 
 class Load:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from example.demo.processes import Process
 
-__all__ = ["Event", "applied_migrations", "by_process", "times", "wait"]
+__all__ = ["Event", "applied_migrations", "by_process", "pids", "times", "wait"]
 
 # Not from the beginning of a line: the command's progress may stand there.
 _LINE = re.compile(r"(\d+\.\d{6}) (\d+) [\w.]+ event=(\w+)(.*)")
@@ -53,6 +53,15 @@ def times(children: Iterable[Process], name: str) -> dict[int, float]:
         for event in events
         if event.name == name
     }
+
+
+def pids(children: Iterable[Process], name: str, routine: str) -> list[int]:
+    """Ids of the processes that logged an event about a routine."""
+    return [
+        pid
+        for pid, events in by_process(children).items()
+        if any(event.name == name and event.routine == routine for event in events)
+    ]
 
 
 def wait(events: Iterable[Event], routine: str) -> float | None:

@@ -37,7 +37,7 @@ class Rollout:
     def play(self) -> Account:
         """Do it all."""
         self.stage.say(
-            "Release 3, with another version of the long one: a rolling deploy under load."
+            "Release 3, with version 2 of geography.fold_names: a rolling deploy under load."
         )
         self.stage.partner.hold(release=3)
         with self.balancer:
@@ -50,7 +50,7 @@ class Rollout:
                 self._kill_announcer(first)
                 self._replace_old(first)
         self._say(
-            f"{sum(self.load.sent.values()):,} requests in {self.load.seconds:.1f} s, "
+            f"{self.load.sent.total():,} requests in {self.load.seconds:.1f} s, "
             f"{self.load.failed} failed; the slowest took {self.load.slowest:.2f} s."
         )
         account = Account(3, "process")
@@ -79,17 +79,17 @@ class Rollout:
             [job, first.process],
         )
         job.popen.kill()
-        self.stage.await_end([job], -signal.SIGKILL)
+        self.stage.await_end(job, -signal.SIGKILL)
         done = self._batches(job.pid)
         if not 0 < done < truth.BATCHES:
             raise ActFailed(f"The job was to be killed half-way, not after {done} batches.")
         self._say(
-            f"A job ran `once run --migrate`. It was killed (SIGKILL) after {done} of "
+            f"A job ran `once run --migrate`, and was killed (SIGKILL) after {done} of "
             f"{truth.BATCHES} batches."
         )
         self._say(
             f"Meanwhile {first.name} came up on release 3. It said that it is not ready, waited "
-            "for the job, and went on where that was killed."
+            "for the job, and goes on after the last batch."
         )
         return first
 
@@ -101,8 +101,8 @@ class Rollout:
         self._retire(server)
         self.old.append(moved)
         self._say(
-            f"{server.name.capitalize()}, on release 2, had to move and became {moved.name}. It "
-            "found that a higher version had begun, ran nothing, and served."
+            f"{server.name.capitalize()}, on release 2, had to move and became {moved.name}: a "
+            "higher version had begun, so it ran nothing, and served."
         )
 
     def _kill_announcer(self, first: Server) -> None:
@@ -110,17 +110,13 @@ class Rollout:
         self.stage.await_condition(
             self.stage.partner.holds.is_set, "a worker should tell the partner", [first.process]
         )
-        (pid,) = (
-            pid
-            for pid, events in observations.by_process([first.process]).items()
-            if any(one.name == "started" and one.routine == truth.ANNOUNCEMENT for one in events)
-        )
-        os.kill(pid, signal.SIGKILL)
+        teller, *_ = observations.pids([first.process], "started", truth.ANNOUNCEMENT)
+        os.kill(teller, signal.SIGKILL)
         self.stage.partner.let_go()
         self._await_ready(first)
         self._say(
-            f"A worker of {first.name} was killed when it had told the partner of the release and "
-            "had not recorded it. Another one told it again, with the same key."
+            f"A worker of {first.name} was killed (SIGKILL) when it had told the partner of the "
+            "release and had not recorded it. Another one told it again, with the same key."
         )
 
     def _replace_old(self, first: Server) -> None:
@@ -149,7 +145,7 @@ class Rollout:
         """Send a server nothing more, then SIGTERM, and wait for its end."""
         self.balancer.drain(server)
         server.process.terminate()
-        self.stage.await_end([server.process])
+        self.stage.await_end(server.process)
 
     def _batches(self, pid: int | None = None) -> int:
         """How many batches release 3 committed, or one process of it."""

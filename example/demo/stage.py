@@ -1,5 +1,6 @@
 """What all acts share: where they take place, and how they wait."""
 
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,8 +32,26 @@ class Stage:
         """Tell who watches."""
         print(text, flush=True)
 
+    def await_condition(
+        self, condition: Callable[[], bool], hope: str, children: Sequence[Process]
+    ) -> None:
+        """Wait for what children should bring about.
+
+        Raises:
+            ActFailed: a child ended before, or it takes too long.
+
+        """
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            ended = [child for child in children if not child.is_alive]  # before the last look
+            if condition():
+                return
+            if ended or time.monotonic() > deadline:
+                raise _failure(hope, ended or children)
+            time.sleep(0.05)
+
     def await_events(self, children: Sequence[Process], event: str, how_many: int) -> None:
-        """Wait until that many processes, children of these, logged an event.
+        """Wait until that many processes, children or theirs, logged an event.
 
         Raises:
             ActFailed: a child ended before, or it takes too long.
@@ -40,50 +59,32 @@ class Stage:
         """
         self.await_condition(
             lambda: len(observations.times(children, event)) >= how_many,
-            f"{how_many} processes should have logged event={event}",
+            f"{how_many} processes should log event={event}",
             children,
         )
 
-    def await_end(self, children: Sequence[Process], returncode: int = 0) -> None:
-        """Wait until processes have ended as they must.
+    def await_end(self, child: Process, returncode: int = 0) -> None:
+        """Wait until a child has ended as it must.
 
         Raises:
-            ActFailed: they do not, or with another exit code.
+            ActFailed: it does not, or with another exit code.
 
         """
-        hope = f"they should have ended with exit code {returncode}"
-        self._wait(lambda: not any(child.is_alive for child in children), hope, children)
-        if broken := [child for child in children if child.returncode != returncode]:
-            raise failure(hope, broken)
-
-    def await_condition(
-        self, condition: Callable[[], bool], hope: str, children: Sequence[Process]
-    ) -> None:
-        """Wait for what the children should bring about.
-
-        Raises:
-            ActFailed: a child ended before, or it takes too long.
-
-        """
-
-        def is_decided() -> bool:
-            return condition() or not all(child.is_alive for child in children)
-
-        self._wait(is_decided, hope, children)
-        if not condition():
-            raise failure(hope, [child for child in children if not child.is_alive])
-
-    def _wait(self, condition: Callable[[], bool], hope: str, children: Sequence[Process]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            if time.monotonic() > deadline:
-                raise failure(f"{hope}, within {PATIENCE:.0f} s", children)
-            time.sleep(0.05)
+        hope = f"it should end with exit code {returncode}"
+        try:
+            child.popen.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise _failure(hope, [child]) from None
+        if child.returncode != returncode:
+            raise _failure(hope, [child])
 
 
-def failure(hope: str, children: Sequence[Process]) -> ActFailed:
+def _failure(hope: str, children: Sequence[Process]) -> ActFailed:
     """What to raise where children did not do what they should."""
-    names = ", ".join(f"{child.name} (exit code {child.returncode})" for child in children)
+    names = ", ".join(child.name for child in children)
+    first = children[0]
+    state = "is alive" if first.is_alive else f"ended with exit code {first.returncode}"
     return ActFailed(
-        f"{names}: {hope}. The log of {children[0].name} ends so:\n{children[0].last_words()}"
+        f"{names}: {hope}. {first.name.capitalize()} {state}; its log ends so:\n"
+        f"{first.last_words()}"
     )
