@@ -46,12 +46,9 @@ def _data(database: Database) -> Iterator[Proof]:
     places = f"{truth.PLACES:,} twice"
     found = ", ".join(f"{rows:,} {_times(often)}" for often, rows in sorted(changed.items()))
     yield Proof("database", "places changed, by versions 1 and 2 of fold_names", found, places)
-
     names = database.rows("SELECT name, search_name FROM geography_place")
     folded = sum(truth.folded(name) == search_name for name, search_name in names)
-    yield Proof(
-        "database", "places whose search name is of version 2", f"{folded:,}", f"{truth.PLACES:,}"
-    )
+    yield Proof("database", "places searched by version 2", f"{folded:,}", f"{truth.PLACES:,}")
 
 
 def _order(database: Database) -> Iterator[Proof]:
@@ -64,14 +61,12 @@ def _order(database: Database) -> Iterator[Proof]:
 
     for what, table in (("bodies", "geography_effect"), ("attempts", "once_attempt")):
         backwards = _one(database, BACKWARDS.format(table=table))
-        yield Proof(
-            "database", f"{what} of an older release after a newer one", str(backwards), "0"
-        )
+        yield Proof("database", f"{what} of an old release after a new one", str(backwards), "0")
 
 
 def _status(stage: Stage) -> Proof:
     status = stage.processes.start("status", STATUS, release_environment(RELEASES[-1]))
-    stage.await_end([status])
+    stage.await_end(status)
     known = json.loads(status.stdout.read_text())["routines"]
     done = [one for one in known if one["state"] == "completed" and one["scope"] != "process"]
     must = {name for bodies in truth.EFFECTS.values() for name in bodies} | {truth.ANNOUNCEMENT}

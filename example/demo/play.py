@@ -46,9 +46,8 @@ def _play(stage: Stage, replicas: int, count: int, workers: int) -> list[str]:
         for one in proofs
         if not one.is_right
     ]
-    return wrong + [
-        f"{what} ({times} times)" for what, times in rollout.load.failures.most_common(9)
-    ]
+    failures = rollout.load.failures.most_common(5)
+    return wrong + [f"{what} ({times} times)" for what, times in failures]
 
 
 def _account_for(stage: Stage, account: Account) -> list[str]:
