@@ -1,8 +1,12 @@
 """The command: flags, exit codes, and what goes to which stream."""
 
+import getpass
 import json
 import os
+import re
 import signal
+import sys
+from collections.abc import Callable, Sequence
 from io import StringIO
 from typing import Any
 
@@ -11,11 +15,11 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import OperationalError, transaction
 
-from once import Routine, ledger, migrate, record, signals
+from once import Routine, content, ledger, migrate, record, signals
 from once.databases import database
 from once.management.commands.once import Command
-from once.models import Completion, State
-from tests.database.support import attempts, begin, effects, receiving, run, seed, take
+from once.models import Attempt, Completion, State
+from tests.database.support import attempts, begin, effects, last, receiving, run, seed, take
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -260,6 +264,206 @@ def test_run_reports_a_hook_that_failed_and_is_done(using: str, declared: list[R
     assert "Done and recorded, but afterwards: LookupError: no mail server" in answer.out
 
 
+def failing_at(using: str, fails_at: int, name: str = "shop.fill", **options: Any) -> Routine:
+    """Five items in batches of two; it fails at one of them."""
+
+    def body(batch: list[int]) -> None:
+        if fails_at in batch:
+            raise LookupError("no such item")
+
+    return seed(using, name, function=body, over=lambda: [1, 2, 3, 4, 5], batch_size=2, **options)
+
+
+def held(using: str, name: str = "shop.held") -> Routine:
+    """A routine that failed and may not be tried again."""
+    routine = failing(using, name, atomic=False, retry=False)
+    run(routine)
+    return routine
+
+
+def test_plan_shows_what_is_pending_in_order_and_runs_nothing(
+    using: str, declared: list[Routine]
+) -> None:
+    calls: list[int] = []
+    declared += [
+        Routine(function=lambda: calls.append(1), name="in_memory", scope="process"),
+        *(seed(using, "b", after=["a"]), seed(using, "a"), seed(using, "done")),
+    ]
+    run(declared[-1])
+    answer = Answer("run", "--plan")
+    assert answer.code == 0
+    assert answer.out.splitlines() == [
+        "Planned, in this order:",
+        "  [ ] a  v1  pending",
+        "  [ ] b  v1  pending",
+    ]
+    assert effects(using) == ["done"]
+    assert calls == []
+    assert len(attempts(using)) == 1
+
+
+def test_plan_of_a_name_shows_its_predecessors(using: str, declared: list[Routine]) -> None:
+    declared += [seed(using, "a"), seed(using, "b", after=["a"]), seed(using, "c")]
+    shown = Answer("run", "--plan", "b", "--json").json
+    assert [row["name"] for row in shown["routines"]] == ["a", "b"]
+    assert (shown["done"], shown["counts"]) == (False, {"pending": 2})
+
+
+def test_plan_of_nothing_says_so(using: str, declared: list[Routine]) -> None:
+    declared.append(seed(using))
+    run(declared[0])
+    assert "  No routines to run.\n" in Answer("run", "--plan").out
+
+
+def test_plan_shows_what_would_not_run_and_why(using: str, declared: list[Routine]) -> None:
+    declared.append(held(using))
+    answer = Answer("run", "--plan")
+    assert "[ ] shop.held  v1  held" in answer.out
+    assert "`manage.py once reset shop.held`" in answer.out
+
+
+@pytest.mark.parametrize("other", ["--fake", "--migrate"])
+def test_plan_with_what_would_write_is_a_usage_error(
+    using: str, declared: list[Routine], other: str
+) -> None:
+    declared.append(seed(using))
+    answer = Answer("run", "--plan", other, "shop.seed")
+    assert answer.code == 2
+    assert answer.message.startswith("--plan runs nothing.")
+    assert attempts(using) == []
+
+
+def test_fake_goes_into_the_history_with_who_and_why(
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(getpass, "getuser", lambda: "ada")
+    declared.append(seed(using))
+    assert Answer("run", "--fake", "shop.*", "--reason", "loaded by hand").code == 0
+    row = last(using)
+    assert (row.trigger, row.user, row.reason) == ("fake", "ada", "loaded by hand")
+    assert effects(using) == []
+
+
+def test_user_without_a_name_goes_by_a_number(
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> str:
+        raise KeyError("getpwuid(): uid not found: 1000")
+
+    monkeypatch.setattr(getpass, "getuser", refuse)
+    declared.append(seed(using))
+    assert Answer("run", "--fake", "shop.seed").code == 0
+    assert last(using).user == f"uid {os.getuid()}"
+
+
+def test_run_says_no_user_in_the_history(using: str, declared: list[Routine]) -> None:
+    declared.append(seed(using))
+    Answer("run")
+    assert (last(using).user, last(using).reason) == ("", "")
+
+
+def test_reason_without_fake_is_a_usage_error(using: str, declared: list[Routine]) -> None:
+    declared.append(seed(using))
+    answer = Answer("run", "--reason", "because")
+    assert answer.code == 2
+    assert answer.message.startswith("--reason says why routines are recorded by --fake.")
+    assert attempts(using) == []
+
+
+def test_fake_records_what_is_held(using: str, declared: list[Routine]) -> None:
+    declared.append(held(using))
+    assert Answer("run").code == 5
+    assert Answer("run", "--fake", "shop.held").code == 0
+    assert Answer("run").code == 0
+
+
+def test_keep_going_runs_what_is_not_behind_the_failure(
+    using: str, declared: list[Routine]
+) -> None:
+    declared += [failing(using), seed(using, "behind", after=["shop.bad"]), seed(using, "apart")]
+    answer = Answer("run", "--keep-going")
+    assert answer.code == 1
+    assert effects(using) == ["apart"]
+    assert answer.message.startswith("shop.bad failed. LookupError: no such currency.")
+
+
+def test_keep_going_names_every_failure(using: str, declared: list[Routine]) -> None:
+    declared += [failing(using, "one"), failing(using, "two")]
+    answer = Answer("run", "--keep-going")
+    assert [line.partition(" ")[0] for line in answer.message.splitlines()] == ["one", "two"]
+
+
+def test_database_leaves_out_the_routines_of_others(declared: list[Routine]) -> None:
+    declared += [seed("default", "a"), seed("sqlite", "b"), seed("default", "c")]
+    assert Answer("run", "--database", "sqlite").code == 0
+    assert (effects("default"), effects("sqlite")) == ([], ["b"])
+
+
+def test_database_runs_the_predecessors_in_other_databases(declared: list[Routine]) -> None:
+    declared += [seed("default", "a"), seed("sqlite", "b", after=["a"]), seed("default", "c")]
+    assert Answer("run", "--database", "sqlite").code == 0
+    assert (effects("default"), effects("sqlite")) == (["a"], ["b"])
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["call", "prices", "check"]], ids=" ".join)
+def test_unknown_database_is_a_usage_error(arguments: list[str]) -> None:
+    answer = Answer(arguments[0], "--database", "gone", *arguments[1:])
+    assert "argument --database: 'gone' is not in DATABASES, which has default, sqlite" in (
+        answer.message
+    )
+
+
+def test_run_takes_labels_and_patterns(using: str, declared: list[Routine]) -> None:
+    declared += [seed(using, "shop.load_a"), seed(using, "shop.load_b"), seed(using, "shop.seed")]
+    assert Answer("run", "shop.load_*").code == 0
+    assert effects(using) == ["shop.load_a", "shop.load_b"]
+
+
+def test_held_routine_exits_5_and_says_what_to_do(using: str, declared: list[Routine]) -> None:
+    declared += [held(using), seed(using, "apart")]
+    answer = Answer("run")
+    assert answer.code == 5
+    assert answer.message.startswith("Not everything is done.\n  shop.held: Held, since retry=Fal")
+    assert effects(using) == ["apart"]
+
+
+def test_failure_comes_before_what_is_held_in_the_exit_code(
+    using: str, declared: list[Routine]
+) -> None:
+    declared += [held(using), failing(using)]
+    assert Answer("run").code == 1
+
+
+def test_held_comes_before_what_others_run_in_the_exit_code(declared: list[Routine]) -> None:
+    declared += [held("default"), seed("sqlite")]
+    with database("sqlite").guard("shop.seed", 15.0) as guard:
+        take(guard)
+        assert Answer("run", "--no-wait").code == 5
+        assert Answer("run", "--timeout", "0").code == 5
+
+
+class Terminal(StringIO):
+    """A stream that a person looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_batches_draw_a_bar_in_a_terminal(using: str, declared: list[Routine]) -> None:
+    declared.append(failing_at(using, 99))
+    out = Terminal()
+    call_command("once", "run", stdout=out, no_color=True)
+    assert "  shop.fill: 100%" in out.getvalue()
+    assert "5.00/5.00" in out.getvalue()
+
+
+def test_batches_draw_no_bar_in_a_log(using: str, declared: list[Routine]) -> None:
+    declared.append(failing_at(using, 99))
+    answer = Answer("run")
+    assert answer.out.startswith("  Running shop.fill...\n  shop.fill... OK (0.")
+    assert answer.err == ""
+
+
 # --json
 
 
@@ -355,9 +559,8 @@ def test_status_shows_how_every_routine_stands(using: str, declared: list[Routin
 def test_status_of_names_shows_those(using: str, declared: list[Routine]) -> None:
     declared += [seed(using, "a"), seed(using, "b")]
     Completion.objects.using(using).create(routine="elsewhere", version=4)
-    wanted = ["b"] if using == "sqlite" else ["b", "elsewhere"]
-    shown = Answer("status", *wanted, "--json").json
-    assert [row["name"] for row in shown["routines"]] == wanted
+    shown = Answer("status", "b", "else*", "--json").json
+    assert [row["name"] for row in shown["routines"]] == ["b", "elsewhere"]
 
 
 def test_status_without_routines_says_where_they_go() -> None:
@@ -422,6 +625,97 @@ def test_status_of_a_database_that_cannot_be_read_fails_in_one_line(
     )
 
 
+def test_status_shows_the_progress_of_what_is_not_done(using: str, declared: list[Routine]) -> None:
+    declared.append(failing_at(using, 4))
+    run(declared[0])
+    assert "[ ] shop.fill  v1  failed  2 of 5 (40%)" in Answer("status").out
+    (row,) = Answer("status", "--json").json["routines"]
+    assert (row["kind"], row["processed"], row["total"]) == ("batched", 2, 5)
+    assert row["rate"] > 0
+    assert row["seconds_left"] is None  # nobody is at it
+
+
+def test_status_shows_the_progress_of_what_runs_and_the_time_left(
+    using: str, declared: list[Routine]
+) -> None:
+    routine = failing_at(using, 4)
+    declared.append(routine)
+    run(routine)
+    with database(using).guard(routine.name, 15.0) as guard:
+        take(guard)
+        attempt = begin(routine)
+        ledger.resume(attempt, ledger.progress(routine, attempt))
+        ledger.advance(attempt, "further", 2)
+        answer, shown = Answer("status"), Answer("status", "--json").json
+    (row,) = shown["routines"]
+    assert (row["state"], row["processed"], row["total"]) == ("running", 4, 5)
+    assert row["rate"] > 0
+    assert row["seconds_left"] == pytest.approx(1 / row["rate"], abs=0.1)
+    assert re.search(r"running  since .*  4 of 5 \(80%\), [\d,]+/s, \d+ s left", answer.out)
+
+
+def test_status_of_what_is_not_batched_shows_no_progress(
+    using: str, declared: list[Routine]
+) -> None:
+    declared.append(seed(using))
+    run(declared[0])
+    (row,) = Answer("status", "--json").json["routines"]
+    shown = [row[key] for key in ("processed", "total", "rate", "seconds_left", "retry_at")]
+    assert shown == [None] * 5
+
+
+def test_status_shows_kind_and_scope(
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONCE_RELEASE", "2024.1")
+    declared += [
+        Routine(function=lambda: None, name="in_memory", scope="process"),
+        failing_at(using, 4, "fill"),
+        seed(using, "send", atomic=False, scope="release"),
+        seed(using, "load", scope=content("test_command.py")),
+    ]
+    shown = Answer("status", "--json").json["routines"]
+    assert [(row["name"], row["kind"], row["scope"]) for row in shown] == [
+        ("in_memory", "process", "process"),
+        ("fill", "batched", "database"),
+        ("send", "external", "release"),
+        ("load", "atomic", "content('test_command.py')"),
+    ]
+
+
+def test_status_of_a_held_routine_says_why_and_what_to_do(
+    using: str, declared: list[Routine]
+) -> None:
+    declared.append(held(using))
+    answer = Answer("status")
+    state, advice = answer.out.splitlines()
+    assert state == "[ ] shop.held  v1  held"
+    assert f"(pid {os.getpid()}) was failed (LookupError: no such currency). Held," in advice
+    assert "`manage.py once run --fake shop.held` records it as done" in advice
+    assert Answer("status", "--json").json["counts"] == {"held": 1}
+
+
+def test_check_is_5_where_one_is_held(using: str, declared: list[Routine]) -> None:
+    declared += [held(using), seed(using)]
+    answer = Answer("status", "--check")
+    assert answer.code == 5
+    assert answer.message == (
+        "Not done: shop.held (held), shop.seed (pending). Next: `manage.py once run`, once a "
+        "person has decided about what is held."
+    )
+
+
+def test_status_says_when_starting_servers_try_again(
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONCE_RETRY_DELAY", "1000")
+    declared.append(failing(using))
+    run(declared[0])
+    assert "failed  (starting servers try again at 20" in Answer("status").out
+    (row,) = Answer("status", "--json").json["routines"]
+    assert row["retry_at"] > row["started_at"]
+
+
 # wait
 
 
@@ -467,3 +761,312 @@ def test_wait_ends_when_another_process_has_done_it(using: str, declared: list[R
     assert answer.code == 0
     assert reasons == ["shop.seed is pending"]
     assert effects(using) == ["shop.seed"]
+
+
+def test_wait_ends_at_once_where_one_is_held(using: str, declared: list[Routine]) -> None:
+    declared += [seed(using), held(using)]
+    answer = Answer("wait")
+    assert answer.code == 5
+    assert answer.message.startswith("shop.held: Held, since retry=False")
+
+
+# reset
+
+
+def reset(*arguments: str) -> Answer:
+    return Answer("reset", "--no-input", *arguments)
+
+
+def test_reset_goes_into_the_history_with_who_and_why(
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(getpass, "getuser", lambda: "ada")
+    declared.append(seed(using))
+    run(declared[0])
+    answer = reset("shop.seed", "--reason", "wrong prices")
+    assert (answer.code, answer.err) == (0, "")
+    assert "  Resetting shop.seed... OK (0." in answer.out
+    assert answer.out.endswith("  Pending again. Next: `manage.py once run`, or a server start.\n")
+    row = last(using)
+    assert (row.state, row.trigger, row.user, row.reason) == (
+        "succeeded",
+        "reset",
+        "ada",
+        "wrong prices",
+    )
+    assert Answer("run").code == 0
+    assert effects(using) == ["shop.seed", "shop.seed"]
+
+
+def test_reset_of_a_pattern_resets_what_ran(using: str, declared: list[Routine]) -> None:
+    declared += [seed(using, "shop.load_a"), seed(using, "shop.load_b"), seed(using, "shop.seed")]
+    run(declared[0], declared[2])
+    answer = reset("shop.load_*")
+    assert answer.code == 0
+    assert "  shop.load_b is pending already.\n" in answer.out
+    assert [name for name, _, _ in attempts(using)] == ["shop.load_a", "shop.load_a", "shop.seed"]
+
+
+def test_reset_of_what_is_pending_says_so_and_writes_nothing(
+    using: str, declared: list[Routine]
+) -> None:
+    declared.append(seed(using))
+    assert reset("shop.seed").out == "  shop.seed is pending already.\n"
+    assert attempts(using) == []
+
+
+@pytest.mark.parametrize("make", [lambda using: seed(using), held], ids=["completed", "held"])
+def test_reset_without_a_terminal_wants_to_be_confirmed(
+    using: str,
+    declared: list[Routine],
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[str], Routine],
+) -> None:
+    monkeypatch.setattr(sys, "stdin", StringIO("yes\n"))
+    declared.append(make(using))
+    run(declared[0])
+    before = attempts(using)
+    answer = Answer("reset", "shop.*")
+    assert answer.code == 2
+    assert f"routines run again that ran: {declared[0].name}. Where there is no" in answer.message
+    assert "confirm by --no-input" in answer.message
+    assert attempts(using) == before
+
+
+def test_reset_of_a_failed_routine_needs_no_confirmation(
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", StringIO())
+    declared.append(failing(using))
+    run(declared[0])
+    assert Answer("reset", "shop.bad").code == 0
+    assert attempts(using) == [("shop.bad", 1, "failed"), ("shop.bad", 2, "succeeded")]
+
+
+@pytest.mark.parametrize(("said", "code"), [("yes", 0), (" YES ", 0), ("no", 3), ("", 3), ("y", 3)])
+def test_reset_in_a_terminal_asks(
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch, said: str, code: int
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("builtins.input", lambda prompt: said)
+    declared.append(seed(using))
+    run(declared[0])
+    answer = Answer("reset", "shop.seed")
+    assert answer.code == code
+    assert "These ran, or may have run, and will run again:\n  [X] shop.seed  v1" in answer.out
+    assert answer.message == ("Nothing was reset." if code else "")
+    assert len(attempts(using)) == (1 if code else 2)
+
+
+def test_reset_of_an_unknown_name_is_a_usage_error(declared: list[Routine]) -> None:
+    declared.append(seed("default"))
+    answer = reset("shop.gone")
+    assert answer.code == 2
+    assert answer.message.startswith("No routine is named 'shop.gone'")
+
+
+def test_reset_of_what_is_in_memory_is_a_usage_error(declared: list[Routine]) -> None:
+    declared.append(Routine(function=lambda: None, name="in_memory", scope="process"))
+    answer = reset("in_memory")
+    assert (answer.code, answer.message) == (
+        2,
+        "in_memory keeps no record (process scope): restart the process.",
+    )
+
+
+def test_reset_of_what_another_release_knows_more_of_is_a_usage_error(
+    using: str, declared: list[Routine]
+) -> None:
+    run(seed(using, version=2))
+    Completion.objects.using(using).create(routine="elsewhere", version=4)
+    declared.append(seed(using))
+    for name, state in [("shop.seed", "superseded"), ("elsewhere", "unknown")]:
+        answer = reset(name)
+        assert answer.code == 2
+        assert answer.message.startswith(f"{name} is {state}: another release of the code")
+    assert Completion.objects.using(using).count() == 2
+
+
+def test_reset_of_what_runs_is_refused(using: str, declared: list[Routine]) -> None:
+    declared.append(seed(using))
+    with database(using).guard("shop.seed", 15.0) as guard:
+        take(guard)
+        begin(seed(using))
+        answer = reset("shop.seed")
+    assert answer.code == 3
+    assert f"shop.seed is run now on {last(using).host} (pid {os.getpid()})." in answer.message
+    assert attempts(using) == [("shop.seed", 1, "running")]
+
+
+def test_reset_refuses_all_where_it_refuses_one(using: str, declared: list[Routine]) -> None:
+    run(seed(using, "shop.a"), seed(using, "shop.b", version=2))
+    declared += [seed(using, "shop.a"), seed(using, "shop.b")]
+    assert reset("shop.*").code == 2
+    assert len(attempts(using)) == 2
+
+
+# call
+
+
+def call(using: str, *options: str, key: str = "prices", arguments: Sequence[str] = ()) -> Answer:
+    """Call the command that leaves an effect."""
+    command = [key, "leave", "cheap", "--database", using, *arguments]
+    return Answer("call", "--database", using, *options, *command)
+
+
+def test_call_runs_a_command_once(using: str, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = call(using)
+    assert (answer.code, answer.err) == (0, "")
+    assert re.fullmatch(
+        r"  Running call:prices\.\.\.\n  call:prices\.\.\. OK \(\d\.\d{3}s\)\n", answer.out
+    )
+    assert capsys.readouterr().out == "Left cheap behind.\n"
+    assert call(using).out == "  call:prices is done already.\n"
+    assert capsys.readouterr().out == ""
+    assert effects(using) == ["cheap"]
+    assert attempts(using) == [("call:prices", 1, "succeeded")]
+    assert last(using).trigger == "call"
+
+
+def test_call_passes_the_options_behind_the_command_to_it(
+    using: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = call(using, arguments=["-v0"])
+    assert "call:prices... OK" in answer.out
+    assert capsys.readouterr().out == ""
+    assert effects(using) == ["cheap"]
+
+
+def test_call_of_another_key_runs_again(using: str) -> None:
+    call(using)
+    call(using, key="more")
+    assert effects(using) == ["cheap", "cheap"]
+
+
+def test_call_of_a_higher_version_runs_again_and_a_lower_one_does_not(using: str) -> None:
+    for version in ("1", "2", "2", "1"):
+        assert call(using, "--version", version).code == 0
+    assert effects(using) == ["cheap", "cheap"]
+
+
+def test_call_without_a_transaction_runs_a_command_once(using: str) -> None:
+    assert call(using, "--no-atomic").code == 0
+    assert call(using, "--no-atomic").out == "  call:prices is done already.\n"
+    assert effects(using) == ["cheap"]
+
+
+def test_call_that_fails_is_undone_and_tried_again(using: str) -> None:
+    answer = call(using, arguments=["--fail"])
+    assert answer.code == 1
+    assert answer.message.startswith("call:prices failed. CommandError: There is nothing to leave.")
+    assert "Traceback (most recent call last)" in answer.err
+    assert effects(using) == []
+    assert call(using).code == 0
+    assert attempts(using) == [("call:prices", 1, "failed"), ("call:prices", 2, "succeeded")]
+
+
+def test_call_that_fails_without_a_transaction_leaves_what_it_did(using: str) -> None:
+    assert call(using, "--no-atomic", arguments=["--fail"]).code == 1
+    assert effects(using) == ["cheap"]
+    assert attempts(using) == [("call:prices", 1, "failed")]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["gone"], "Unknown command: 'gone'. `manage.py help` lists those that there are."),
+        (["leave"], "leave: Error: the following arguments are required: name"),
+        (["leave", "x", "--prize", "3"], "leave: Error: unrecognized arguments: --prize 3"),
+        (["leave", "x", "-v", "high"], "leave: Error: argument -v/--verbosity: invalid int value"),
+    ],
+)
+def test_call_of_what_cannot_be_called_is_a_usage_error_and_leaves_no_record(
+    using: str, command: list[str], words: str
+) -> None:
+    answer = Answer("call", "--database", using, "prices", *command)
+    assert answer.code == 2
+    assert words in answer.message
+    assert attempts(using) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["a b"], "its name may hold letters, digits"),
+        (["x" * 196], "its name has 201 characters and the record holds 200"),
+        (["--version", "0", "prices"], "version=0 is not a positive integer"),
+    ],
+)
+def test_call_under_an_impossible_key_is_a_usage_error(options: list[str], words: str) -> None:
+    answer = Answer("call", *options, "check")
+    assert answer.code == 2
+    assert words in answer.message
+
+
+def test_call_records_no_argument(using: str) -> None:
+    call(using, arguments=["--password", "secret"])
+    row = Attempt.objects.using(using).values().get()
+    assert "cheap" not in str(row)
+    assert "secret" not in str(row)
+
+
+def test_call_json_keeps_the_commands_output_off_stdout(
+    using: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = call(using, "--json")
+    streams = capsys.readouterr()
+    assert (streams.out, streams.err) == ("", "Left cheap behind.\n")
+    assert answer.code == 0
+    shown = answer.json
+    assert (shown["schema"], shown["done"]) == (1, True)
+    (row,) = shown["routines"]
+    assert set(row) == KEYS | {"outcome"}
+    assert (row["name"], row["kind"], row["state"]) == ("call:prices", "call", "completed")
+    assert (row["version"], row["recorded_version"], row["outcome"]) == (1, 1, "ran")
+    assert (row["processed"], row["total"]) == (None, None)
+    assert call(using, "--json").json["routines"][0]["outcome"] == "already_done"
+
+
+def test_call_json_of_a_failure_exits_1(using: str) -> None:
+    answer = call(using, "--json", arguments=["--fail"])
+    assert answer.code == 1
+    (row,) = answer.json["routines"]
+    assert (row["state"], row["outcome"], row["version"]) == ("failed", "failed", 1)
+    assert row["error"].endswith("CommandError: There is nothing to leave.\n")
+
+
+def test_call_that_another_process_runs_is_left_out_without_wait(using: str) -> None:
+    with database(using).guard("call:prices", 15.0) as guard:
+        take(guard)
+        answer = call(using, "--no-wait")
+        late = call(using, "--timeout", "0")
+    assert (answer.code, late.code) == (3, 4)
+    assert "call:prices is run by" in answer.message
+    assert effects(using) == []
+
+
+def test_status_shows_what_was_called_and_does_not_wait_for_it(using: str) -> None:
+    call(using, "--version", "3")
+    call(using, key="bad", arguments=["--fail"])
+    answer = Answer("status", "--check")
+    assert answer.code == 0
+    assert "[ ] call:bad     v1  failed" in answer.out
+    assert "base.CommandError: There is nothing to leave.\n" in answer.out
+    assert "[X] call:prices  v3  completed" in answer.out
+
+
+def test_reset_of_what_was_called_has_it_called_again(using: str) -> None:
+    call(using)
+    assert reset("call:prices").code == 0
+    assert last(using).trigger == "reset"
+    assert call(using).code == 0
+    assert effects(using) == ["cheap", "cheap"]
+
+
+def test_call_of_a_run_is_refused(using: str, declared: list[Routine]) -> None:
+    """Its record could be undone by the transaction around it."""
+    declared.append(seed(using))
+    answer = Answer("call", "--database", using, "everything", "once", "run")
+    assert answer.code == 1
+    assert "inside a transaction of database" in answer.message
+    assert effects(using) == []

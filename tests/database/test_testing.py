@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import time
 import unittest
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from django.test import TestCase
 from once import Routine, Run
 from once.record import Standing
 from once.testing import CompletedRoutinesMixin, complete_routines
-from tests.database.support import attempts, effects, run, seed, standings
+from tests.database.support import attempts, effects, last, run, seed, standings
 from tests.shop.models import Effect
 
 in_a_transaction = pytest.mark.django_db(databases=["default", "sqlite"])
@@ -40,10 +41,12 @@ def test_routines_are_completed_once(
     assert attempts(using) == [(name, 1, "succeeded") for name in "abc"]
 
 
-@outside
+@pytest.mark.parametrize("in_atomic_block", TRANSACTIONS)
 def test_body_that_raises_is_raised_and_leaves_a_failed_attempt(
-    using: str, declared: list[Routine]
+    in_atomic_block: bool, using: str, declared: list[Routine]
 ) -> None:
+    assert connections[using].in_atomic_block is in_atomic_block
+
     def body() -> None:
         Effect.objects.using(using).create(name="undone")
         raise LookupError
@@ -54,6 +57,52 @@ def test_body_that_raises_is_raised_and_leaves_a_failed_attempt(
     assert effects(using) == []
     assert attempts(using) == [("shop.seed", 1, "failed")]
     assert standings(*declared) == {"shop.seed": Standing.OPEN}
+
+
+@pytest.mark.parametrize("in_atomic_block", TRANSACTIONS)
+def test_batched_routine_is_completed_batch_by_batch_without_rest(
+    in_atomic_block: bool,
+    using: str,
+    declared: list[Routine],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert connections[using].in_atomic_block is in_atomic_block
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"slept for {seconds} s"))
+
+    def body(batch: list[int], run: Run) -> None:
+        Effect.objects.using(run.using).create(name=f"{batch}")
+
+    declared.append(seed(using, function=body, over=lambda: [1, 2, 3], batch_size=2, pause=3_600.0))
+    complete_routines()
+    complete_routines()
+    assert effects(using) == ["[1, 2]", "[3]"]
+    assert attempts(using) == [("shop.seed", 1, "succeeded")]
+    assert last(using).processed == 3
+
+
+@pytest.mark.parametrize("in_atomic_block", TRANSACTIONS)
+def test_external_routine_is_recorded_and_not_called(
+    in_atomic_block: bool, using: str, declared: list[Routine]
+) -> None:
+    assert connections[using].in_atomic_block is in_atomic_block
+    declared += [seed(using, atomic=False), seed(using, "shop.rest", after=["shop.seed"])]
+    complete_routines()
+    assert effects(using) == ["shop.rest"]
+    assert standings(*declared) == {"shop.seed": Standing.DONE, "shop.rest": Standing.DONE}
+    assert last(using).trigger == "test"
+
+
+@in_a_transaction
+def test_process_routine_is_left_alone(declared: list[Routine]) -> None:
+    declared.append(Routine(function=pytest.fail, name="in_memory", scope="process"))
+    complete_routines()
+
+
+@in_a_transaction
+def test_only_the_databases_named_are_completed(declared: list[Routine]) -> None:
+    declared += [seed("default", "a"), seed("sqlite", "b")]
+    complete_routines(["sqlite"])
+    assert (effects("default"), effects("sqlite")) == ([], ["b"])
 
 
 @in_a_transaction
