@@ -102,23 +102,23 @@ def take(guard: Guard) -> None:
     guard.unmark()
 
 
-def lose_first_guard(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the first ping of this test, before any body, find the guard lost."""
-    pings: list[int] = []
+def lose_first_guard(using: str, monkeypatch: pytest.MonkeyPatch, method: str = "ping") -> None:
+    """Have the guard be lost at its first ping, before any body, or at another method's call."""
+    calls: list[int] = []
     here = type(database(using))
     guard = here.guard
 
     def losing(self: Any, name: str, liveness: float) -> Guard:
         made = guard(self, name, liveness)
-        ping = made.ping
+        original = getattr(made, method)
 
         def lose_first() -> None:
-            pings.append(1)
-            if len(pings) == 1:
+            calls.append(1)
+            if len(calls) == 1:
                 raise GuardLost("evicted")
-            ping()
+            original()
 
-        monkeypatch.setattr(made, "ping", lose_first)
+        monkeypatch.setattr(made, method, lose_first)
         return made
 
     monkeypatch.setattr(here, "guard", losing)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,7 +21,16 @@ from once.models import Attempt
 from once.runner import Outcome, Result
 from tests.database import items
 from tests.database.items import Badge, Detail, Item, Pair, stock
-from tests.database.support import attempts, conflict, effects, last, receiving, rows, run
+from tests.database.support import (
+    attempts,
+    conflict,
+    effects,
+    last,
+    lose_first_guard,
+    receiving,
+    rows,
+    run,
+)
 from tests.shop.models import Effect
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
@@ -553,6 +563,42 @@ def test_hook_after_the_commit_of_a_batch_sees_it_committed(using: str) -> None:
 
     run(over([1, 2, 3], using, body))
     assert seen == [2, 3]
+
+
+def test_guard_that_is_lost_between_batches_ends_the_attempt_there(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_first_guard(using, monkeypatch, "check")
+    body = Bodies()
+    (result,) = run(over([1, 2, 3, 4, 5], using, body))
+    assert result.outcome is Outcome.RAN
+    assert body.batches == [[1, 2], [3, 4], [5]]
+    assert attempts(using) == [("shop.fill", 1, "interrupted"), ("shop.fill", 2, "succeeded")]
+    assert last(using).resumed == 2
+
+
+def test_receiver_of_progress_that_raises_does_not_disturb(using: str) -> None:
+    def fail(**kwargs: Any) -> None:
+        raise LookupError
+
+    body = Bodies()
+    with receiving(signals.progressed, fail):
+        (result,) = run(over([1, 2, 3], using, body))
+    assert (result.outcome, result.message) == (Outcome.RAN, "")
+    assert body.items == [1, 2, 3]
+
+
+def test_rest_is_between_batches_and_without_a_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rests: list[tuple[float, bool]] = []
+
+    def rest(seconds: float) -> None:
+        rests.append((seconds, connections["default"].connection is None))
+
+    monkeypatch.setattr(time, "sleep", rest)
+    run(over([1, 2, 3, 4, 5], "default", pause=60))
+    assert rests == [(60, True)] * 2
 
 
 def test_async_body_shares_the_transaction_of_its_batch(using: str) -> None:

@@ -7,8 +7,9 @@ from django.db import Error, InterfaceError, OperationalError, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from once import Routine, status, views
-from tests.database.support import run, seed
+from once import Routine, ledger, status, views
+from once.models import State
+from tests.database.support import begin, run, seed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -48,6 +49,18 @@ def test_readiness_does_not_count_what_servers_do_not_run(declared: list[Routine
         seed("default", "by_hand", startup=False),
         Routine(function=lambda: None, name="in_memory", scope="process"),
     ]
+    assert readiness() == (200, {"done": True})
+
+
+def test_readiness_is_503_while_a_routine_is_held(using: str, declared: list[Routine]) -> None:
+    declared.append(seed(using, retry=False))
+    ledger.close(begin(declared[0]), State.LOST)
+    assert readiness() == (503, {"done": False})
+
+
+def test_readiness_is_200_for_an_older_replica(using: str, declared: list[Routine]) -> None:
+    run(seed(using, version=2))
+    declared.append(seed(using))
     assert readiness() == (200, {"done": True})
 
 
