@@ -2,14 +2,12 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 
+from tests.faults.support import GUARD, WORK, terminate
 from tests.project import Project
-from tests.servers import embedded_postgresql
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
 
@@ -19,20 +17,6 @@ SEED = """
         effect("seed")
         hold("body")
 """
-
-GUARD = "application_name LIKE 'once %%' AND state = 'idle in transaction'"
-WORK = (
-    "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory') "
-    "AND application_name NOT LIKE 'once %%'"
-)
-
-
-def terminate(project: Project, where: str) -> None:
-    ended = project.rows(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-        f"WHERE datname = current_database() AND {where.replace('%%', '%')}"
-    )
-    assert ended == [(True,)]
 
 
 def test_guard_terminated_and_nobody_else_there(project: Project) -> None:
@@ -160,8 +144,7 @@ def test_guard_whose_server_falls_silent_is_lost_in_time(project: Project) -> No
     holder = project.once("run", TEST_HOLD="once.work:Work.do=step")
     project.wait_for("step")
     [(backend,)] = project.rows(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
-        "AND application_name LIKE 'once %' AND state = 'idle in transaction'"
+        f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND {GUARD}"
     )
     os.kill(backend, signal.SIGSTOP)
     try:
@@ -197,82 +180,3 @@ def test_roles_timeouts_do_not_end_guard_or_waiters(project: Project) -> None:
     waiter = project.once("run")
     assert [holder.finish(), waiter.finish()] == [0, 0], holder.output + waiter.output
     assert project.attempts() == [("plant.seed", 1, "succeeded")]
-
-
-def test_missing_right_to_end_a_zombie_is_named(own_project: Project) -> None:
-    project = own_project  # roles belong to a server
-    with psycopg.connect(project.admin_url, autocommit=True) as session:
-        for role in ("once_zombie", "once_heir"):
-            session.execute(f"DROP ROLE IF EXISTS {role}")
-            session.execute(f"CREATE ROLE {role} LOGIN")
-            session.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
-            session.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}")
-    urls = {
-        role: project.url.replace("postgres:@", f"{role}:@")
-        for role in ("once_zombie", "once_heir")
-    }
-    try:
-        project.routines(SEED)
-        zombie = project.once("run", DATABASE_URL=urls["once_zombie"])
-        project.wait_for("body")
-        zombie.send(signal.SIGSTOP)
-        heir = project.once("run", DATABASE_URL=urls["once_heir"])
-        heir.wait_for("GRANT pg_signal_backend TO")
-        hurried = project.once("run", "--no-wait", DATABASE_URL=urls["once_heir"])
-        assert hurried.finish() == 3, hurried.output  # the heir has the guard
-        heir.kill()
-        hurried = project.once("run", "--no-wait", DATABASE_URL=urls["once_heir"])
-        assert hurried.finish() == 3, hurried.output
-        assert "GRANT pg_signal_backend TO" in hurried.output
-        heir = project.once("run", DATABASE_URL=urls["once_heir"])
-        heir.wait_for("GRANT pg_signal_backend TO")
-        with psycopg.connect(project.admin_url, autocommit=True) as session:
-            session.execute("GRANT pg_signal_backend TO once_heir")
-        project.wait_for("body", processes=2)
-        project.release("body")
-        assert heir.finish() == 0, heir.output
-        assert project.effects() == ["seed"]
-    finally:
-        zombie.kill()
-        with psycopg.connect(project.admin_url, autocommit=True) as session:
-            for role in ("once_zombie", "once_heir"):
-                session.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
-
-
-def test_commit_that_becomes_visible_late(own_project: Project) -> None:
-    project = own_project
-    project.routines(SEED)
-    holder = project.once("run")
-    project.wait_for("body")
-    with psycopg.connect(project.admin_url, autocommit=True) as session:
-        session.execute("ALTER SYSTEM SET synchronous_standby_names = 'ghost'")
-        session.execute("SELECT pg_reload_conf()")
-        project.release("body")
-        wait_until(lambda: in_sync_rep(project) == 1)
-        holder.kill()
-        assert project.effects() == []
-        successor = project.once("run")
-        wait_until(lambda: in_sync_rep(project) == 2, what=lambda: successor.output)
-        session.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        session.execute("SELECT pg_reload_conf()")
-    assert successor.finish() == 0, successor.output
-    assert project.reached("body") == [holder.pid]
-    assert project.effects() == ["seed"]
-
-
-def in_sync_rep(project: Project) -> int:
-    sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-    [(count,)] = project.rows(sql)
-    return int(count)
-
-
-@pytest.fixture
-def own_project(project: Project) -> Iterator[Project]:
-    """The project on a server of its own, whose configuration a test may change."""
-    server = embedded_postgresql()
-    project.url = project.admin_url = server.get_uri()
-    project.environment["DATABASE_URL"] = project.url
-    assert project.manage("migrate", "-v0").finish() == 0
-    yield project
-    project.close()
-    server.cleanup()

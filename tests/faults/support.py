@@ -1,0 +1,119 @@
+"""What ends sessions and servers."""
+
+import os
+import signal
+import time
+from contextlib import closing
+
+import psycopg
+
+from tests.project import Project
+from tests.servers import embedded_postgresql
+from tests.waiting import wait_until
+
+__all__ = ["GUARD", "WORK", "Server", "terminate"]
+
+#: The session that is a guard, and the one that holds a work lock.
+GUARD = "application_name LIKE 'once %' AND state = 'idle in transaction'"
+WORK = (
+    "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory') "
+    "AND application_name NOT LIKE 'once %'"
+)
+
+
+def terminate(project: Project, where: str) -> None:
+    """End the one session of which something is true, and wait for its end."""
+    ended = project.rows(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        f"AND backend_type = 'client backend' AND {where}"
+    )
+    assert ended == [(True,)]
+
+
+class Server:
+    """A PostgreSQL that a test may stop, crash and configure."""
+
+    def __init__(self) -> None:
+        self._server = embedded_postgresql()
+        self.url = self._server.get_uri()
+        self._writer: int | None = None
+
+    def execute(self, sql: str) -> None:
+        """Do something in a database that no project uses."""
+        with psycopg.connect(self.url, autocommit=True) as session:
+            session.execute(sql)
+
+    def hold_commits(self) -> None:
+        """Have every COMMIT wait, done but invisible, for a replica that there is not."""
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = 'ghost'")
+        self.execute("SELECT pg_reload_conf()")
+        wait_until(self._holds_commits, what="the server to heed its configuration")
+
+    def release_commits(self) -> None:
+        """Have every COMMIT that waits return."""
+        self.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        self.execute("SELECT pg_reload_conf()")
+
+    def waiting_commits(self) -> list[int]:
+        """The backends whose COMMIT waits."""
+        sql = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' ORDER BY pid"
+        with psycopg.connect(self.url, autocommit=True) as session:
+            return [pid for (pid,) in session.execute(sql)]
+
+    def stop(self) -> None:
+        """Stop it, and with it all of its sessions."""
+        self._server.stop()
+
+    def start(self) -> None:
+        """Start it again."""
+        self._server.ensure_postgres_running()
+
+    def keep_commits_in_memory(self) -> None:
+        """From now on, write no COMMIT to disk for which nobody waits."""
+        self._writer = self._writers_pid()
+        os.kill(self._writer, signal.SIGSTOP)
+
+    def crash(self) -> None:
+        """Lose everything that is in memory only, and wait for the recovery."""
+        writer = self._writer or self._writers_pid()
+        os.kill(writer, signal.SIGKILL)
+        self._writer = None
+        wait_until(lambda: self._recovered_from(writer), what="the recovery of the server")
+
+    def restore(self) -> None:
+        """Make it as it was before."""
+        self.start()
+        if self._writer is not None:
+            os.kill(self._writer, signal.SIGCONT)
+            self._writer = None
+        self.release_commits()
+
+    def end(self) -> None:
+        """End it for good."""
+        self._server.cleanup()
+
+    def _holds_commits(self) -> bool:
+        with closing(psycopg.connect(self.url)) as probe:
+            probe.pgconn.send_query(b"SELECT pg_logical_emit_message(true, 'once', 'probe')")
+            pid = probe.pgconn.backend_pid
+            while pid not in self.waiting_commits():
+                probe.pgconn.consume_input()
+                if not probe.pgconn.is_busy():
+                    return False
+                time.sleep(0.01)
+        with psycopg.connect(self.url, autocommit=True) as session:
+            session.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        return True
+
+    def _writers_pid(self) -> int:
+        sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
+        with psycopg.connect(self.url, autocommit=True) as session:
+            [(pid,)] = session.execute(sql).fetchall()
+        return int(pid)
+
+    def _recovered_from(self, writer: int) -> bool:
+        try:
+            return self._writers_pid() != writer
+        except (psycopg.OperationalError, ValueError):
+            return False

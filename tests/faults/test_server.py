@@ -1,0 +1,244 @@
+"""Faults of a whole server: commits that are late or lost, a stop, a crash, missing rights."""
+
+import os
+import signal
+
+import psycopg
+
+from tests.faults.support import Server
+from tests.project import Process, Project
+from tests.shop.calls import calls
+from tests.waiting import wait_until
+
+SEED = """
+    @routine
+    def seed():
+        effect("seed")
+        hold("body")
+"""
+
+#: One of each kind, a batched one twice: it holds in its middle batch, or in its last one.
+KINDS = """
+    from tests.shop.calls import note
+
+
+    def declare(name, **options):
+        @routine(name=f"plant.{name}", **options)
+        def body(run):
+            note(name, run)
+            effect(name)
+            hold(name)
+
+
+    def declare_batched(name, hold_at):
+        @routine(name=f"plant.{name}", over=lambda: range(1, 6), batch_size=2)
+        def body(items, run):
+            note(name, run)
+            for item in items:
+                effect(f"{name}{item}")
+            if hold_at in items and run.attempt == 1:
+                hold(name)
+
+
+    declare("atomic")
+    declare("external", atomic=False)
+    declare_batched("last", hold_at=5)
+    declare_batched("middle", hold_at=3)
+"""
+NAMES = ["atomic", "external", "last", "middle"]
+EACH_ONCE = ["atomic", "external", *(f"last{n}" for n in range(1, 6))]
+EACH_ONCE += [f"middle{n}" for n in range(1, 6)]
+
+
+def test_missing_right_to_end_a_zombie_is_named(own_project: Project) -> None:
+    project = own_project  # roles belong to a server
+    with psycopg.connect(project.admin_url, autocommit=True) as session:
+        for role in ("once_zombie", "once_heir"):
+            session.execute(f"DROP ROLE IF EXISTS {role}")
+            session.execute(f"CREATE ROLE {role} LOGIN")
+            session.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+            session.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}")
+    urls = {
+        role: project.url.replace("postgres:@", f"{role}:@")
+        for role in ("once_zombie", "once_heir")
+    }
+    try:
+        project.routines(SEED)
+        zombie = project.once("run", DATABASE_URL=urls["once_zombie"])
+        project.wait_for("body")
+        zombie.send(signal.SIGSTOP)
+        heir = project.once("run", DATABASE_URL=urls["once_heir"])
+        heir.wait_for("GRANT pg_signal_backend TO")
+        hurried = project.once("run", "--no-wait", DATABASE_URL=urls["once_heir"])
+        assert hurried.finish() == 3, hurried.output  # the heir has the guard
+        heir.kill()
+        hurried = project.once("run", "--no-wait", DATABASE_URL=urls["once_heir"])
+        assert hurried.finish() == 3, hurried.output
+        assert "GRANT pg_signal_backend TO" in hurried.output
+        heir = project.once("run", DATABASE_URL=urls["once_heir"])
+        heir.wait_for("GRANT pg_signal_backend TO")
+        with psycopg.connect(project.admin_url, autocommit=True) as session:
+            session.execute("GRANT pg_signal_backend TO once_heir")
+        project.wait_for("body", processes=2)
+        project.release("body")
+        assert heir.finish() == 0, heir.output
+        assert project.effects() == ["seed"]
+    finally:
+        zombie.kill()
+        with psycopg.connect(project.admin_url, autocommit=True) as session:
+            for role in ("once_zombie", "once_heir"):
+                session.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def who_called(project: Project, name: str, first: Process, second: Process) -> str:
+    """Which of two processes made the calls of a body, in their order."""
+    who = {first.pid: "1", second.pid: "2"}
+    return "".join(who[call.pid] for call in calls(project.directory, name))
+
+
+def test_commits_of_killed_processes_that_become_visible_late(
+    own_project: Project, server: Server
+) -> None:
+    project = own_project
+    project.routines(KINDS)
+    killed = {name: project.once("run", f"plant.{name}") for name in NAMES}
+    for name in NAMES:
+        project.wait_for(name)
+    server.hold_commits()
+    for name in NAMES:
+        project.release(name)
+    wait_until(lambda: len(server.waiting_commits()) == len(NAMES))
+    committing = server.waiting_commits()
+    for process in killed.values():
+        process.kill()
+    successors = {name: project.once("run", f"plant.{name}") for name in NAMES}
+    wait_until(lambda: len(server.waiting_commits()) == 2 * len(NAMES))
+    assert project.completions() == []
+    # Frozen, they are later still: the successors have claimed, read, and come to their fences.
+    for pid in committing:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        server.release_commits()
+        fences: set[str] = set()
+        wait_until(lambda: len(seen_fences(project, fences)) == len(NAMES))
+        assert project.completions() == []
+    finally:
+        for pid in committing:
+            os.kill(pid, signal.SIGCONT)
+    for process in successors.values():
+        assert process.finish() == 0, process.output
+    assert {name: who_called(project, name, killed[name], successors[name]) for name in NAMES} == {
+        "atomic": "1",
+        "external": "1",
+        "last": "111",
+        "middle": "112",
+    }
+    assert project.effects() == EACH_ONCE
+    assert project.completions() == [f"plant.{name}" for name in NAMES]
+
+
+def seen_fences(project: Project, seen: set[str]) -> set[str]:
+    """The statements, one for each predecessor, that were seen to end a session."""
+    statements = project.rows(
+        "SELECT query FROM pg_stat_activity WHERE query LIKE '%pg_terminate_backend(l.pid%' "
+        "AND pid <> pg_backend_pid()"
+    )
+    seen.update(statement for (statement,) in statements)
+    return seen
+
+
+def test_commits_without_an_answer_that_took_place(own_project: Project, server: Server) -> None:
+    project = own_project
+    project.routines(KINDS)
+    processes = {name: project.once("run", f"plant.{name}") for name in NAMES}
+    for name in NAMES:
+        project.wait_for(name)
+    server.hold_commits()
+    for name in NAMES:
+        project.release(name)
+    wait_until(lambda: len(server.waiting_commits()) == len(NAMES))
+    for pid in server.waiting_commits():
+        server.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+    server.release_commits()
+    for process in processes.values():
+        assert process.finish() == 0, process.output
+    assert {name: len(calls(project.directory, name)) for name in NAMES} == {
+        "atomic": 1,
+        "external": 1,
+        "last": 3,
+        "middle": 3,
+    }
+    assert project.effects() == EACH_ONCE
+    assert project.attempts() == [
+        ("plant.atomic", 1, "succeeded"),
+        ("plant.external", 1, "succeeded"),
+        ("plant.last", 1, "succeeded"),
+        ("plant.middle", 1, "failed"),
+        ("plant.middle", 2, "succeeded"),
+    ]
+
+
+def test_crash_that_loses_commits_repeats_no_body_that_may_be_called_once(
+    own_project: Project, server: Server
+) -> None:
+    project = own_project
+    project.routines(
+        """
+        from tests.shop.calls import note
+
+
+        @routine(atomic=False, retry=False)
+        def announce(run):
+            note("announce", run)
+            hold("body")
+
+
+        @routine(atomic=False, retry=False)
+        def tell(run):
+            note("tell", run)
+
+
+        @routine(retry=False)
+        def charge(run):
+            note("charge", run)
+            effect("charge")
+        """
+    )
+    [(database,)] = project.rows("SELECT current_database()")
+    server.execute(f"ALTER DATABASE {database} SET synchronous_commit = off")
+    server.keep_commits_in_memory()
+    announcer = project.once("run", "plant.announce")
+    project.wait_for("body")
+    for name in ("plant.tell", "plant.charge"):
+        process = project.once("run", name)
+        assert process.finish() == 0, process.output
+    project.execute("INSERT INTO shop_effect (name, pid) VALUES ('lost with the crash', 0)")
+    assert project.effects() == ["charge", "lost with the crash"]
+    server.crash()
+    announcer.kill()
+    project.release("body")
+    assert project.effects() == []
+    assert project.completions() == ["plant.tell"]
+    after = project.once("run", "--keep-going")
+    assert after.finish() == 5, after.output
+    for name in ("announce", "tell", "charge"):
+        assert len(calls(project.directory, name)) == 1
+    states = {name: routine["state"] for name, routine in project.status().items()}
+    assert states == {"plant.announce": "held", "plant.tell": "completed", "plant.charge": "held"}
+
+
+def test_server_restarted_during_an_external_body(own_project: Project, server: Server) -> None:
+    project = own_project
+    project.routines(KINDS)
+    process = project.once(
+        "run", "plant.external", TEST_HOLD="once.work:Work._end_own_session=unrecorded"
+    )
+    project.wait_for("external")
+    server.stop()
+    project.release("external")
+    project.wait_for("unrecorded")  # no recording, and nobody to ask
+    server.start()
+    project.release("unrecorded")
+    assert process.finish() == 0, process.output
+    assert len(calls(project.directory, "external")) == 1
+    assert project.attempts() == [("plant.external", 1, "succeeded")]
