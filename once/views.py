@@ -4,8 +4,9 @@ from django.db import Error, transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 
-from once import registry, status
+from once import registry
 from once.log import logger
+from once.readiness import is_done
 
 __all__ = ["readiness"]
 
@@ -23,7 +24,7 @@ def readiness(request: HttpRequest) -> JsonResponse:
     global _ready
     if not _ready:
         try:
-            _ready = status.is_done(registry.load().startup)
+            _ready = is_done(registry.load().startup)
         except Error as error:
             logger.info("event=readiness_unknown reason=%r", str(error))
     return JsonResponse({"done": _ready}, status=200 if _ready else 503)

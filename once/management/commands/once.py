@@ -19,7 +19,7 @@ from django.core.management.base import CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DEFAULT_DB_ALIAS, Error
 
-from once import migrate, process, registry, runner, status
+from once import migrate, process, readiness, registry, runner, status
 from once.base import CALL, Routine
 from once.exceptions import (
     DatabaseUnavailable,
@@ -210,7 +210,7 @@ class Command(BaseCommand):
         """``once wait``."""
         routines = found.select(names) if names else found.startup
         with self._reporter(verbosity).connected():
-            status.wait(found, routines, timeout=timeout)
+            readiness.wait(found, routines, timeout=timeout)
 
     def call(
         self,
