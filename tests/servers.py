@@ -55,7 +55,7 @@ def free_port() -> int:
 class PgBouncer:
     """A PgBouncer in transaction mode before a PostgreSQL."""
 
-    def __init__(self, directory: Path, server_url: str, pool_size: int) -> None:
+    def __init__(self, directory: Path, server_url: str, pool_size: int, *settings: str) -> None:
         program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
         if program is None:
             missing("pgbouncer")
@@ -84,6 +84,7 @@ default_pool_size = {pool_size}
 max_client_conn = 1000
 ignore_startup_parameters = extra_float_digits
 """
+            + "".join(f"{setting}\n" for setting in settings)
         )
         for path in (directory, *directory.parents):
             if path.stat().st_uid == os.getuid() and path != Path("/"):

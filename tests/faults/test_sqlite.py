@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from tests.project import Project
+from tests.shop.calls import calls
 
 pytestmark = pytest.mark.parametrize("kind", ["sqlite"])
 
@@ -58,3 +59,30 @@ def test_readers_are_not_locked_out_of_a_long_routine(project: Project) -> None:
     assert project.status()["plant.seed"]["state"] == "running"
     project.release("body")
     assert holder.finish() == 0
+
+
+def test_frozen_holder_outside_of_a_transaction_lets_others_write(project: Project) -> None:
+    project.routines(
+        """
+        from tests.shop.calls import note
+
+
+        @routine(atomic=False, retry=False)
+        def announce(run):
+            note("announce", run)
+            hold("body")
+        """
+    )
+    holder = project.once("run")
+    project.wait_for("body")
+    holder.send(signal.SIGSTOP)
+    waiter = project.once("run")
+    waiter.wait_for("Waiting")
+    project.execute("INSERT INTO shop_effect (name, pid) VALUES ('by another', 0)")
+    assert project.status()["plant.announce"]["state"] == "running"
+    project.release("body")
+    holder.send(signal.SIGCONT)
+    assert [holder.finish(), waiter.finish()] == [0, 0]
+    assert project.effects() == ["by another"]
+    assert len(calls(project.directory, "announce")) == 1
+    assert project.attempts() == [("plant.announce", 1, "succeeded")]
