@@ -118,7 +118,7 @@ def held(project: Project) -> Project:
     return project
 
 
-@BOTH
+@pytest.mark.parametrize("kind", ["postgresql"])
 def test_held_is_what_every_command_says(held: Project) -> None:
     processes = {
         arguments: held.once(*arguments.split())

@@ -47,6 +47,9 @@ ROUTINES = """
 RETRIED = ["atomic", "batched", "external"]
 HELD = ["atomic_once", "batched_once", "external_once"]
 
+GUARDED = "once.guards:SessionGuard.yielding=step"
+CLAIMED = "once.claim:Claim._attempt=step"
+
 #: Behind a pooler, the guard and the work of a zombie and those of its heir all pin a session.
 pytestmark = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer-40"])
 
@@ -120,13 +123,13 @@ class Scene:
             pair.zombie.send(signal.SIGCONT)
 
 
-def start(project: Project, hold_at: str = "", step: str = "") -> Scene:
-    """Bring a process for each routine to a step of the protocol, and have a second one wait."""
+def start(project: Project, step: str = "") -> Scene:
+    """Bring a process for each routine to a step, or into its body; second ones wait for them."""
     project.routines(ROUTINES)
     names = [*RETRIED, *HELD]
-    zombies = {name: project.once("run", f"plant.{name}", TEST_HOLD=hold_at) for name in names}
+    zombies = {name: project.once("run", f"plant.{name}", TEST_HOLD=step) for name in names}
     for name in names:
-        project.wait_for(step or f"{name}-1", processes=len(names) if step else 1)
+        project.wait_for("step" if step else f"{name}-1", len(names) if step else 1)
     heirs = {name: project.once("run", f"plant.{name}") for name in names}
     return Scene(project, {name: Pair(project, name, zombies[name], heirs[name]) for name in names})
 
@@ -176,7 +179,7 @@ def test_frozen_in_the_body(project: Project) -> None:
 
 
 def test_frozen_between_guard_and_claim(project: Project) -> None:
-    scene = start(project, "once.guards:SessionGuard.yielding=step", "step")
+    scene = start(project, GUARDED)
     scene.freeze(heirs_attempt=1)
     project.release("step")
     scene.thaw()
@@ -197,7 +200,7 @@ def test_frozen_between_guard_and_claim(project: Project) -> None:
 
 
 def test_frozen_between_claim_and_fence(project: Project) -> None:
-    scene = start(project, "once.claim:Claim._attempt=step", "step")
+    scene = start(project, CLAIMED)
     scene.freeze(heirs_attempt=2)
     project.release("step")
     scene.thaw()
