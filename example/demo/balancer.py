@@ -12,6 +12,7 @@ from example.demo.servers import Server
 
 __all__ = ["Balancer"]
 
+#: Seconds between two probes.
 PERIOD = 0.1
 #: Answers other than 200, in a row, after which a server that was ready is not.
 MISSES = 3

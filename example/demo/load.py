@@ -14,6 +14,7 @@ from example.demo.balancer import Balancer
 __all__ = ["Load"]
 
 CLIENTS = 4
+#: Requests in a second, by all of them.
 RATE = 30
 
 

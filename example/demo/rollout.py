@@ -17,6 +17,7 @@ __all__ = ["Rollout"]
 
 #: They serve from the start, and their readiness view says no until everything is done.
 BACKGROUND = {"ONCE_STARTUP": "background"}
+#: Of each new server.
 WORKERS = 2
 
 

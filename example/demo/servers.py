@@ -18,7 +18,6 @@ class Server:
 
     process: Process
     address: Address
-    release: int
 
     @property
     def name(self) -> str:
@@ -55,7 +54,7 @@ class Servers:
                 pass_fds=[listener.fileno()],
                 gate=gate,
             )
-            return Server(process=process, address=listener.getsockname(), release=release)
+            return Server(process=process, address=listener.getsockname())
 
 
 def release_environment(release: int) -> dict[str, str]:

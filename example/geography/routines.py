@@ -105,7 +105,7 @@ if conf.RELEASE >= 2:
         for place in places:
             place.search_name = searchable(place.name)
             place.changed += 1
-        # Nobody deletes places, and so this only updates, many times faster than bulk_update().
+        # Since nobody deletes places this only updates, and many times faster than bulk_update().
         Place.objects.bulk_create(
             places,
             update_conflicts=True,
