@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connections, transaction
+from django.db.models.signals import post_init
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoDbBlocker
 
@@ -338,12 +339,16 @@ def test_no_more_than_two_batches_of_rows_are_in_memory(using: str) -> None:
     alive: weakref.WeakSet[Item] = weakref.WeakSet()
     counts: list[int] = []
 
+    def note(sender: type, instance: Any, **kwargs: Any) -> None:
+        if sender is Item:
+            alive.add(instance)
+
     def body(batch: list[Item]) -> None:
-        alive.update(batch)
         gc.collect()
         counts.append(len(alive))
 
-    run(over(Item.objects.all, using, body, batch_size=4))
+    with receiving(post_init, note):
+        run(over(Item.objects.all, using, body, batch_size=4))
     assert len(counts) == 10
     assert max(counts) <= 8
 

@@ -586,6 +586,18 @@ def test_starting_server_that_finds_a_second_dead_process_waits(
     assert attempts(using) == [("shop.seed", 1, "lost"), ("shop.seed", 2, "running")]
 
 
+def test_starting_server_does_not_wait_for_who_tries_what_failed_lately(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONCE_RETRY_DELAY", "1000")
+    ledger.close(begin(seed(using)), State.FAILED)
+    with database(using).guard("shop.seed", 15) as guard:
+        take(guard)
+        (result,) = run(seed(using), heeds_delay=True, timeout=1)
+    assert (result.outcome, result.timed_out) == (Outcome.SKIPPED, False)
+    assert result.retry_in == pytest.approx(1000, abs=30)
+
+
 def test_starting_server_that_waited_for_a_failure_leaves_it_out(
     using: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

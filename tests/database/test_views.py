@@ -7,7 +7,7 @@ from django.db import Error, InterfaceError, OperationalError, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from once import Routine, ledger, status, views
+from once import Routine, ledger, views
 from once.models import State
 from tests.database.support import begin, run, seed
 
@@ -74,6 +74,6 @@ def test_readiness_is_503_while_the_database_errs(
     declared.append(seed("default"))
     run(declared[0])
     with monkeypatch.context() as patch:
-        patch.setattr(status, "is_done", refuse)
+        patch.setattr(views, "is_done", refuse)
         assert readiness() == (503, {"done": False})
     assert readiness() == (200, {"done": True})

@@ -73,6 +73,14 @@ def test_digest_covers_which_file_holds_what(
     assert digest_of(directory, "*.csv") != before
 
 
+def test_digest_tells_names_from_bytes(directory: Path) -> None:
+    (directory / "a").write_text("b2")
+    one_file = digest_of(directory, "[ab]")
+    (directory / "a").write_text("")
+    (directory / "b").write_text("2")
+    assert digest_of(directory, "[ab]") != one_file
+
+
 def test_digest_does_not_depend_on_other_files(directory: Path) -> None:
     before = digest_of(directory, "*.csv")
     (directory / "notes.txt").write_text("4")
