@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
 from once import conf
-from once.content import Content, digest
+from once.content import Content, digest, matches
 from once.exceptions import RoutineError
 
 __all__ = [
@@ -126,22 +126,31 @@ class Routine:
             ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, or a file is missing.
 
         """
+        self.check_scope()
+        if isinstance(self.scope, Content):
+            return digest(self.scope, self._directory)
+        return conf.release() if self.scope == "release" else ""
+
+    def check_scope(self) -> None:
+        """See that what the scope needs is there.
+
+        Raises:
+            ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, or a file is missing.
+
+        """
         if isinstance(self.scope, Content):
             try:
-                return digest(self.scope, self._directory)
+                matches(self.scope, self._directory)
             except OSError as error:
                 raise ImproperlyConfigured(
                     f"Routine {self.name!r} has scope={self.scope}, but {error}. "
                     "Correct the pattern, or ship the file."
                 ) from error
-        if self.scope != "release":
-            return ""
-        if not (release := conf.release()):
+        elif self.scope == "release" and not conf.release():
             raise ImproperlyConfigured(
                 f'Routine {self.name!r} has scope="release", but ONCE_RELEASE is unset. '
                 "Set it to what is deployed, such as a tag or a commit."
             )
-        return release
 
     def call(self, run: Run | None, *batch: Any) -> None:
         """Run the body in this thread to its end, whatever kind of function it is."""

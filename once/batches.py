@@ -177,12 +177,14 @@ def _key(routine: Routine, rows: "QuerySet[Any]") -> "tuple[Field[Any, Any], boo
             f"over= of {routine} returned a queryset with values() or values_list(). Return one "
             "of model instances; only() and defer() load less of them."
         )
-    if rows.query.is_sliced or rows.query.combinator or rows.query.distinct_fields:
+    query = rows.query
+    if query.is_sliced or query.combinator or query.distinct_fields or not query.standard_ordering:
         raise BatchError(
-            f"over= of {routine} returned a queryset that is sliced, combined or distinct on some "
-            "fields, which cannot be gone through by a key. Filter it instead."
+            f"over= of {routine} returned a queryset that is sliced, reversed, combined or "
+            "distinct on some fields, which cannot be gone through by a key. Use filter() and "
+            "order_by() instead."
         )
-    order = rows.query.order_by or ("pk",)
+    order = query.order_by or ("pk",)
     name = str(order[0]).removeprefix("-")
     meta = rows.model._meta
     try:

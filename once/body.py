@@ -77,6 +77,7 @@ def _call(routine: Routine, run: Run, *batch: Any) -> None:
         routine.call(run, *batch)
     except SystemExit as error:
         raise BodyError(
-            f"The body called sys.exit({error.code!r}), which would pass for the end of the "
-            "program. Return from the body, or raise what went wrong."
+            f"The body, or a signal handler of the server while it ran, called "
+            f"sys.exit({error.code!r}), which would pass for the end of the program. A body should "
+            "return, or raise what went wrong."
         ) from error

@@ -44,7 +44,7 @@ def check_scopes(
     problems: list[CheckMessage] = []
     for routine in registry.load().recorded:
         try:
-            _ = routine.scope_key
+            routine.check_scope()
         except ImproperlyConfigured as error:
             is_release = routine.scope == "release"
             problems.append(

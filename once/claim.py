@@ -36,7 +36,9 @@ class Act(enum.Enum):
     RUN = "run"
     #: Record it without calling its body.
     FAKE = "fake"
-    #: Make it pending again.
+    #: Make it pending again where it is not done: failed, or held.
+    RETRY = "retry"
+    #: Make it pending again, done or not.
     RESET = "reset"
 
     def is_due(self, standing: Standing) -> bool:
@@ -47,6 +49,7 @@ class Act(enum.Enum):
 _DUE = {
     Act.RUN: {Standing.OPEN},
     Act.FAKE: {Standing.OPEN, Standing.HELD},
+    Act.RETRY: {Standing.OPEN, Standing.HELD},
     Act.RESET: {Standing.OPEN, Standing.HELD, Standing.DONE},
 }
 
@@ -87,10 +90,14 @@ class Claim:
         try:
             while True:
                 answer = self._poll(is_first=not attempts)
+                if answer is None:
+                    continue  # it changed since it was read: look again
                 if isinstance(answer, Result):
                     if answer.outcome is not Outcome.FAILED:
                         return answer
-                    attempts += 1
+                    # Batches that were committed are worth as many attempts again.
+                    went_on = answer.attempt and answer.attempt.processed > answer.attempt.resumed
+                    attempts = 1 if went_on else attempts + 1
                     if attempts == _ATTEMPTS or not self._is_worth_repeating(answer):
                         return answer
                     answer = one_line(answer.error)
@@ -102,7 +109,7 @@ class Claim:
                 Outcome.SKIPPED, message=str(error), seconds=self.wait.seconds, timed_out=True
             )
 
-    def _poll(self, *, is_first: bool) -> Result | str:
+    def _poll(self, *, is_first: bool) -> Result | str | None:
         """One look at the record and, where there is something to do, one try at the guard."""
         heeds_delay = self.terms.heeds_delay and is_first
         while True:
@@ -118,13 +125,15 @@ class Claim:
                     return one_line(error)
                 if not self.here.is_lost(error):
                     message = f"Its record could not be kept: {one_line(error)}"
-                    return self._result(Outcome.FAILED, message=message, error=error)
+                    return self._result(
+                        Outcome.FAILED, message=message, error=error, has_failed=True
+                    )
                 self.wait.survive(error)
 
     def _record(self) -> Record:
         return record.read([self.routine])[self.routine.name]
 
-    def _try(self, *, heeds_delay: bool) -> Result | str:
+    def _try(self, *, heeds_delay: bool) -> Result | str | None:
         """Guard and claim, then work; or who is in the way."""
         name = self.routine.name
         # First the connection for the work: a guard without one would only keep others waiting.
@@ -138,7 +147,7 @@ class Claim:
                 self.wait.answered()
                 ahead = guard.read(lambda: ledger.prospect(self.routine))
                 if not self.terms.act.is_due(ahead.record.standing):
-                    return f"{name} has just been done"
+                    return None
                 if heeds_delay and ahead.record.retry_in:
                     return self._put_off(ahead.record)
                 if doublings := min(ahead.record.lost_in_a_row, _DOUBLINGS):
@@ -157,7 +166,7 @@ class Claim:
                 return f"{name} was claimed by another process"
             return self._attempt(attempt, ahead, guard)
 
-    def _attempt(self, attempt: Attempt, ahead: Prospect, guard: Guard) -> Result | str:
+    def _attempt(self, attempt: Attempt, ahead: Prospect, guard: Guard) -> Result | str | None:
         started = monotonic()
         is_announced = False
         problem: BaseException | None = None
@@ -174,7 +183,7 @@ class Claim:
             if not self.terms.act.is_due(self._record().standing):
                 why = "There was nothing left to do, or to try by itself."
                 ledger.close(attempt, State.INTERRUPTED, why, is_harmless=True)
-                return f"{self.routine.name} has just been settled"
+                return None
             # Before the transaction, which a receiver's query could break.
             is_announced = True
             signals.attempt_started.send_robust(self.routine, attempt=attempt)
@@ -193,7 +202,12 @@ class Claim:
         return result
 
     def _act(self, work: Work) -> None:
-        acts = {Act.RUN: work.do, Act.FAKE: work.fake, Act.RESET: work.reset}
+        acts = {
+            Act.RUN: work.do,
+            Act.FAKE: work.fake,
+            Act.RETRY: work.reset,
+            Act.RESET: work.reset,
+        }
         acts[self.terms.act]()
 
     def _fence(self, ahead: Prospect, guard: Guard) -> None:

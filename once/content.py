@@ -9,7 +9,7 @@ from pathlib import Path
 
 from once.exceptions import RoutineError
 
-__all__ = ["Content", "content"]
+__all__ = ["Content", "content", "digest", "matches"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +51,25 @@ def digest(files: Content, directory: Path) -> str:
 
     """
     whole = hashlib.sha256()
-    for name in sorted(set().union(*(_matches(each, directory) for each in files.patterns))):
+    for name in matches(files, directory):
         data = (directory / name).read_bytes()
         # Lengths keep what belongs to one file from passing for part of the next.
-        whole.update(f"{len(name)}:{name}{len(data)}:".encode() + data)
+        whole.update(b"%d:%s%d:" % (len(name), os.fsencode(name), len(data)) + data)
     return whole.hexdigest()
 
 
-def _matches(pattern: str, directory: Path) -> set[str]:
-    found = glob.glob(pattern, root_dir=directory, recursive=True)
-    files = {Path(name).as_posix() for name in found if (directory / name).is_file()}
-    if not files:
-        raise FileNotFoundError(f"no file matches {pattern!r} in {directory}")
-    return files
+def matches(files: Content, directory: Path) -> list[str]:
+    """The files, by their path from the directory, which no other checkout changes.
+
+    Raises:
+        FileNotFoundError: a pattern matches no file.
+
+    """
+    names: set[str] = set()
+    for pattern in files.patterns:
+        found = glob.glob(pattern, root_dir=directory, recursive=True)
+        matched = [name for name in found if (directory / name).is_file()]
+        if not matched:
+            raise FileNotFoundError(f"no file matches {pattern!r} in {directory}")
+        names.update(os.path.relpath(directory / name, directory) for name in matched)
+    return sorted(names)

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["check", "deferred", "interrupt"]
+__all__ = ["check", "deferred", "forget", "interrupt"]
 
 _deferrals = 0
 _pending: BaseException | None = None
@@ -26,6 +26,12 @@ def interrupt(error: BaseException) -> bool:
         raise error
     _pending = error
     return True
+
+
+def forget() -> None:
+    """Drop what was asked for and not raised, before another run."""
+    global _pending
+    _pending = None
 
 
 def check() -> None:

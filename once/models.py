@@ -1,4 +1,7 @@
-"""The record: which routines are done, and who tried. Only :mod:`once.ledger` touches it."""
+"""The record: which routines are done, and who tried.
+
+Only :mod:`once.ledger` writes it, and :mod:`once.record` reads it.
+"""
 
 from django.db import models
 from django.db.models.functions import Now
@@ -6,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from once.base import NAME_LENGTH
 
-__all__ = ["Attempt", "Completion", "State", "Trigger"]
+__all__ = ["DECISIONS", "Attempt", "Completion", "State", "Trigger"]
 
 
 class Completion(models.Model):
@@ -58,6 +61,10 @@ class Trigger(models.TextChoices):
     FAKE = "fake", _("fake")
     #: A person made it pending again: no body was called.
     RESET = "reset", _("reset")
+
+
+#: Triggers of what is no attempt to call the body, but a person's decision.
+DECISIONS = (Trigger.FAKE, Trigger.RESET)
 
 
 class Attempt(models.Model):

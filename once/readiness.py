@@ -52,16 +52,14 @@ def wait(registry: Registry, routines: Sequence[Routine], *, timeout: float | No
         while True:
             try:
                 stands = record.read(routines)
-                for name, found in stands.items():
-                    if found.standing is Standing.HELD:
-                        raise Held(f"{name}: {way_out(name)}")
+                for routine in routines:
+                    if record.is_held(routine, stands[routine.name]):
+                        raise Held(f"{routine.name}: {way_out(routine.name)}")
                 if all(map(_is_done, stands.values())):
                     return
-                reason = _in_the_way(registry, routines)
+                waiting.pause(lambda: _in_the_way(registry, routines))
             except Error as error:
                 waiting.survive(error)
-            else:
-                waiting.pause(reason)
 
 
 def _is_done(found: Record) -> bool:

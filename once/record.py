@@ -4,21 +4,25 @@ Each statement sees what is committed.
 """
 
 import enum
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.db.models import Max, OuterRef, Q, Subquery
+from django.db.models import Case, CharField, Count, Max, OuterRef, Q, Subquery, When
 from django.db.models.functions import Coalesce, Now
 
 from once import conf
 from once.base import Routine
 from once.databases import database
-from once.models import Attempt, Completion, State
+from once.models import DECISIONS, Attempt, Completion, State
 
 __all__ = [
     "Record",
     "Standing",
+    "attempts",
+    "is_abandoned",
+    "is_held",
     "is_installed",
     "is_migrated",
     "last_attempts",
@@ -48,8 +52,11 @@ class Record:
     """What a database says of one routine of this code."""
 
     standing: Standing
-    #: Number of the last attempt, at whatever version.
+    #: Number of the last attempt, at whatever version and scope key.
     number: int = 0
+    #: Number of the last attempt at this very completion, and how many called the body.
+    own_number: int = 0
+    tries: int = 0
     #: How many attempts in a row, of this version or another, went without a word.
     lost_in_a_row: int = 0
     #: Whether the last attempt did not end, so that it runs or was lost.
@@ -65,27 +72,49 @@ class _Attempts:
     """The attempts at one routine that have all this in common."""
 
     version: int
-    scope_key: str
+    #: Where it is that of a routine of this code.
+    scope_key: str | None
     state: str
     retry: bool
     #: The last one's.
     number: int
+    #: How many of them called a body.
+    tries: int
+    #: When the last one ended, or else began.
     moment: datetime
     #: The database's clock.
     now: datetime
 
 
-def read(routines: Collection[Routine]) -> dict[str, Record]:
+def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str, Record]:
     """What is recorded of each routine, by name.
 
-    One indexed query for each of their databases, and a second one only where something is open.
+    One indexed query for each of their databases, and a second one, for the attempts, only where
+    something is open, or where it is asked for.
     """
     found: dict[str, Record] = {}
     for using in sorted({routine.using for routine in routines}):
         here = [routine for routine in routines if routine.using == using]
         with database(using).statements():
-            found |= _read(using, here)
+            found |= _read(using, here, thoroughly=thoroughly)
     return found
+
+
+def is_abandoned(routine: Routine, found: Record) -> bool:
+    """Whether the last attempt at a routine runs by the record, and no process holds the guard.
+
+    It died, or was cut off from the database: the next process takes over.
+    """
+    if not found.is_running or database(routine.using).holder(routine.name) is not None:
+        return False
+    return read([routine])[routine.name].is_running  # it may just have ended
+
+
+def is_held(routine: Routine, found: Record) -> bool:
+    """Whether a routine waits for a person's decision, or does as soon as anybody looks."""
+    if found.standing is Standing.HELD:
+        return True
+    return found.standing is Standing.OPEN and not routine.retry and is_abandoned(routine, found)
 
 
 def read_under_guard(routine: Routine) -> Record:
@@ -107,18 +136,32 @@ def is_migrated(using: str, name: str, digest: str) -> bool:
         return Completion.objects.using(using).filter(routine=name, scope_key=digest).exists()
 
 
-def last_attempts(using: str) -> dict[str, tuple[Attempt, datetime]]:
-    """The last attempt at each routine that a database knows, by name, and the time there."""
+def last_attempts(using: str) -> tuple[dict[str, Attempt], datetime | None]:
+    """The last attempt at each routine that a database knows, by name, and the time there.
+
+    Where there are no attempts there is no time.
+    """
     history = Attempt.objects.using(using).annotate(now=Now())
     last = history.filter(routine=OuterRef("routine")).order_by("-number").values("number")[:1]
     with database(using).statements():
-        return {row.routine: (row, row.now) for row in history.filter(number=Subquery(last))}
+        rows = list(history.filter(number=Subquery(last)))
+    return {row.routine: row for row in rows}, max((row.now for row in rows), default=None)
+
+
+def attempts(using: str, numbers: Mapping[str, int]) -> dict[str, Attempt]:
+    """Attempts by name of the routine, as many of them as there are of these numbers."""
+    rows = Attempt.objects.using(using).filter(
+        routine__in=numbers, number__in=set(numbers.values())
+    )
+    with database(using).statements():
+        return {row.routine: row for row in rows if row.number == numbers[row.routine]}
 
 
 def last_failure(routine: Routine) -> Attempt | None:
-    """The last attempt at this completion that failed, was lost, or left it held."""
+    """The last attempt at this completion that did not end well."""
     history = Attempt.objects.using(routine.using).filter(
-        Q(state__in=(State.FAILED, State.LOST)) | Q(state=State.INTERRUPTED, retry=False),
+        Q(state__in=(State.FAILED, State.LOST, State.RUNNING))
+        | Q(state=State.INTERRUPTED, retry=False),
         routine=routine.name,
         version=routine.version,
         scope_key=routine.scope_key,
@@ -154,13 +197,23 @@ def _read(using: str, routines: list[Routine], *, thoroughly: bool = False) -> d
     return found
 
 
-def _completed(using: str, routines: Iterable[Routine]) -> dict[str, dict[int, set[str]]]:
+def _completed(using: str, routines: Iterable[Routine]) -> dict[str, dict[int, set[str | None]]]:
     """Scope keys by version by name of the routine."""
-    found: dict[str, dict[int, set[str]]] = {}
+    found: dict[str, dict[int, set[str | None]]] = {}
     rows = Completion.objects.using(using).filter(routine__in=[one.name for one in routines])
-    for name, version, scope_key in rows.values_list("routine", "version", "scope_key"):
+    keys = {routine.scope_key for routine in routines}
+    own: Any = "scope_key"
+    if keys != {""}:
+        # Each release, or state of files, has left a row: one answer for all that are not here.
+        rows, own = rows.distinct(), _own_key(keys)
+    for name, version, scope_key in rows.values_list("routine", "version", own):
         found.setdefault(name, {}).setdefault(version, set()).add(scope_key)
     return found
+
+
+def _own_key(keys: set[str]) -> Case:
+    """The scope key where it is one of these, else NULL."""
+    return Case(When(scope_key__in=sorted(keys), then="scope_key"), output_field=CharField())
 
 
 def _attempted(using: str, routines: Iterable[Routine]) -> dict[str, list[_Attempts]]:
@@ -168,9 +221,13 @@ def _attempted(using: str, routines: Iterable[Routine]) -> dict[str, list[_Attem
     rows = (
         Attempt.objects.using(using)
         .filter(routine__in=[routine.name for routine in routines])
-        .values_list("routine", "version", "scope_key", "state", "retry")
+        .annotate(own=_own_key({routine.scope_key for routine in routines}))
+        .values_list("routine", "version", "own", "state", "retry")
         .annotate(
-            Max("number"), moment=Max(Coalesce("finished_at", "started_at")), clock=Max(Now())
+            Max("number"),
+            tries=Count("pk", filter=~Q(trigger__in=DECISIONS)),
+            moment=Max(Coalesce("finished_at", "started_at")),
+            clock=Max(Now()),
         )
     )
     found: dict[str, list[_Attempts]] = {}
@@ -182,22 +239,20 @@ def _attempted(using: str, routines: Iterable[Routine]) -> dict[str, list[_Attem
 def _of(routine: Routine, standing: Standing, history: list[_Attempts]) -> Record:
     if not history:
         return Record(standing=standing)
-    same = [
-        one
-        for one in history
-        if (one.version, one.scope_key) == (routine.version, routine.scope_key)
-    ]
+    same = [one for one in history if _is_of(routine, one)]
     if standing is Standing.OPEN:
         if max(one.version for one in history) > routine.version:
             standing = Standing.SUPERSEDED
         elif not routine.retry and any(_holds(one) for one in same):
             standing = Standing.HELD
     last = max(history, key=lambda one: one.number)
-    retry_in = _retry_in(same, history) if same and standing is Standing.OPEN else 0.0
+    retry_in = _retry_in(routine, history) if same and standing is Standing.OPEN else 0.0
     return Record(
         standing=standing,
         number=last.number,
-        lost_in_a_row=_in_a_row(history, history, State.LOST, State.RUNNING),
+        own_number=max((one.number for one in same), default=0),
+        tries=sum(one.tries for one in same),
+        lost_in_a_row=_in_a_row(history, lambda one: one.state in (State.LOST, State.RUNNING)),
         is_running=last.state == State.RUNNING,
         retry_in=retry_in,
         retry_at=last.now + timedelta(seconds=retry_in) if retry_in else None,
@@ -209,19 +264,31 @@ def _holds(one: _Attempts) -> bool:
     return not one.retry and one.state not in (State.SUCCEEDED, State.RUNNING)
 
 
-def _in_a_row(these: list[_Attempts], history: list[_Attempts], *states: str) -> int:
-    """How many of the last of these attempts were in one of the states, and no other between."""
-    last = max(one.number for one in these)
-    others = [one.number for one in history if one not in these or one.state not in states]
-    return last - max((number for number in others if number <= last), default=0)
+def _is_of(routine: Routine, one: _Attempts) -> bool:
+    return (one.version, one.scope_key) == (routine.version, routine.scope_key)
 
 
-def _retry_in(same: list[_Attempts], history: list[_Attempts]) -> float:
-    """Seconds that starting servers still wait, after attempts at one completion that went ill."""
-    last = max(same, key=lambda one: one.number)
-    in_a_row = _in_a_row(same, history, State.FAILED, State.LOST, State.RUNNING)
-    if in_a_row and last.state != State.FAILED:
-        in_a_row -= 1  # the first that went without a word: a deploy, a node
+def _in_a_row(history: Iterable[_Attempts], is_meant: Callable[[_Attempts], bool]) -> int:
+    """How many of the last attempts are meant, and none between that is not."""
+    last = before = 0
+    for one in history:
+        if is_meant(one):
+            last = max(last, one.number)
+    for one in history:
+        if not is_meant(one) and one.number <= last:
+            before = max(before, one.number)
+    return last - before
+
+
+def _retry_in(routine: Routine, history: list[_Attempts]) -> float:
+    """Seconds that starting servers still wait, after attempts at this that did not end well."""
+    last = max((one for one in history if _is_of(routine, one)), key=lambda one: one.number)
+    bad = (State.FAILED, State.LOST, State.RUNNING)
+    if last.state not in bad:
+        return 0.0
+    in_a_row = _in_a_row(history, lambda one: _is_of(routine, one) and one.state in bad)
+    if last.state != State.FAILED:
+        in_a_row -= 1  # the first that ended without a word: a deploy, a node
     if not in_a_row:
         return 0.0
     delay = conf.retry_delay()

@@ -8,13 +8,19 @@ from once.results import Outcome, Result
 from once.text import last_line, one_line
 from once.work import Work
 
-__all__ = ["ended", "held", "put_off", "way_out"]
+__all__ = ["describe", "ended", "held", "put_off", "way_out"]
 
 #: What stays of an attempt that did not end well, by kind.
 _KEPT = {
     "atomic": "Nothing of it was committed.",
     "batched": "Its committed batches stay; the next attempt goes on after them.",
     "external": "What it did outside stays; the next attempt has the same key.",
+}
+
+_ENDS = {
+    State.FAILED: "failed",
+    State.LOST: "died, or was cut off",
+    State.RUNNING: "ended without a word",
 }
 
 
@@ -42,6 +48,7 @@ def ended(work: Work, problem: BaseException | None, seconds: float) -> Result:
         seconds=seconds,
         message=_aftermath(work, problem, what),
         error=problem,
+        has_failed=True,
         may_have_effects=work.is_begun and outlasts,
     )
 
@@ -55,14 +62,22 @@ def held(routine: Routine) -> Result:
 
 def put_off(routine: Routine, found: Record, failure: Attempt | None) -> Result:
     """The result where starting servers leave out what went ill lately."""
-    what = f" ({last_line(failure.error)})" if failure and failure.error else ""
+    what = describe(failure) if failure else "An attempt died"
     return Result(
         routine=routine,
         outcome=Outcome.SKIPPED,
-        message=f"Attempt {found.number} went ill{what}. Starting servers try again in "
-        f"{found.retry_in:.0f} s; `manage.py once run` tries at once.",
+        message=f"{what}. Starting servers try again in {found.retry_in:.0f} s; "
+        "`manage.py once run` tries at once.",
         retry_in=found.retry_in,
+        has_failed=failure is not None and failure.state == State.FAILED,
     )
+
+
+def describe(attempt: Attempt) -> str:
+    """What became of an attempt that did not succeed, as a sentence without its full stop."""
+    what = _ENDS.get(State(attempt.state), "was interrupted")
+    why = f": {last_line(attempt.error)}" if attempt.state == State.FAILED else ""
+    return f"Attempt {attempt.number} on {attempt.host} (pid {attempt.pid}) {what}{why}".rstrip(".")
 
 
 def way_out(name: str) -> str:
@@ -89,4 +104,4 @@ def _aftermath(work: Work, problem: BaseException, what: str) -> str:
         return what
     if attempt.state == State.INTERRUPTED:
         return f"{what}. {kept}"
-    return f"{what}. {kept} Mend the cause and run this again."
+    return f"{what}. {kept} Fix the cause and run this again."

@@ -35,8 +35,10 @@ class Result:
     timed_out: bool = False
     #: Skipped because a person must decide whether it is tried again.
     is_held: bool = False
-    #: Skipped because it failed lately: seconds until starting servers try again.
+    #: Skipped because it failed or was lost lately: seconds until starting servers try again.
     retry_in: float = 0.0
+    #: Failed now, or lately and was skipped for that.
+    has_failed: bool = False
     #: Failed with effects outside of the database, or without leave to be tried again.
     may_have_effects: bool = False
     #: Why it failed.

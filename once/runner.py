@@ -43,8 +43,8 @@ def run(
         routines: what to run, in order, with all that they come after.
         registry: where they come from.
         trigger: what called, for the history: one of :class:`once.models.Trigger`.
-        act: ``Act.FAKE`` records them as done and ``Act.RESET`` makes them pending again, without
-            calling their bodies or heeding ``after``.
+        act: ``Act.FAKE`` records them as done and ``Act.RETRY`` and ``Act.RESET`` make them pending
+            again, without calling their bodies or heeding ``after``.
         wait: whether to wait for a routine that another process runs.
         timeout: seconds after which to stop waiting; none by default.
         patience: seconds for which a database may be out of reach, ``ONCE_STARTUP_TIMEOUT`` by
@@ -109,7 +109,7 @@ class _Pass:
             else:
                 result = self._claim(routine).settle()
                 if result.outcome is Outcome.FAILED and not self.keeps_going:
-                    stopped = f"Not tried, since {routine.name} failed. Mend that one first."
+                    stopped = f"Not tried, since {routine.name} failed. Fix that one first."
                 elif result.timed_out:
                     stopped = f"Not tried, since the deadline passed at {routine.name}."
                 interruption.check()
@@ -151,7 +151,7 @@ class _Pass:
             for other in self.registry.predecessors(routine):
                 if other.name in results and not results[other.name].is_done:
                     return f"Not tried, since {other.name} must be done before."
-        if self.terms.act is Act.RESET:
+        if self.terms.act in (Act.RETRY, Act.RESET):
             return ""
         using = routine.using
         if using not in self._hindrances:

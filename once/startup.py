@@ -18,7 +18,7 @@ from once.exceptions import OnceError, RoutineFailed
 from once.log import logger
 from once.models import Trigger
 from once.registry import Registry
-from once.results import Outcome, Result
+from once.results import Result
 from once.text import one_line
 
 __all__ = ["arm", "is_server"]
@@ -55,7 +55,7 @@ def on_ready() -> None:
     # Asked last: a setting that is wrong must not keep `manage.py check` from saying so.
     if not found.startup or not is_server() or conf.startup() == "off":
         return
-    if conf.startup() == "background" and not _will_fork():
+    if conf.startup() == "background" and not _may_fork():
         _go_on(found, pause=0.0)
     elif in_event_loop():
         _in_thread(lambda: _start(found))
@@ -133,6 +133,11 @@ def _will_fork() -> bool:
     )
 
 
+def _may_fork() -> bool:
+    """Whether this may be a process that forks its workers: a thread must not run across that."""
+    return _will_fork() or _is_celery(sys.argv) or "uwsgi" in sys.modules
+
+
 def _in_thread(function: Callable[[], None]) -> None:
     """Call a function in a thread and wait: Django refuses queries beside a running event loop."""
     raised: list[BaseException] = []
@@ -194,7 +199,7 @@ def _attempt(found: Registry) -> str | None:
 
     """
     results = _run(found)
-    failed = [result for result in results if result.outcome is Outcome.FAILED or result.retry_in]
+    failed = [result for result in results if result.has_failed]
     if failed and conf.startup_failure() == "raise":
         raise RoutineFailed(_why(failed[0])) from failed[0].error
     undone = failed or [result for result in results if not result.is_done]
@@ -214,21 +219,23 @@ def _go_on(found: Registry, pause: float = 1.0) -> None:
 
     def keep_trying(pause: float) -> None:
         told = ""
+        trace: Exception | None
         while True:
             time.sleep(pause)
             try:
                 results = _run(found)
-            except (OnceError, Error) as error:
-                why, later = one_line(error), 0.0
+            except Exception as error:  # whatever it is, readiness must not say no for ever
+                why, later, trace = one_line(error), 0.0, error
             else:
                 undone = [result for result in results if not result.is_done]
                 if not undone:
                     logger.info("event=startup_complete")
                     return
                 why, later = _why(undone[0]), max(result.retry_in for result in undone)
+                trace = None
             if why != told:
                 told = why
-                logger.warning("event=startup_incomplete message=%r", why)
+                logger.warning("event=startup_incomplete message=%r", why, exc_info=trace)
             # Ever more rarely, and not before what failed may be tried again.
             pause = min(60.0, max(1.0, 2 * pause, later))
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import Error, connections, router
+from django.db import DEFAULT_DB_ALIAS, Error, connections, router
 
 from once import migrate, process, record
 from once.base import CALL, RESERVED, Routine
@@ -15,8 +15,8 @@ from once.databases import SUPPORTED, database
 from once.models import Attempt, Completion, State
 from once.record import Record, Standing
 from once.registry import Registry
-from once.report import way_out
-from once.text import last_line
+from once.report import describe, way_out
+from once.results import Result
 
 __all__ = ["RoutineState", "Status", "statuses", "to_json"]
 
@@ -53,9 +53,9 @@ class Status:
     kind: str | None = None
     state: RoutineState
     database: str | None = None
-    #: How many attempts there were, at all versions.
+    #: How many attempts there were at this version, and for this release or state of files.
     attempts: int = 0
-    #: Of the last attempt, like the rest.
+    #: Of the last of them, or of the one that runs, like the rest.
     started_at: datetime | None = None
     completed_at: datetime | None = None
     duration_seconds: float | None = None
@@ -69,46 +69,71 @@ class Status:
     seconds_left: float | None = None
     #: Until when starting servers leave it out after a failure.
     retry_at: datetime | None = None
+    #: The traceback of the last attempt, where that failed.
     error: str | None = None
+    #: What a person should know, and do next.
+    message: str | None = None
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is nothing left to wait for; in memory, or for a command, never is."""
+        """Whether it asks for no run: done, not for this code, in memory, or a command's."""
         return self.state in _SETTLED or self.kind in ("process", "call")
 
 
-def statuses(registry: Registry) -> list[Status]:
+def statuses(registry: Registry, *, commands_in: Iterable[str] = ()) -> list[Status]:
     """The status of every routine: those of this code in order, then those only recorded.
 
+    Args:
+        registry: the routines of this code.
+        commands_in: aliases of databases in which to look for commands that ``once call`` ran,
+            besides those of routines; databases that cannot be read are left out.
+
     Raises:
-        django.db.Error: a database cannot be reached.
+        django.db.Error: a database of a routine cannot be reached.
 
     """
     found = [_process_status(routine) for routine in registry.process]
-    unknown: list[Status] = []
-    for using in sorted(connections.settings):
+    unknown: dict[str, Status] = {}
+    of_routines = sorted({routine.using for routine in registry.recorded} | {DEFAULT_DB_ALIAS})
+    for using in of_routines:
         here = [routine for routine in registry.recorded if routine.using == using]
         if not here and not _has_record(using):
             continue
         known, strange = _statuses_of(using, here)
         found += known
-        unknown += strange
+        unknown = {one.name: one for one in strange} | unknown
+    for using in sorted(set(commands_in) - set(of_routines)):
+        if _has_record(using):
+            _, strange = _statuses_of(using, [])
+            unknown = {one.name: one for one in strange if one.kind == "call"} | unknown
     position = {routine.name: index for index, routine in enumerate(registry)}
-    return sorted(found, key=lambda status: position[status.name]) + unknown
+    return sorted(found, key=lambda status: position[status.name]) + [
+        one for one in unknown.values() if one.name not in position
+    ]
 
 
-def to_json(found: Iterable[Status], outcomes: dict[str, str] | None = None) -> dict[str, Any]:
-    """The one object that ``--json`` prints; its keys are a contract."""
+def to_json(found: Iterable[Status], results: Iterable[Result] | None = None) -> dict[str, Any]:
+    """The one object that ``--json`` prints; its keys are a contract.
+
+    Args:
+        found: the routines to show.
+        results: what a run did about them.
+
+    """
     found = list(found)
+    results = None if results is None else list(results)
+    outcomes = {result.routine.name: str(result.outcome) for result in results or ()}
     rows = []
     for status in found:
         row = asdict(status)
-        if outcomes is not None:
+        if results is not None:
             row["outcome"] = outcomes.get(status.name)
         rows.append(row)
     return {
         "schema": SCHEMA,
-        "done": all(status.is_settled for status in found),
+        "done": all(each.is_done for each in results)
+        if results is not None
+        else all(status.is_settled for status in found),
         "counts": dict(Counter(str(status.state) for status in found)),
         "routines": rows,
     }
@@ -126,10 +151,10 @@ def _process_status(routine: Routine) -> Status:
 
 
 def _has_record(using: str) -> bool:
-    """Whether a database without routines of this code knows others, or commands once called."""
-    if connections[using].vendor not in SUPPORTED or not router.allow_migrate_model(
-        using, Completion
-    ):
+    """Whether a database without routines of this code has a record."""
+    if connections[using].vendor not in SUPPORTED:
+        return False
+    if not router.allow_migrate_model(using, Completion):
         return False
     try:
         return record.is_installed(using)
@@ -138,53 +163,61 @@ def _has_record(using: str) -> bool:
 
 
 def _statuses_of(using: str, routines: list[Routine]) -> tuple[list[Status], list[Status]]:
+    """What a database says: of the routines that live in it, and of what else it knows."""
     if not record.is_installed(using):
-        message = "The tables of once are missing. Run `manage.py migrate`."
-        return [_status(routine, RoutineState.BLOCKED, error=message) for routine in routines], []
-    stands = record.read(routines)
+        message = "The tables of once are missing. Run `manage.py once run --migrate`."
+        blocked = RoutineState.BLOCKED
+        return [_status(routine, blocked, message=message) for routine in routines], []
+    stands = record.read(routines, thoroughly=True)
     completions = record.recorded(using)
-    attempts = record.last_attempts(using)
+    last, now = record.last_attempts(using)
+    own = record.attempts(using, {name: found.own_number for name, found in stands.items()})
     is_open = any(found.standing is Standing.OPEN for found in stands.values())
     unapplied = migrate.unapplied(using) if is_open else []
     known = []
     for routine in routines:
-        last = attempts.pop(routine.name, None)
-        done = completions.pop(routine.name, [])
+        name, found = routine.name, stands[routine.name]
+        done = completions.pop(name, [])
         same = [row for row in done if row.scope_key == routine.scope_key]
-        state, message = _state(routine, stands[routine.name], last and last[0], unapplied)
+        attempt = own.get(name)
+        if found.is_running:
+            attempt = last[name]  # of another version perhaps: they exclude each other
+        state, message = _state(routine, found, attempt, unapplied)
         known.append(
             _status(
                 routine,
                 state,
-                retry_at=stands[routine.name].retry_at,
-                error=message or None,
+                retry_at=found.retry_at,
+                attempts=found.tries,
+                error=_error(state, attempt),
+                message=message or None,
                 **_completed((same or done)[-1:]),
-                **_history(last),
+                **_history(attempt, now),
             )
         )
-    return known, _strangers(using, completions, attempts)
+    strangers = {name: row for name, row in last.items() if name not in stands}
+    return known, _strangers(using, completions, strangers, now)
 
 
 def _strangers(
     using: str,
     completions: dict[str, list[Completion]],
-    attempts: dict[str, tuple[Attempt, datetime]],
+    attempts: dict[str, Attempt],
+    now: datetime | None,
 ) -> list[Status]:
     """What is recorded and not in this code: commands of ``once call``, and unknown routines."""
     found = []
     for name in sorted({*completions, *(name for name in attempts if name.startswith(CALL))}):
         if name.startswith(RESERVED):
             continue
-        last = attempts.get(name)
+        attempt = attempts.get(name)
         done = completions.get(name, [])
         state, message, kind, version = RoutineState.UNKNOWN, "", None, None
         if name.startswith(CALL):
-            kind, version = "call", last[0].version if last else done[-1].version
-            versions = [row.version for row in done]
-            if last is None or last[0].version in versions:
-                state = RoutineState.COMPLETED
-            else:
-                state, message = _tried(using, last[0])
+            kind, version = "call", attempt.version if attempt else done[-1].version
+            state = RoutineState.COMPLETED
+            if version not in {row.version for row in done}:
+                state, message = _tried(using, attempt)
         found.append(
             Status(
                 name=name,
@@ -192,9 +225,11 @@ def _strangers(
                 kind=kind,
                 state=state,
                 database=using,
-                error=message or None,
+                attempts=attempt.number if attempt else 0,
+                error=_error(state, attempt),
+                message=message or None,
                 **_completed(done[-1:]),
-                **_history(last),
+                **_history(attempt, now),
             )
         )
     return found
@@ -207,23 +242,16 @@ def _state(
         return RoutineState.COMPLETED, ""
     if found.standing is Standing.SUPERSEDED:
         return RoutineState.SUPERSEDED, ""
-    if found.standing is Standing.HELD:
-        return RoutineState.HELD, _why_held(routine)
+    if record.is_held(routine, found):
+        failure = record.last_failure(routine)
+        what = f"{describe(failure)}. " if failure else ""
+        return RoutineState.HELD, f"{what}{way_out(routine.name)}"
     state, message = _tried(routine.using, attempt)
     if unapplied and state is not RoutineState.RUNNING:
-        return RoutineState.BLOCKED, f"Unapplied migrations: {', '.join(unapplied)}"
+        return RoutineState.BLOCKED, (
+            f"Unapplied migrations: {', '.join(unapplied)}. Run `manage.py once run --migrate`."
+        )
     return state, message
-
-
-def _why_held(routine: Routine) -> str:
-    attempt = record.last_failure(routine)
-    if attempt is None:
-        return way_out(routine.name)
-    what = f" ({last_line(attempt.error)})" if attempt.error else ""
-    return (
-        f"Attempt {attempt.number} on {attempt.host} (pid {attempt.pid}) was {attempt.state}"
-        f"{what}. {way_out(routine.name)}"
-    )
 
 
 def _tried(using: str, attempt: Attempt | None) -> tuple[RoutineState, str]:
@@ -231,15 +259,19 @@ def _tried(using: str, attempt: Attempt | None) -> tuple[RoutineState, str]:
     if attempt is None:
         return RoutineState.PENDING, ""
     if attempt.state == State.FAILED:
-        return RoutineState.FAILED, attempt.error
+        return RoutineState.FAILED, ""
     if attempt.state != State.RUNNING:
         return RoutineState.PENDING, ""
     if database(using).holder(attempt.routine) is not None:
         return RoutineState.RUNNING, ""
     return RoutineState.PENDING, (
-        f"Attempt {attempt.number} on {attempt.host} (pid {attempt.pid}) went without a word. "
-        "The next `manage.py once run` or server start takes over."
+        f"{describe(attempt)}. The next `manage.py once run` or server start takes over."
     )
+
+
+def _error(state: RoutineState, attempt: Attempt | None) -> str | None:
+    shows = state in (RoutineState.FAILED, RoutineState.HELD)
+    return attempt.error or None if shows and attempt else None
 
 
 def _status(routine: Routine, state: RoutineState, **details: Any) -> Status:
@@ -260,15 +292,13 @@ def _completed(last: list[Completion]) -> dict[str, Any]:
     return {"recorded_version": last[0].version, "completed_at": last[0].completed_at}
 
 
-def _history(last: tuple[Attempt, datetime] | None) -> dict[str, Any]:
-    if last is None:
+def _history(attempt: Attempt | None, now: datetime | None) -> dict[str, Any]:
+    if attempt is None:
         return {}
-    attempt, now = last
     duration = None
     if attempt.finished_at is not None:
         duration = (attempt.finished_at - attempt.started_at).total_seconds()
     history = {
-        "attempts": attempt.number,
         "started_at": attempt.started_at,
         "duration_seconds": duration,
         "host": attempt.host,
@@ -277,12 +307,13 @@ def _history(last: tuple[Attempt, datetime] | None) -> dict[str, Any]:
     return history | (_progress(attempt, now) if attempt.cursor else {})
 
 
-def _progress(attempt: Attempt, now: datetime) -> dict[str, Any]:
+def _progress(attempt: Attempt, now: datetime | None) -> dict[str, Any]:
     """How far a batched routine is, and how fast it goes."""
     total = attempt.total
     if total is not None:
         total = max(total, attempt.processed)  # rows may appear meanwhile
-    seconds = ((attempt.finished_at or now) - attempt.started_at).total_seconds()
+    until = attempt.finished_at or now or attempt.started_at
+    seconds = (until - attempt.started_at).total_seconds()
     own = attempt.processed - attempt.resumed
     rate = own / seconds if own > 0 and seconds > 0 else None
     left = None

@@ -1,5 +1,6 @@
 """Readiness: is everything done that a server needs to have done?"""
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
@@ -25,6 +26,6 @@ def readiness(request: HttpRequest) -> JsonResponse:
     if not _ready:
         try:
             _ready = is_done(registry.load().startup)
-        except Error as error:
+        except (Error, ImproperlyConfigured) as error:
             logger.info("event=readiness_unknown reason=%r", str(error))
     return JsonResponse({"done": _ready}, status=200 if _ready else 503)

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -39,11 +40,12 @@ class Wait:
         """How long it has lasted."""
         return monotonic() - self.started
 
-    def pause(self, reason: str) -> None:
+    def pause(self, reason: str | Callable[[], str]) -> None:
         """Close this thread's connections and sleep for about a tenth of the wait so far.
 
         Args:
-            reason: who or what is in the way, as a sentence without its full stop.
+            reason: who or what is in the way, as a sentence without its full stop, or what finds
+                that out where it is said.
 
         Raises:
             TimedOut: the deadline has passed.
@@ -51,8 +53,9 @@ class Wait:
         """
         self._report(reason)
         if self._left() <= 0:
+            why = reason() if callable(reason) else reason
             raise TimedOut(
-                f"Gave up after {self.seconds:.1f} s: {reason}. Let it finish and run this again; "
+                f"Gave up after {self.seconds:.1f} s: {why}. Let it finish and run this again; "
                 "`manage.py once status` shows how everything stands."
             )
         self.answered()
@@ -92,11 +95,12 @@ class Wait:
     def _left(self) -> float:
         return float("inf") if self.deadline is None else self.deadline - monotonic()
 
-    def _report(self, reason: str) -> None:
+    def _report(self, reason: str | Callable[[], str]) -> None:
         waited = self.seconds
         if waited >= self._next_report:
             self._next_report = max(1.0, min(2 * waited, waited + 60))
-            signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
+            why = reason() if callable(reason) else reason
+            signals.waiting.send_robust(None, name=self.name, reason=why, waited=waited)
 
     def _sleep(self) -> None:
         self.has_paused = True

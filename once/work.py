@@ -17,6 +17,7 @@ from once.exceptions import AttemptLost
 from once.guards import Guard
 from once.ledger import Progress
 from once.models import Attempt
+from once.text import one_line
 
 __all__ = ["Work"]
 
@@ -64,7 +65,12 @@ class Work:
         self._end(lambda: self._transact(lambda: ledger.undo(self.attempt, start=start)))
 
     def _end(self, way: Callable[[], None]) -> None:
-        way()
+        try:
+            way()
+        except BaseException as error:
+            if self._afterwards is not None:
+                error.add_note(f"Before that, after a commit: {one_line(self._afterwards)}")
+            raise
         if self._afterwards is not None:
             raise self._afterwards
 
@@ -80,12 +86,22 @@ class Work:
     def _batched(self) -> None:
         before = ledger.progress(self.routine, self.attempt)
         with closing(batches(self.routine)) as found:
-            with self.here.statements():
-                total = found.total(before)
+            total = self._total(found, before)
             start = replace(before, cursor=before.cursor or START, total=total)
             ledger.resume(self.attempt, start)
             self.guard.ping()
             self._go_through(found, start)
+
+    def _total(self, found: Batches, before: Progress) -> int | None:
+        """How many items there are, or nothing where that takes too long to find out."""
+        try:
+            with transaction.atomic(using=self.here.using):
+                self._limit_statements()
+                return found.total(before)
+        except DatabaseError as error:
+            if self.here.is_lost(error):
+                raise
+            return None
 
     def _go_through(self, found: Batches, start: Progress) -> None:
         began = monotonic()
@@ -112,8 +128,7 @@ class Work:
         committed: list[Batch] = []
 
         def work() -> None:
-            if self.routine.statement_timeout is not None:
-                self.here.limit_statements(self.routine.statement_timeout)
+            self._limit_statements()
             batch = found.after(cursor)
             if batch.items:
                 self.is_begun = True
@@ -125,6 +140,10 @@ class Work:
 
         self._transact(work)
         return committed[0]
+
+    def _limit_statements(self) -> None:
+        if self.routine.statement_timeout is not None:
+            self.here.limit_statements(self.routine.statement_timeout)
 
     def _external(self) -> None:
         self.guard.ping()

@@ -31,6 +31,7 @@ def handled() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    interruption.forget()
     before = {
         number: signal.getsignal(number)
         for number in (signal.SIGINT, signal.SIGTERM)

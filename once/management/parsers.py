@@ -6,6 +6,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from once.base import CALL, NAME_LENGTH, Routine
+from once.exceptions import RoutineError
+
 __all__ = ["add_subcommands"]
 
 EXIT_CODES = (
@@ -124,10 +127,16 @@ def _add_call(subcommands: Any) -> None:
         help="Run any management command exactly once.",
         description="Run a management command exactly once under a key, however many processes "
         "call it: its effects in the database and the record of them are one transaction. What "
-        "is recorded is the key, not the arguments.",
+        "is recorded is the key, not the arguments; of a failure, its traceback.",
         usage="%(prog)s [options] KEY COMMAND [ARG ...]",
     )
-    call.add_argument("key", metavar="KEY", help="What this is called; KEY is what runs once.")
+    call.add_argument(
+        "key",
+        type=_key,
+        metavar="KEY",
+        help="What runs once: letters, digits and any of _ . : / @ + -. `once status` shows it as "
+        "call:KEY.",
+    )
     call.add_argument("command", metavar="COMMAND", help="Any management command.")
     call.add_argument("arguments", nargs=REMAINDER, metavar="ARG", help="Its arguments.")
     call.add_argument(
@@ -138,7 +147,7 @@ def _add_call(subcommands: Any) -> None:
     )
     call.add_argument(
         "--version",
-        type=int,
+        type=_version,
         default=1,
         metavar="N",
         help="A higher one runs again, once. Default: 1.",
@@ -202,10 +211,31 @@ def _add_json(parser: ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < float("inf"):
-        raise ArgumentTypeError(f"{text} is no number of seconds")
+        raise ArgumentTypeError(f"{text!r} is no number of seconds")
     return value
+
+
+def _key(text: str) -> str:
+    try:
+        Routine(function=lambda: None, name=CALL + text)
+    except RoutineError:
+        raise ArgumentTypeError(
+            f"{text!r} is no KEY. It may have {NAME_LENGTH - len(CALL)} letters, digits and any of "
+            "_ . : / @ + -"
+        ) from None
+    return text
+
+
+def _version(text: str) -> int:
+    try:
+        return Routine(function=lambda: None, name="any", version=int(text)).version
+    except (RoutineError, ValueError):
+        raise ArgumentTypeError(f"{text!r} is no version. Count them 1, 2, 3") from None
 
 
 def _alias(text: str) -> str:

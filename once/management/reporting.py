@@ -123,15 +123,18 @@ class Reporter:
         self._bar.update(attempt.processed - self._bar.n)
 
 
-def lines(shown: list[Status], style: Style) -> Iterator[str]:
-    """A line for each routine, and one more for what a person should know of it."""
+def lines(shown: list[Status], style: Style, verbosity: int = 1) -> Iterator[str]:
+    """A line for each routine, and more for what a person should know of it."""
     width = max((len(one.name) for one in shown), default=0)
     for one in shown:
         mark = "X" if one.state is RoutineState.COMPLETED else " "
         version = f"v{one.version or one.recorded_version}"
         yield f"[{mark}] {one.name:<{width}}  {version}  {_painted(one, style)}{_details(one)}"
         if one.error:
-            yield f"      {last_line(one.error)}"
+            told = one.error.strip().splitlines() if verbosity > 1 else [last_line(one.error)]
+            yield from (f"      {line}" for line in told)
+        if one.message:
+            yield f"      {one.message}"
 
 
 def _is_long(routine: Routine) -> bool:
@@ -158,6 +161,12 @@ def _details(one: Status) -> str:
         parts.append(_local(one.completed_at))
         if one.duration_seconds is not None:
             parts.append(f"in {one.duration_seconds:.3f}s on {one.host}")
+    elif one.started_at and one.state in (RoutineState.FAILED, RoutineState.HELD):
+        parts.append(f"{_local(one.started_at)} on {one.host} (pid {one.pid})")
+    if one.kind in ("batched", "external"):
+        parts.append(one.kind)
+    if one.scope not in (None, "database", "process"):
+        parts.append(f"per {one.scope}")
     if one.processed is not None and one.state is not RoutineState.COMPLETED:
         parts.append(_progress(one.processed, one.total, one.rate, one.seconds_left))
     if one.recorded_version and one.version and one.recorded_version != one.version:

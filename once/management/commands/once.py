@@ -1,10 +1,11 @@
 """``manage.py once``: flags in, progress out."""
 
+import contextlib
 import getpass
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -17,7 +18,7 @@ from django.core.management import (
 )
 from django.core.management.base import CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import DEFAULT_DB_ALIAS, Error
+from django.db import DEFAULT_DB_ALIAS, Error, connections
 
 from once import migrate, process, readiness, registry, runner, status
 from once.base import CALL, Routine
@@ -25,7 +26,6 @@ from once.exceptions import (
     DatabaseUnavailable,
     Held,
     OnceError,
-    RoutineError,
     TimedOut,
     UnknownRoutine,
 )
@@ -103,17 +103,23 @@ class Command(BaseCommand):
         self._refuse_contradictions(names, fake, plan, reason, options["migrate"])
         routines = found.select(names) if names else found.recorded
         routines = [one for one in routines if database in (None, one.using)]
+        if names and not routines:
+            raise CommandError(
+                f"None of these is in database {database!r}. Leave out --database, or name others.",
+                returncode=USAGE,
+            )
         if not fake:
             routines = found.with_predecessors(routines)
         if plan:
             self._plan(found, routines, as_json=as_json)
             return
         begun = monotonic()
-        with self._reporter(verbosity, as_json=as_json).connected():
+        with self._reporting(verbosity, as_json=as_json):
             if options["migrate"]:
                 aliases = {one.using for one in routines} or {database or DEFAULT_DB_ALIAS}
                 self._migrate(sorted(aliases), timeout, verbosity, as_json=as_json)
-            process.run(found.process)
+            if not fake:
+                process.run(found.process)
             results = runner.run(
                 routines,
                 registry=found,
@@ -152,11 +158,17 @@ class Command(BaseCommand):
         if as_json:
             self._print_json(status.to_json(shown))
             return
-        self.stdout.write(self.style.MIGRATE_HEADING("Planned, in this order:"))
-        for line in reporting.lines(shown, self.style):
+        halted = [one for one in shown if one.state in (RoutineState.HELD, RoutineState.BLOCKED)]
+        runs = [one for one in shown if one not in halted]
+        self.stdout.write(self.style.MIGRATE_HEADING("To be run, in this order:"))
+        for line in reporting.lines(runs, self.style):
             self.stdout.write(f"  {line}")
-        if not shown:
+        if not runs:
             self.stdout.write("  No routines to run.")
+        if halted:
+            self.stdout.write(self.style.MIGRATE_HEADING("Not to be run:"))
+        for line in reporting.lines(halted, self.style):
+            self.stdout.write(f"  {line}")
 
     def _migrate(
         self, aliases: list[str], timeout: float | None, verbosity: int, *, as_json: bool
@@ -177,14 +189,21 @@ class Command(BaseCommand):
         migrate.migrate(aliases, command, timeout=timeout)
 
     def show(
-        self, found: Registry, *, names: list[str], check: bool, as_json: bool, **options: Any
+        self,
+        found: Registry,
+        *,
+        names: list[str],
+        check: bool,
+        as_json: bool,
+        verbosity: int,
+        **options: Any,
     ) -> None:
         """``once status``."""
         shown = _chosen(found, names)
         if as_json:
             self._print_json(status.to_json(shown))
         else:
-            for line in reporting.lines(shown, self.style):
+            for line in reporting.lines(shown, self.style, verbosity):
                 self.stdout.write(line)
             if not shown:
                 self.stdout.write("No routines. Declare them in the routines.py of an app.")
@@ -209,7 +228,7 @@ class Command(BaseCommand):
     ) -> None:
         """``once wait``."""
         routines = found.select(names) if names else found.startup
-        with self._reporter(verbosity).connected():
+        with self._reporting(verbosity):
             readiness.wait(found, routines, timeout=timeout)
 
     def call(
@@ -231,18 +250,14 @@ class Command(BaseCommand):
         """``once call``."""
         _refuse_arguments(command, arguments)
 
-        def body() -> None:
-            # With --json, stdout is for the one object.
-            streams = {"stdout": sys.stderr} if as_json else {}
-            call_command(command, *arguments, **streams)
-
-        try:
-            routine = Routine(
-                function=body, name=CALL + key, version=version, using=database, atomic=atomic
-            )
-        except RoutineError as error:
-            raise CommandError(str(error), returncode=USAGE) from error
-        with self._reporter(verbosity, as_json=as_json).connected():
+        routine = Routine(
+            function=lambda: call_command(command, *arguments),
+            name=CALL + key,
+            version=version,
+            using=database,
+            atomic=atomic,
+        )
+        with self._reporting(verbosity, as_json=as_json):
             results = runner.run(
                 [routine],
                 registry=Registry([routine]),
@@ -273,16 +288,20 @@ class Command(BaseCommand):
         if interactive:
             self._confirm_reset(chosen)
         by_name = {routine.name: routine for routine in found.recorded}
-        with self._reporter(verbosity).connected():
-            results = runner.run(
-                [by_name.get(one.name) or _called(one) for one in chosen],
-                registry=found,
-                trigger=Trigger.RESET,
-                act=Act.RESET,
-                wait=False,
-                user=_user(),
-                reason=reason,
-            )
+        results = []
+        with self._reporting(verbosity):
+            for one in chosen:
+                # What nobody saw completed is not reset where it was completed meanwhile.
+                is_done = one.state is RoutineState.COMPLETED
+                results += runner.run(
+                    [by_name.get(one.name) or _called(one)],
+                    registry=found,
+                    trigger=Trigger.RESET,
+                    act=Act.RESET if is_done else Act.RETRY,
+                    wait=False,
+                    user=_user(),
+                    reason=reason,
+                )
         _exit_after(results, no_wait=False)
         if verbosity:
             self.stdout.write("  Pending again. Next: `manage.py once run`, or a server start.")
@@ -322,17 +341,29 @@ class Command(BaseCommand):
         self.stdout.write("These ran, or may have run, and will run again:")
         for line in reporting.lines(lost, self.style):
             self.stdout.write(f"  {line}")
-        if input("Type 'yes' to continue: ").strip().lower() != "yes":
+        try:
+            answer = input("Type 'yes' to continue: ")
+        except EOFError:
+            answer = "no"
+        if answer.strip().lower() != "yes":
             raise CommandError("Nothing was reset.", returncode=NOT_DONE)
 
-    def _reporter(self, verbosity: int, *, as_json: bool = False) -> reporting.Reporter:
+    @contextlib.contextmanager
+    def _reporting(self, verbosity: int, *, as_json: bool = False) -> Iterator[None]:
+        """A context that tells what goes on; with --json, stdout is for the one object."""
         out = self.stderr if as_json else self.stdout
-        return reporting.Reporter(out, self.stderr, self.style, verbosity)
+        reporter = reporting.Reporter(out, self.stderr, self.style, verbosity)
+        with contextlib.ExitStack() as contexts:
+            contexts.enter_context(reporter.connected())
+            if as_json:
+                contexts.enter_context(contextlib.redirect_stdout(sys.stderr))
+            yield
 
     def _print_run(self, found: Registry, results: list[Result]) -> None:
-        outcomes = {result.routine.name: str(result.outcome) for result in results}
-        shown = [one for one in status.statuses(found) if one.name in outcomes]
-        self._print_json(status.to_json(shown, outcomes))
+        names = {result.routine.name for result in results}
+        used = {result.routine.using for result in results}
+        shown = [one for one in status.statuses(found, commands_in=used) if one.name in names]
+        self._print_json(status.to_json(shown, results))
 
     def _print_json(self, value: dict[str, Any]) -> None:
         self.stdout.write(json.dumps(value, indent=2, cls=DjangoJSONEncoder))
@@ -340,10 +371,11 @@ class Command(BaseCommand):
 
 def _chosen(found: Registry, names: list[str]) -> list[Status]:
     """The status of what the names mean, recorded or registered."""
-    shown = status.statuses(found)
+    shown = status.statuses(found, commands_in=connections.settings)
     if not names:
         return shown
-    known = {one.name: "" for one in shown} | found.labels
+    # A command may be named by its key alone.
+    known = {one.name: one.name.removeprefix(CALL) for one in shown} | found.labels
     meant = set[str]().union(*registry.match(names, known).values())
     return [one for one in shown if one.name in meant]
 
