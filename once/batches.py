@@ -3,12 +3,13 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist
-from django.db.models import Field, QuerySet
+from django.db import connections
+from django.db.models import DecimalField, Field, QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.manager import BaseManager
 
@@ -19,21 +20,38 @@ from once.ledger import Progress
 __all__ = ["START", "Batch", "Batches", "batches"]
 
 
+_POSITION = "position"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cursor:
     """Between two batches: everything before it is committed."""
 
+    #: The field that the rows are in the order of, or "position"; empty where nothing is done.
+    by: str = ""
     #: 1, or 2 on the last pass.
     round: int = 1
     #: The key of the last item, or how many items; ``None`` at the start of a round.
     after: str | None = None
 
     def __str__(self) -> str:
-        return json.dumps({"round": self.round, "after": self.after})
+        return json.dumps(asdict(self))
 
     @classmethod
-    def read(cls, text: str) -> "_Cursor":
-        return cls(**json.loads(text)) if text else cls()
+    def read(cls, text: str, routine: Routine, by: str) -> "_Cursor":
+        """A cursor of this order of items.
+
+        Raises:
+            BatchError: it is one of another order.
+
+        """
+        at = cls(**json.loads(text)) if text else cls()
+        if at.by not in ("", by):
+            raise BatchError(
+                f"over= of {routine} goes by {by} now, but earlier attempts went by {at.by}, so "
+                "that where they ended means nothing. Restore it, or raise version= to begin anew."
+            )
+        return replace(at, by=by)
 
 
 #: The cursor before the first batch.
@@ -52,9 +70,17 @@ class Batch:
 class Batches(ABC):
     """What a routine goes through."""
 
+    #: Whether a batch can be asked for again, and is then as it was.
+    is_repeatable: bool
+
     @abstractmethod
     def after(self, cursor: str) -> Batch:
-        """The batch after a cursor; the same one again until the next is asked for."""
+        """The batch after a cursor.
+
+        Raises:
+            BatchError: the cursor is one of other items.
+
+        """
 
     @abstractmethod
     def total(self, done: Progress) -> int | None:
@@ -97,25 +123,31 @@ def batches(routine: Routine) -> Batches:
 class _QuerySetBatches(Batches):
     """Keyset pagination: rows in the order of a unique field, from the last one seen on."""
 
+    is_repeatable = True
+
     def __init__(self, routine: Routine, rows: "QuerySet[Any]") -> None:
+        self._routine = routine
         self._size = routine.batch_size
         self._rounds = 2 if routine.last_pass else 1
         self._field, is_descending = _key(routine, rows)
-        self._rows = rows.order_by(f"{'-' * is_descending}{self._field.attname}")
+        self._by = f"{'-' * is_descending}{self._field.attname}"
+        self._rows = rows.order_by(self._by)
         self._lookup = f"{self._field.attname}{LOOKUP_SEP}{'lt' if is_descending else 'gt'}"
 
     def after(self, cursor: str) -> Batch:
-        at = _Cursor.read(cursor)
-        items = list(self._beyond(at)[: self._size])
+        at = _Cursor.read(cursor, self._routine, self._by)
+        items = tuple(self._beyond(at)[: self._size])
         if len(items) == self._size:
             last = self._field.value_to_string(items[-1])
             return Batch(items=items, cursor=str(replace(at, after=last)), is_last=False)
         is_last = at.round >= self._rounds
-        end = _Cursor(round=at.round + 1)  # where another round begins, if there is one
+        # Where another round begins, if there is one.
+        end = _Cursor(by=self._by, round=at.round + 1)
         return Batch(items=items, cursor=str(end), is_last=is_last)
 
     def total(self, done: Progress) -> int:
-        return done.processed + self._beyond(_Cursor.read(done.cursor)).count()
+        at = _Cursor.read(done.cursor, self._routine, self._by)
+        return done.processed + self._beyond(at).count()
 
     def _beyond(self, at: _Cursor) -> "QuerySet[Any]":
         if at.after is None:
@@ -124,50 +156,54 @@ class _QuerySetBatches(Batches):
 
 
 class _ItemBatches(Batches):
-    """Items by their position, for which they must come in the same order every time."""
+    """Items by their position, for which they must come in the same order every time.
+
+    An item that a body changed, or an iterator that raised, is not what it was: what is to be
+    repeated begins with a new call of ``over``.
+    """
+
+    is_repeatable = False
 
     def __init__(self, routine: Routine, items: Iterable[Any]) -> None:
-        self._name = routine.name
-        self._size = routine.batch_size
+        self._routine = routine
         self._items = items
         self._rest: Iterator[Any] = iter(items)
         self._position = 0
-        self._batch: tuple[str, Batch] | None = None
 
     def after(self, cursor: str) -> Batch:
-        if self._batch is None or self._batch[0] != cursor:
-            position = self._of(cursor)
-            # Batches come one after the other; only the first may begin further on.
-            for _ in islice(self._rest, position - self._position):
-                pass
-            items = list(islice(self._rest, self._size))
-            self._position = position + len(items)
-            batch = Batch(
-                items=items,
-                cursor=str(_Cursor(after=str(self._position))),
-                is_last=len(items) < self._size,
-            )
-            self._batch = cursor, batch
-        return self._batch[1]
+        start = self._at(cursor)
+        # Batches come one after the other; only the first may begin further on.
+        self._position += sum(1 for _ in islice(self._rest, start - self._position))
+        if self._position != start:
+            raise self._changed(f"only {self._position} items now, and {start} are done")
+        items = tuple(islice(self._rest, self._routine.batch_size))
+        self._position += len(items)
+        return Batch(
+            items=items,
+            cursor=str(_Cursor(by=_POSITION, after=str(self._position))),
+            is_last=len(items) < self._routine.batch_size,
+        )
 
     def total(self, done: Progress) -> int | None:
         if not isinstance(self._items, Sized):
             return None
         total = len(self._items)
-        if self._of(done.cursor) and done.total not in (None, total):
-            raise BatchError(
-                f"over= of {self._name} returned {done.total} items in an earlier attempt and "
-                f"returns {total} now, so that position {self._of(done.cursor)}, where that one "
-                "ended, is another item. Restore the items, or raise version= to begin anew."
-            )
+        if self._at(done.cursor) and done.total not in (None, total):
+            raise self._changed(f"{total} items now, and {done.total} in an earlier attempt")
         return total
 
     def close(self) -> None:
         if callable(close := getattr(self._items, "close", None)):
             close()
 
-    def _of(self, cursor: str) -> int:
-        return int(_Cursor.read(cursor).after or 0)
+    def _at(self, cursor: str) -> int:
+        return int(_Cursor.read(cursor, self._routine, _POSITION).after or 0)
+
+    def _changed(self, how: str) -> BatchError:
+        return BatchError(
+            f"over= of {self._routine} returned {how}, so that the position where that one ended "
+            "is another item. Restore the items, or raise version= to begin anew."
+        )
 
 
 def _key(routine: Routine, rows: "QuerySet[Any]") -> "tuple[Field[Any, Any], bool]":
@@ -198,4 +234,13 @@ def _key(routine: Routine, rows: "QuerySet[Any]") -> "tuple[Field[Any, Any], boo
             f"of {', '.join(map(str, order))}. Write .order_by() with such a field, or leave the "
             "order to the primary key."
         )
+    if isinstance(field, DecimalField) and _rounds(rows.db, field):
+        raise BatchError(
+            f"over= of {routine} is in the order of {field.name}, of which SQLite keeps 15 digits "
+            f"and not {field.max_digits}. Order by another unique field."
+        )
     return field, str(order[0]).startswith("-")
+
+
+def _rounds(using: str, field: "DecimalField[Any, Any]") -> bool:
+    return connections[using].vendor == "sqlite" and (field.max_digits or 0) > 15

@@ -1,14 +1,17 @@
 """Calls a body, inside a transaction or outside, and sees that it left the connection intact."""
 
+import inspect
+from contextlib import nullcontext
 from typing import Any
 
 from django.db import DatabaseError, connections
 
+from once import interruption
 from once.base import Routine, Run
 from once.databases import database
 from once.exceptions import BodyError
 
-__all__ = ["call", "call_outside"]
+__all__ = ["call", "call_outside", "exit_of_body"]
 
 
 def call(routine: Routine, run: Run, *batch: Any) -> None:
@@ -73,11 +76,19 @@ def call_outside(routine: Routine, run: Run) -> None:
 
 
 def _call(routine: Routine, run: Run, *batch: Any) -> None:
+    # A coroutine goes on in a thread of its own, which no signal breaks off.
+    may_break_off = routine.kind == "atomic" and not inspect.iscoroutinefunction(routine.function)
     try:
-        routine.call(run, *batch)
+        with interruption.heeded() if may_break_off else nullcontext():
+            routine.call(run, *batch)
     except SystemExit as error:
-        raise BodyError(
-            f"The body, or a signal handler of the server while it ran, called "
-            f"sys.exit({error.code!r}), which would pass for the end of the program. A body should "
-            "return, or raise what went wrong."
-        ) from error
+        raise exit_of_body(error) from error
+
+
+def exit_of_body(error: SystemExit) -> BodyError:
+    """What to raise instead of an exit that a body, or what belongs to it, asked for."""
+    return BodyError(
+        f"The body, or a signal handler of the server while it ran, called sys.exit({error.code!r})"
+        ", which would pass for the end of the program. A body should return, or raise what went "
+        "wrong."
+    )

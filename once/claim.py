@@ -9,8 +9,9 @@ from typing import Any
 
 from django.db import Error
 
-from once import conf, ledger, record, report, signals
+from once import conf, interruption, ledger, record, report, signals
 from once.base import Routine
+from once.body import exit_of_body
 from once.databases import Database
 from once.exceptions import AttemptLost, CannotFence, GuardLost, TimedOut
 from once.guards import Guard
@@ -63,6 +64,8 @@ class Terms:
     trigger: str
     #: Whether to wait for another process.
     is_patient: bool = True
+    #: Whether a body may be called again by this call, where another transaction was in the way.
+    repeats: bool = True
     #: Whether to leave out what failed lately.
     heeds_delay: bool = False
     #: Who decided, and why, where a person did.
@@ -152,19 +155,25 @@ class Claim:
                     return self._put_off(ahead.record)
                 if doublings := min(ahead.record.lost_in_a_row, _DOUBLINGS):
                     guard.keep(conf.liveness_timeout() * 2**doublings)
-                with guard.yielding():
-                    attempt = ledger.begin(
-                        self.routine,
-                        ahead,
-                        self.terms.trigger,
-                        user=self.terms.user,
-                        reason=self.terms.reason,
-                    )
+                # From here on a signal waits, except where a body or a pause may be broken off:
+                # raised inside a COMMIT it would leave the connection in a state that lies.
+                with interruption.deferred():
+                    return self._begin(ahead, guard)
             except GuardLost as error:
                 return str(error)
-            if attempt is None:
-                return f"{name} was claimed by another process"
-            return self._attempt(attempt, ahead, guard)
+
+    def _begin(self, ahead: Prospect, guard: Guard) -> Result | str | None:
+        with guard.yielding():
+            attempt = ledger.begin(
+                self.routine,
+                ahead,
+                self.terms.trigger,
+                user=self.terms.user,
+                reason=self.terms.reason,
+            )
+        if attempt is None:
+            return f"{self.routine.name} was claimed by another process"
+        return self._attempt(attempt, ahead, guard)
 
     def _attempt(self, attempt: Attempt, ahead: Prospect, guard: Guard) -> Result | str | None:
         started = monotonic()
@@ -176,6 +185,8 @@ class Claim:
             here=self.here,
             guard=guard,
             patience=self.wait.patience,
+            may_repeat=self.routine.retry and self.terms.repeats,
+            was_batched=ahead.record.is_batched,
         )
         try:
             self._fence(ahead, guard)
@@ -190,7 +201,7 @@ class Claim:
             self._act(work)
             attempt.state = State.SUCCEEDED
         except BaseException as error:  # recorded, then reported or raised again
-            problem = error
+            problem = exit_of_body(error) if isinstance(error, SystemExit) else error
             attempt.state = self._conclude(work, problem)
         if not is_announced and isinstance(problem, GuardLost | AttemptLost | CannotFence):
             return str(problem)
@@ -246,13 +257,15 @@ class Claim:
 
     def _is_worth_repeating(self, failed: Result) -> bool:
         """Whether an attempt failed for a reason outside its body that may pass."""
-        if failed.error is None or failed.attempt is None or failed.may_have_effects:
+        if failed.error is None or failed.attempt is None or failed.is_final:
             return False
         if isinstance(failed.error, GuardLost | AttemptLost):
             return True
         # Django's own errors only: a body may talk to other databases by other means.
-        is_lost = isinstance(failed.error, Error) and self.here.is_lost(failed.error)
-        return is_lost and failed.attempt.state != State.LOST
+        if not isinstance(failed.error, Error) or failed.attempt.state == State.LOST:
+            return False
+        may_pass = self.here.is_conflict(failed.error) and self.routine.kind == "batched"
+        return may_pass or self.here.is_lost(failed.error)
 
     def _leave(self, found: Record) -> Result:
         """The result where there is nothing to do for this process."""

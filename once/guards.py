@@ -15,7 +15,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
-from django.db import connections
+from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once.exceptions import GuardLost, InsideRun
@@ -285,7 +285,7 @@ class SessionGuard(Guard):
         asked = monotonic()
         try:
             result = function()
-        except Exception as error:
+        except Error as error:
             self._lose(str(error).strip() or type(error).__name__)
             raise GuardLost(self._lost) from error
         self._answered = asked

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["check", "deferred", "forget", "interrupt"]
+__all__ = ["check", "deferred", "forget", "heeded", "interrupt"]
 
-_deferrals = 0
+_is_deferred = False
 _pending: BaseException | None = None
 
 
@@ -17,12 +17,12 @@ def interrupt(error: BaseException) -> bool:
         error: what to raise.
 
     Returns:
-        Whether it is raised later: after the batch in hand, or at the end of a body whose effects
-        are outside. It is raised at once everywhere else.
+        Whether it is raised later: after the batch in hand, at the end of a body whose effects
+        are outside, or when what commits is over. It is raised at once everywhere else.
 
     """
     global _pending
-    if not _deferrals:
+    if not _is_deferred:
         raise error
     _pending = error
     return True
@@ -37,24 +37,43 @@ def forget() -> None:
 def check() -> None:
     """Raise what was asked for meanwhile."""
     global _pending
-    if _pending is not None and _is_here():
+    if _pending is not None:
         error, _pending = _pending, None
         raise error
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """A context that an interruption does not break off; it is raised at the end."""
-    global _deferrals
+    """A context that an interruption does not break off; at the end it is raised."""
+    with _set(True):
+        yield
+    _check_here()
+
+
+@contextmanager
+def heeded() -> Iterator[None]:
+    """A context, inside of one that defers, in which an interruption is raised at once."""
+    with _set(False):
+        _check_here()
+        yield
+
+
+@contextmanager
+def _set(value: bool) -> Iterator[None]:
+    global _is_deferred
     if not _is_here():
         yield
         return
-    _deferrals += 1
+    before, _is_deferred = _is_deferred, value
     try:
         yield
     finally:
-        _deferrals -= 1
-    check()
+        _is_deferred = before
+
+
+def _check_here() -> None:
+    if _is_here() and not _is_deferred:
+        check()
 
 
 def _is_here() -> bool:

@@ -18,7 +18,7 @@ from once import conf, record
 from once.base import Routine
 from once.databases import database
 from once.exceptions import AttemptLost, CannotFence
-from once.models import Attempt, Completion, State
+from once.models import DECISIONS, Attempt, Completion, State
 from once.record import Record
 
 __all__ = [
@@ -101,7 +101,7 @@ def begin(
         version=routine.version,
         scope_key=routine.scope_key,
         key=ahead.key,
-        retry=routine.retry,
+        retry=routine.retry or trigger in DECISIONS,
         trigger=trigger,
         user=user,
         reason=reason,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Case, CharField, Count, Max, OuterRef, Q, Subquery, When
+from django.db.models import Case, CharField, Count, Max, Q, When
 from django.db.models.functions import Coalesce, Now
 
 from once import conf
@@ -27,6 +27,7 @@ __all__ = [
     "is_migrated",
     "last_attempts",
     "last_failure",
+    "now",
     "read",
     "read_under_guard",
     "recorded",
@@ -61,6 +62,10 @@ class Record:
     lost_in_a_row: int = 0
     #: Whether the last attempt did not end, so that it runs or was lost.
     is_running: bool = False
+    #: Whether it is one that no other may follow by itself, unless it succeeds.
+    holds_if_lost: bool = False
+    #: Whether an attempt at this completion went through batches.
+    is_batched: bool = False
     #: Seconds until starting servers may try again; 0 where they may.
     retry_in: float = 0.0
     #: When they may, by the database's clock, where that is to come.
@@ -84,6 +89,8 @@ class _Attempts:
     moment: datetime
     #: The database's clock.
     now: datetime
+    #: Not empty where batches were begun.
+    cursor: str
 
 
 def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str, Record]:
@@ -114,7 +121,7 @@ def is_held(routine: Routine, found: Record) -> bool:
     """Whether a routine waits for a person's decision, or does as soon as anybody looks."""
     if found.standing is Standing.HELD:
         return True
-    return found.standing is Standing.OPEN and not routine.retry and is_abandoned(routine, found)
+    return found.holds_if_lost and is_abandoned(routine, found)
 
 
 def read_under_guard(routine: Routine) -> Record:
@@ -136,16 +143,19 @@ def is_migrated(using: str, name: str, digest: str) -> bool:
         return Completion.objects.using(using).filter(routine=name, scope_key=digest).exists()
 
 
-def last_attempts(using: str) -> tuple[dict[str, Attempt], datetime | None]:
-    """The last attempt at each routine that a database knows, by name, and the time there.
-
-    Where there are no attempts there is no time.
-    """
-    history = Attempt.objects.using(using).annotate(now=Now())
-    last = history.filter(routine=OuterRef("routine")).order_by("-number").values("number")[:1]
+def last_attempts(using: str) -> dict[str, Attempt]:
+    """The last attempt at each routine that a database knows, by name."""
+    rows = Attempt.objects.using(using).values_list("routine").annotate(Max("number"))
     with database(using).statements():
-        rows = list(history.filter(number=Subquery(last)))
-    return {row.routine: row for row in rows}, max((row.now for row in rows), default=None)
+        numbers = dict(rows)
+    return attempts(using, numbers)
+
+
+def now(using: str) -> datetime:
+    """The time by the clock of a database that knows an attempt."""
+    with database(using).statements():
+        time: datetime = Attempt.objects.using(using).values_list(Now(), flat=True)[0]
+    return time
 
 
 def attempts(using: str, numbers: Mapping[str, int]) -> dict[str, Attempt]:
@@ -228,6 +238,7 @@ def _attempted(using: str, routines: Iterable[Routine]) -> dict[str, list[_Attem
             tries=Count("pk", filter=~Q(trigger__in=DECISIONS)),
             moment=Max(Coalesce("finished_at", "started_at")),
             clock=Max(Now()),
+            at=Max("cursor"),
         )
     )
     found: dict[str, list[_Attempts]] = {}
@@ -243,7 +254,7 @@ def _of(routine: Routine, standing: Standing, history: list[_Attempts]) -> Recor
     if standing is Standing.OPEN:
         if max(one.version for one in history) > routine.version:
             standing = Standing.SUPERSEDED
-        elif not routine.retry and any(_holds(one) for one in same):
+        elif any(_holds(one) for one in same):
             standing = Standing.HELD
     last = max(history, key=lambda one: one.number)
     retry_in = _retry_in(routine, history) if same and standing is Standing.OPEN else 0.0
@@ -254,6 +265,8 @@ def _of(routine: Routine, standing: Standing, history: list[_Attempts]) -> Recor
         tries=sum(one.tries for one in same),
         lost_in_a_row=_in_a_row(history, lambda one: one.state in (State.LOST, State.RUNNING)),
         is_running=last.state == State.RUNNING,
+        holds_if_lost=last.state == State.RUNNING and not last.retry and _is_of(routine, last),
+        is_batched=any(one.cursor for one in same),
         retry_in=retry_in,
         retry_at=last.now + timedelta(seconds=retry_in) if retry_in else None,
     )

@@ -118,7 +118,7 @@ def match(names: Iterable[str], known: Mapping[str, str]) -> dict[str, set[str]]
         name: {
             each
             for each, label in known.items()
-            if name in (each, label) or (("*" in name or "?" in name) and fnmatchcase(each, name))
+            if name and (name in (each, label) or fnmatchcase(each, name))
         }
         for name in names
     }

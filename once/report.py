@@ -40,7 +40,7 @@ def ended(work: Work, problem: BaseException | None, seconds: float) -> Result:
             seconds=seconds,
             message=f"Done and recorded, but afterwards: {what}",
         )
-    outlasts = work.routine.kind == "external" or not work.routine.retry
+    is_final = work.is_begun and (work.routine.kind == "external" or not work.may_repeat)
     return Result(
         routine=work.routine,
         outcome=Outcome.FAILED,
@@ -49,7 +49,7 @@ def ended(work: Work, problem: BaseException | None, seconds: float) -> Result:
         message=_aftermath(work, problem, what),
         error=problem,
         has_failed=True,
-        may_have_effects=work.is_begun and outlasts,
+        is_final=is_final,
     )
 
 
@@ -93,13 +93,13 @@ def _aftermath(work: Work, problem: BaseException, what: str) -> str:
     kept = _KEPT[work.routine.kind]
     if attempt.state == State.RUNNING:
         return f"{what}. Whether it committed is settled by the next `manage.py once run`."
-    if not work.routine.retry and work.is_begun:
-        return f"{what}. {kept} {way_out(work.routine.name)}"
     if attempt.state == State.LOST:
         return (
             f"Attempt {attempt.number} lost its right to commit, because another process took "
             f"over ({what}). {kept} `manage.py once status` shows who runs it."
         )
+    if not work.routine.retry and work.is_begun:
+        return f"{what}. {kept} {way_out(work.routine.name)}"
     if isinstance(problem, BodyError):
         return what
     if attempt.state == State.INTERRUPTED:

@@ -39,8 +39,8 @@ class Result:
     retry_in: float = 0.0
     #: Failed now, or lately and was skipped for that.
     has_failed: bool = False
-    #: Failed with effects outside of the database, or without leave to be tried again.
-    may_have_effects: bool = False
+    #: Failed in a way that no other attempt of the same call may follow.
+    is_final: bool = False
     #: Why it failed.
     error: BaseException | None = None
 

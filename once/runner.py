@@ -33,6 +33,7 @@ def run(
     timeout: float | None = None,
     patience: float | None = None,
     keep_going: bool = False,
+    repeats: bool = True,
     heeds_delay: bool = False,
     user: str = "",
     reason: str = "",
@@ -50,6 +51,8 @@ def run(
         patience: seconds for which a database may be out of reach, ``ONCE_STARTUP_TIMEOUT`` by
             default.
         keep_going: whether to go on, after a routine that failed, with those not behind it.
+        repeats: whether a body may be called again, within this call, where another transaction
+            was in the way of its own.
         heeds_delay: whether to leave out what failed lately, by ``ONCE_RETRY_DELAY``.
         user: who decided, where a person did.
         reason: why.
@@ -60,13 +63,17 @@ def run(
     Raises:
         InsideTransaction: the calling thread is inside a transaction.
         DatabaseUnavailable: a database was out of reach for longer than ``patience``.
+        ImproperlyConfigured: a routine's scope lacks ``ONCE_RELEASE``, or a file.
 
     """
+    for routine in routines:
+        routine.check_scope()
     used = sorted({routine.using for routine in routines})
     terms = Terms(
         act=act,
         trigger=trigger,
         is_patient=wait,
+        repeats=repeats,
         heeds_delay=heeds_delay,
         user=user,
         reason=reason,

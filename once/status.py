@@ -2,7 +2,7 @@
 
 import enum
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -80,35 +80,33 @@ class Status:
         return self.state in _SETTLED or self.kind in ("process", "call")
 
 
-def statuses(registry: Registry, *, commands_in: Iterable[str] = ()) -> list[Status]:
+def statuses(registry: Registry, *, databases: Collection[str] | None = None) -> list[Status]:
     """The status of every routine: those of this code in order, then those only recorded.
 
     Args:
         registry: the routines of this code.
-        commands_in: aliases of databases in which to look for commands that ``once call`` ran,
-            besides those of routines; databases that cannot be read are left out.
+        databases: aliases to keep to; those of routines, and ``"default"``, where not given. What
+            is recorded in one that has no routine and cannot be read is left out.
 
     Raises:
         django.db.Error: a database of a routine cannot be reached.
 
     """
+    used = {routine.using for routine in registry.recorded} | {DEFAULT_DB_ALIAS}
     found = [_process_status(routine) for routine in registry.process]
-    unknown: dict[str, Status] = {}
-    of_routines = sorted({routine.using for routine in registry.recorded} | {DEFAULT_DB_ALIAS})
-    for using in of_routines:
+    strangers: dict[str, Status] = {}
+    for using in sorted(used if databases is None else databases):
         here = [routine for routine in registry.recorded if routine.using == using]
         if not here and not _has_record(using):
             continue
         known, strange = _statuses_of(using, here)
         found += known
-        unknown = {one.name: one for one in strange} | unknown
-    for using in sorted(set(commands_in) - set(of_routines)):
-        if _has_record(using):
-            _, strange = _statuses_of(using, [])
-            unknown = {one.name: one for one in strange if one.kind == "call"} | unknown
+        # A replica shows the routines of its primary: of one that has none, commands only.
+        mine = [one for one in strange if using in used or one.kind == "call"]
+        strangers = {one.name: one for one in mine} | strangers
     position = {routine.name: index for index, routine in enumerate(registry)}
     return sorted(found, key=lambda status: position[status.name]) + [
-        one for one in unknown.values() if one.name not in position
+        one for one in strangers.values() if one.name not in position
     ]
 
 
@@ -170,7 +168,8 @@ def _statuses_of(using: str, routines: list[Routine]) -> tuple[list[Status], lis
         return [_status(routine, blocked, message=message) for routine in routines], []
     stands = record.read(routines, thoroughly=True)
     completions = record.recorded(using)
-    last, now = record.last_attempts(using)
+    last = record.last_attempts(using)
+    now = record.now(using) if last else None
     own = record.attempts(using, {name: found.own_number for name, found in stands.items()})
     is_open = any(found.standing is Standing.OPEN for found in stands.values())
     unapplied = migrate.unapplied(using) if is_open else []

@@ -1,7 +1,7 @@
 """Readiness: is everything done that a server needs to have done?"""
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import Error, transaction
+from django.db import Error, connections, transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 
@@ -15,7 +15,6 @@ _ready = False
 
 
 @never_cache
-@transaction.non_atomic_requests
 def readiness(request: HttpRequest) -> JsonResponse:
     """200 with ``{"done": true}`` once every start-up routine is done, 503 before.
 
@@ -29,3 +28,7 @@ def readiness(request: HttpRequest) -> JsonResponse:
         except (Error, ImproperlyConfigured) as error:
             logger.info("event=readiness_unknown reason=%r", str(error))
     return JsonResponse({"done": _ready}, status=200 if _ready else 503)
+
+
+for _alias in connections:  # ATOMIC_REQUESTS would open every database before this looks
+    readiness = transaction.non_atomic_requests(using=_alias)(readiness)

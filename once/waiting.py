@@ -8,7 +8,7 @@ from time import monotonic
 
 from django.db import connections
 
-from once import signals
+from once import interruption, signals
 from once.exceptions import DatabaseUnavailable, TimedOut
 from once.text import one_line
 
@@ -112,4 +112,5 @@ class Wait:
         if self._over_in is not None:
             pause = min(pause, self._over_in + random.uniform(0.05, 0.5))  # noqa: S311
             self._over_in = None
-        time.sleep(max(0.0, min(pause, self._left())))
+        with interruption.heeded():
+            time.sleep(max(0.0, min(pause, self._left())))

@@ -13,7 +13,7 @@ from once import body, interruption, ledger, signals
 from once.base import Routine, Run
 from once.batches import START, Batch, Batches, batches
 from once.databases import Database
-from once.exceptions import AttemptLost
+from once.exceptions import AttemptLost, BatchError
 from once.guards import Guard
 from once.ledger import Progress
 from once.models import Attempt
@@ -35,6 +35,10 @@ class Work:
     guard: Guard
     #: Seconds for which the database may be out of reach while outside effects are recorded.
     patience: float = 0.0
+    #: Whether the body may be called again where another transaction was in its way.
+    may_repeat: bool = True
+    #: Whether earlier attempts at the same completion went through batches.
+    was_batched: bool = False
     #: Whether a body was called whose effects are not committed, or not recorded.
     is_begun: bool = field(default=False, init=False)
     #: The first error of a hook that ran after a commit.
@@ -57,12 +61,14 @@ class Work:
 
     def fake(self) -> None:
         """Record the routine as done, and call no body."""
-        self._end(lambda: self._transact(lambda: ledger.complete(self.attempt)))
+        self._end(lambda: self._transact(lambda: ledger.complete(self.attempt), may_repeat=True))
 
     def reset(self) -> None:
         """Make the routine pending again."""
         start = START if self.routine.kind == "batched" else ""
-        self._end(lambda: self._transact(lambda: ledger.undo(self.attempt, start=start)))
+        self._end(
+            lambda: self._transact(lambda: ledger.undo(self.attempt, start=start), may_repeat=True)
+        )
 
     def _end(self, way: Callable[[], None]) -> None:
         try:
@@ -75,13 +81,15 @@ class Work:
             raise self._afterwards
 
     def _atomic(self) -> None:
+        self._refuse_batches()
+
         def work() -> None:
             self.guard.ping()
             self.is_begun = True
             body.call(self.routine, self._run)
             ledger.complete(self.attempt)
 
-        self._transact(work)
+        self._transact(work, may_repeat=self.may_repeat)
 
     def _batched(self) -> None:
         before = ledger.progress(self.routine, self.attempt)
@@ -108,19 +116,19 @@ class Work:
         seconds = 0.0
         cursor = start.cursor
         while True:
-            with interruption.deferred():
-                batch = self._commit_batch(found, cursor)
-                cursor = batch.cursor
-                self.attempt.processed += len(batch.items)
-                before, seconds = seconds, monotonic() - began
-                signals.progressed.send_robust(
-                    self.routine, attempt=self.attempt, seconds=seconds, lap=seconds - before
-                )
+            batch = self._commit_batch(found, cursor)
+            cursor = batch.cursor
+            self.attempt.processed += len(batch.items)
+            before, seconds = seconds, monotonic() - began
+            signals.progressed.send_robust(
+                self.routine, attempt=self.attempt, seconds=seconds, lap=seconds - before
+            )
             if batch.is_last:
                 return
-            if self.routine.pause:
-                self.here.connection.close()  # which a server may end while it is idle
-                time.sleep(self.routine.pause)
+            with interruption.heeded():
+                if self.routine.pause:
+                    self.here.connection.close()  # which a server may end while it is idle
+                    time.sleep(self.routine.pause)
             self.guard.check()
 
     def _commit_batch(self, found: Batches, cursor: str) -> Batch:
@@ -132,13 +140,13 @@ class Work:
             batch = found.after(cursor)
             if batch.items:
                 self.is_begun = True
-                body.call(self.routine, self._run, batch.items)
+                body.call(self.routine, self._run, list(batch.items))  # which is the body's own
             ledger.advance(self.attempt, batch.cursor, len(batch.items))
             if batch.is_last:
                 ledger.complete(self.attempt)
             committed[:] = [batch]
 
-        self._transact(work)
+        self._transact(work, may_repeat=self.may_repeat and found.is_repeatable)
         return committed[0]
 
     def _limit_statements(self) -> None:
@@ -146,11 +154,19 @@ class Work:
             self.here.limit_statements(self.routine.statement_timeout)
 
     def _external(self) -> None:
+        self._refuse_batches()
         self.guard.ping()
-        with interruption.deferred():
-            self.is_begun = True
-            body.call_outside(self.routine, self._run)
-            self._record_outside()
+        self.is_begun = True
+        body.call_outside(self.routine, self._run)
+        self._record_outside()
+
+    def _refuse_batches(self) -> None:
+        """Refuse to do at once what batches began."""
+        if self.was_batched:
+            raise BatchError(
+                f"{self.routine} has no over= any more, but batches of this version were begun. "
+                "Restore over=, or raise version= to begin anew."
+            )
 
     def _record_outside(self) -> None:
         """Record effects that exist already. Only this is ever repeated, never the body."""
@@ -182,7 +198,7 @@ class Work:
                 raise
             self.here.connection.close()
 
-    def _transact(self, work: Callable[[], None], *, may_repeat: bool | None = None) -> None:
+    def _transact(self, work: Callable[[], None], *, may_repeat: bool) -> None:
         """One work transaction, repeated where another one was in its way."""
         for repeats_left in reversed(range(_REPEATS)):
             is_committed: list[bool] = []
@@ -197,7 +213,7 @@ class Work:
                     self._afterwards = self._afterwards or error
                     break
                 is_conflict = isinstance(error, DatabaseError) and self.here.is_conflict(error)
-                forbidden = self.is_begun and not self.routine.retry and not may_repeat
+                forbidden = self.is_begun and not may_repeat
                 if not is_conflict or forbidden or not repeats_left:
                     raise
                 time.sleep(random.uniform(0.01, 0.1))  # noqa: S311

@@ -261,7 +261,7 @@ def _this_process() -> str:
 
 
 def _work(name: str) -> str:
-    return f"work:{name}"
+    return f"work {name}"  # no guard's name holds a space
 
 
 def _server_version(connection: BaseDatabaseWrapper) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import (
     BaseCommand,
     CommandError,
@@ -79,6 +80,8 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=TIMED_OUT) from error
         except OnceError as error:
             raise CommandError(str(error), returncode=FAILED) from error
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error), returncode=USAGE) from error
         except Error as error:
             message = f"A database cannot be used: {one_line(error)}"
             raise CommandError(message, returncode=FAILED) from error
@@ -262,6 +265,7 @@ class Command(BaseCommand):
                 [routine],
                 registry=Registry([routine]),
                 trigger=Trigger.CALL,
+                repeats=False,  # what it read from stdin would be gone
                 wait=not no_wait,
                 timeout=timeout,
             )
@@ -332,7 +336,7 @@ class Command(BaseCommand):
         lost = [one for one in chosen if one.state in (RoutineState.COMPLETED, RoutineState.HELD)]
         if not lost:
             return
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise CommandError(
                 f"This has routines run again that ran: {', '.join(one.name for one in lost)}. "
                 "Where there is no terminal to ask, confirm by --no-input.",
@@ -362,7 +366,7 @@ class Command(BaseCommand):
     def _print_run(self, found: Registry, results: list[Result]) -> None:
         names = {result.routine.name for result in results}
         used = {result.routine.using for result in results}
-        shown = [one for one in status.statuses(found, commands_in=used) if one.name in names]
+        shown = [one for one in status.statuses(found, databases=used) if one.name in names]
         self._print_json(status.to_json(shown, results))
 
     def _print_json(self, value: dict[str, Any]) -> None:
@@ -371,7 +375,12 @@ class Command(BaseCommand):
 
 def _chosen(found: Registry, names: list[str]) -> list[Status]:
     """The status of what the names mean, recorded or registered."""
-    shown = status.statuses(found, commands_in=connections.settings)
+    registered = {routine.name: routine.using for routine in found.recorded}
+    if names and set(names) <= set(registered):
+        # Another database may be out of reach.
+        shown = status.statuses(found, databases={registered[name] for name in names})
+    else:
+        shown = status.statuses(found, databases=connections.settings)
     if not names:
         return shown
     # A command may be named by its key alone.
