@@ -5,7 +5,7 @@ from typing import Any
 
 from once import signals
 from once.base import Routine
-from once.models import Attempt
+from once.models import Attempt, State
 from once.results import Outcome, Result
 
 __all__ = ["connect", "logger"]
@@ -52,12 +52,13 @@ def _progressed(
 
 
 def _finished(sender: Routine, result: Result, **kwargs: Any) -> None:
-    level = logging.INFO
-    if result.outcome is Outcome.FAILED:
-        level = logging.ERROR
-    elif result.message:
-        level = logging.WARNING
     attempt = result.attempt
+    is_fault = result.outcome is Outcome.FAILED and (
+        attempt is None or attempt.state != State.INTERRUPTED
+    )
+    level = logging.WARNING if result.message else logging.INFO
+    if is_fault:
+        level = logging.ERROR
     logger.log(
         level,
         "event=finished routine=%s version=%d attempt=%s state=%s seconds=%.3f message=%r",
@@ -67,7 +68,7 @@ def _finished(sender: Routine, result: Result, **kwargs: Any) -> None:
         attempt.state if attempt else None,
         result.seconds,
         result.message,
-        exc_info=result.error,
+        exc_info=result.error if is_fault else None,
     )
 
 
