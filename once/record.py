@@ -263,7 +263,9 @@ def _of(routine: Routine, standing: Standing, history: list[_Attempts]) -> Recor
         number=last.number,
         own_number=max((one.number for one in same), default=0),
         tries=sum(one.tries for one in same),
-        lost_in_a_row=_in_a_row(history, lambda one: one.state in (State.LOST, State.RUNNING)),
+        lost_in_a_row=_in_a_row(
+            history, last.number, lambda one: one.state in (State.LOST, State.RUNNING)
+        ),
         is_running=last.state == State.RUNNING,
         holds_if_lost=last.state == State.RUNNING and not last.retry and _is_of(routine, last),
         is_batched=any(one.cursor for one in same),
@@ -281,16 +283,13 @@ def _is_of(routine: Routine, one: _Attempts) -> bool:
     return (one.version, one.scope_key) == (routine.version, routine.scope_key)
 
 
-def _in_a_row(history: Iterable[_Attempts], is_meant: Callable[[_Attempts], bool]) -> int:
-    """How many of the last attempts are meant, and none between that is not."""
-    last = before = 0
-    for one in history:
-        if is_meant(one):
-            last = max(last, one.number)
-    for one in history:
-        if not is_meant(one) and one.number <= last:
-            before = max(before, one.number)
-    return last - before
+def _in_a_row(
+    history: Iterable[_Attempts], last: int, is_meant: Callable[[_Attempts], bool]
+) -> int:
+    """How many attempts up to the last one are meant, and none between that is not."""
+    return last - max(
+        (one.number for one in history if one.number <= last and not is_meant(one)), default=0
+    )
 
 
 def _retry_in(routine: Routine, history: list[_Attempts]) -> float:
@@ -299,7 +298,9 @@ def _retry_in(routine: Routine, history: list[_Attempts]) -> float:
     bad = (State.FAILED, State.LOST, State.RUNNING)
     if last.state not in bad:
         return 0.0
-    in_a_row = _in_a_row(history, lambda one: _is_of(routine, one) and one.state in bad)
+    in_a_row = _in_a_row(
+        history, last.number, lambda one: _is_of(routine, one) and one.state in bad
+    )
     if last.state != State.FAILED:
         in_a_row -= 1  # the first that ended without a word: a deploy, a node
     if not in_a_row:
