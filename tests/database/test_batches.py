@@ -214,9 +214,10 @@ def test_queryset_may_lock_its_rows(using: str) -> None:
     [
         (lambda: Item.objects.values("pk"), "values() or values_list(). Return one of model"),
         (lambda: Item.objects.values_list("pk", flat=True), "values() or values_list()"),
-        (lambda: Item.objects.all()[:3], "sliced, combined or distinct on some fields"),
-        (lambda: Item.objects.union(Item.objects.all()), "sliced, combined or distinct"),
-        (lambda: Item.objects.distinct("group"), "sliced, combined or distinct"),
+        (lambda: Item.objects.all()[:3], "sliced, reversed, combined or distinct on some fields"),
+        (lambda: Item.objects.reverse(), "sliced, reversed, combined or distinct"),
+        (lambda: Item.objects.union(Item.objects.all()), "sliced, reversed, combined or distinct"),
+        (lambda: Item.objects.distinct("group"), "sliced, reversed, combined or distinct"),
         (lambda: Item.objects.order_by("number", "pk"), "not of number, pk. Write .order_by()"),
         (lambda: Item.objects.order_by("group"), "one unique field that is never NULL, not of gro"),
         (lambda: Item.objects.order_by("maybe"), "that is never NULL, not of maybe"),
@@ -389,7 +390,7 @@ def test_failing_batch_is_undone_alone_and_resumed(using: str) -> None:
     assert result.outcome is Outcome.FAILED
     assert result.message == (
         "LookupError: no such item. Its committed batches stay; the next attempt goes on after "
-        "them. Mend the cause and run this again."
+        "them. Fix the cause and run this again."
     )
     assert effects(using) == ["1", "2"]
     assert heard == [(2, 5, 0)]
@@ -448,8 +449,7 @@ def test_items_of_another_number_are_refused_where_it_went_on(using: str) -> Non
     source.insert(0, 0)
     (result,) = run(routine)
     assert isinstance(result.error, BatchError)
-    assert "returned 4 items in an earlier attempt and returns 5 now" in result.message
-    assert "position 2" in result.message
+    assert "returned 5 items now, and 4 in an earlier attempt" in result.message
     assert "raise version= to begin anew" in result.message
     assert effects(using) == ["1", "2"]
     source.pop(0)
@@ -527,19 +527,43 @@ def test_cursor_of_each_batch_is_recorded_with_it(using: str) -> None:
     assert [json.loads(cursor)["after"] for cursor in cursors] == [None, "002"]
 
 
-def test_conflict_in_a_batch_repeats_only_that_batch(using: str) -> None:
-    body = failing_at(4, using, error=conflict(using))
-    (result,) = run(over([1, 2, 3, 4, 5], using, body))
+def test_conflict_in_a_batch_of_rows_repeats_only_that_batch(using: str) -> None:
+    stock(using, 1, 2, 3, 4, 5)
+    failing = failing_at("004", using, error=conflict(using))
+
+    def body(batch: list[Item], run: Run) -> None:
+        failing([str(item) for item in batch], run)
+
+    (result,) = run(over(Item.objects.all, using, body))
     assert result.outcome is Outcome.RAN
-    assert effects(using) == ["1", "2", "3", "4", "5"]
+    assert effects(using) == ["001", "002", "003", "004", "005"]
     assert attempts(using) == [("shop.fill", 1, "succeeded")]
     assert last(using).processed == 5
 
 
-def test_conflict_repeats_the_batch_of_an_iterator(using: str) -> None:
-    body = failing_at(2, using, error=conflict(using))
-    assert run(over(numbers, using, body))[0].outcome is Outcome.RAN
+@pytest.mark.parametrize("source", [lambda: [1, 2, 3], numbers], ids=["list", "generator"])
+def test_conflict_in_a_batch_of_items_has_another_attempt_read_them_anew(
+    using: str, source: Callable[[], Any]
+) -> None:
+    (result,) = run(over(source, using, failing_at(3, using, error=conflict(using))))
+    assert result.outcome is Outcome.RAN
     assert effects(using) == ["1", "2", "3"]
+    assert attempts(using) == [("shop.fill", 1, "failed"), ("shop.fill", 2, "succeeded")]
+
+
+def test_conflict_inside_a_generator_loses_no_item(using: str) -> None:
+    """A generator that raised is at its end: to ask it for more would be to take that for all."""
+    errors = [conflict(using)]
+
+    def source() -> Iterator[int]:
+        yield from (1, 2)
+        if errors:
+            raise errors.pop()
+        yield 3
+
+    body = Bodies()
+    assert run(over(source, using, body))[0].outcome is Outcome.RAN
+    assert body.items == [1, 2, 3]
 
 
 def test_hook_after_the_commit_of_a_batch_that_raises_is_reported_at_the_end(using: str) -> None:

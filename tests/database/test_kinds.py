@@ -1,5 +1,6 @@
 """What each kind of routine promises: outside effects, no second try, and a person's decision."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -132,10 +133,10 @@ def test_external_effects_of_a_failed_attempt_stay(using: str) -> None:
     body = Body(using, LookupError("no mail server"))
     (result,) = run(seed(using, function=body, atomic=False))
     assert result.outcome is Outcome.FAILED
-    assert result.may_have_effects
+    assert result.is_final
     assert result.message == (
         "LookupError: no mail server. What it did outside stays; the next attempt has the same "
-        "key. Mend the cause and run this again."
+        "key. Fix the cause and run this again."
     )
     assert effects(using) == ["call 1"]
     assert attempts(using) == [("shop.seed", 1, "failed")]
@@ -286,7 +287,7 @@ def held_in(using: str, kind: str, error: BaseException) -> tuple[Routine, Body]
     routine = routine_of(kind, using, body, retry=False)
     (result,) = run(routine)
     assert result.outcome is Outcome.FAILED
-    assert result.may_have_effects
+    assert result.is_final
     return routine, body
 
 
@@ -554,8 +555,9 @@ def test_starting_server_leaves_out_what_failed_lately_and_goes_on(
     )
     assert (first.outcome, first.is_held, first.timed_out) == (Outcome.SKIPPED, False, False)
     assert first.retry_in == pytest.approx(1000, abs=30)
-    assert first.message.startswith("Attempt 1 went ill (LookupError: no mail server). ")
+    assert f"(pid {os.getpid()}) failed: LookupError: no mail server. Starting" in first.message
     assert first.message.endswith("`manage.py once run` tries at once.")
+    assert first.has_failed
     assert behind.outcome is Outcome.SKIPPED
     assert apart.outcome is Outcome.RAN
     assert body.numbers == [1]
@@ -629,7 +631,7 @@ def test_run_by_a_person_tries_at_once(using: str, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def _nothing_pending(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interruption, "_pending", None)
-    monkeypatch.setattr(interruption, "_deferrals", 0)
+    monkeypatch.setattr(interruption, "_is_deferred", False)
 
 
 @pytest.mark.usefixtures("_nothing_pending")

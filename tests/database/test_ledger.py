@@ -281,7 +281,7 @@ def test_last_attempts_and_completions_by_name(using: str) -> None:
         ledger.close(begin(seed(using, name)), State.FAILED)
         complete(seed(using, name))
     complete(seed(using, "a", version=2))
-    last = {name: attempt.number for name, (attempt, _) in record.last_attempts(using).items()}
+    last = {name: attempt.number for name, attempt in record.last_attempts(using).items()}
     assert last == {"a": 3, "b": 2}
     versions = {name: rows[-1].version for name, rows in record.recorded(using).items()}
     assert versions == {"a": 2, "b": 1}

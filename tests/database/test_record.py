@@ -107,9 +107,10 @@ def test_attempt_that_might_be_retried_does_not_hold_code_that_may_not(using: st
     assert standings(seed(using, retry=False)) == {"shop.seed": Standing.OPEN}
 
 
-def test_code_that_may_retry_is_not_held(using: str) -> None:
+def test_attempt_that_held_holds_code_that_may_retry_by_now(using: str) -> None:
+    """Which of the releases that are at work decides about it would be a matter of chance."""
     tried(seed(using, retry=False), FAILED)
-    assert standings(seed(using, retry=True)) == {"shop.seed": Standing.OPEN}
+    assert standings(seed(using, retry=True)) == {"shop.seed": Standing.HELD}
 
 
 def test_higher_version_is_not_held_by_a_lower_one(using: str) -> None:

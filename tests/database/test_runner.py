@@ -198,7 +198,7 @@ def test_pass_stops_after_a_failure_and_says_why(using: str) -> None:
         Outcome.SKIPPED,
         Outcome.ALREADY_DONE,
     ]
-    assert results[2].message == "Not tried, since bad failed. Mend that one first."
+    assert results[2].message == "Not tried, since bad failed. Fix that one first."
     assert effects(using) == ["done", "good"]
 
 

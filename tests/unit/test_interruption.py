@@ -14,7 +14,7 @@ class Stop(KeyboardInterrupt):
 @pytest.fixture(autouse=True)
 def _nothing_pending(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interruption, "_pending", None)
-    monkeypatch.setattr(interruption, "_deferrals", 0)
+    monkeypatch.setattr(interruption, "_is_deferred", False)
 
 
 def in_thread(function: object) -> list[BaseException]:
@@ -110,11 +110,73 @@ def test_work_in_another_thread_does_not_defer() -> None:
         thread.join()
 
 
-def test_interruption_is_not_raised_in_another_thread() -> None:
+def test_deferral_inside_another_one_raises_at_the_end_of_that() -> None:
+    done: list[str] = []
+
     def work() -> None:
         with interruption.deferred():
-            interruption.interrupt(Stop())
-            assert in_thread(interruption.check) == []
+            with interruption.deferred():
+                interruption.interrupt(Stop())
+            done.append("after the inner one")
 
     with pytest.raises(Stop):
         work()
+    assert done == ["after the inner one"]
+
+
+def test_interruption_is_raised_at_once_where_deferred_work_heeds_it() -> None:
+    def work() -> None:
+        with interruption.deferred(), interruption.heeded():
+            interruption.interrupt(Stop())
+            pytest.fail("nothing was raised")
+
+    with pytest.raises(Stop):
+        work()
+
+
+def test_interruption_that_is_pending_is_raised_before_what_heeds_it() -> None:
+    def work() -> None:
+        with interruption.deferred():
+            interruption.interrupt(Stop())
+            with interruption.heeded():
+                pytest.fail("nothing was raised")
+
+    with pytest.raises(Stop):
+        work()
+
+
+def test_work_is_deferred_again_after_a_part_that_heeds() -> None:
+    done: list[bool] = []
+
+    def work() -> None:
+        with interruption.deferred():
+            with interruption.heeded():
+                pass
+            done.append(interruption.interrupt(Stop()))
+
+    with pytest.raises(Stop):
+        work()
+    assert done == [True]
+
+
+def test_interruption_that_is_forgotten_is_not_raised() -> None:
+    with interruption.deferred():
+        interruption.interrupt(Stop())
+        interruption.forget()
+    interruption.check()
+
+
+def test_end_of_work_in_another_thread_raises_nothing() -> None:
+    """Where signals are not handled; but a body there may ask, by run.check()."""
+
+    def work_there() -> None:
+        with interruption.deferred(), interruption.heeded():
+            pass
+
+    def work() -> None:
+        with interruption.deferred():
+            interruption.interrupt(Stop())
+            assert in_thread(work_there) == []
+            assert [type(error) for error in in_thread(interruption.check)] == [Stop]
+
+    work()
