@@ -32,7 +32,7 @@ SUBCOMMANDS = ("run", "status", "wait", "call", "reset")
 KEYS = [
     *("name", "version", "recorded_version", "scope", "kind", "state", "database", "attempts"),
     *("started_at", "completed_at", "duration_seconds", "host", "pid", "processed", "total"),
-    *("rate", "seconds_left", "retry_at", "error"),
+    *("rate", "seconds_left", "retry_at", "error", "message"),
 ]
 
 #: Two that belong together, and one that stands alone.
@@ -129,6 +129,8 @@ def project(project: Project) -> Project:
     source = "from tests.settings import *\n\nLOGGING = {}\n"
     (project.directory / "quiet.py").write_text(source)
     project.environment["DJANGO_SETTINGS_MODULE"] = "quiet"
+    # Development mode without its allocator, which takes a quarter of each of the many starts.
+    project.environment["PYTHONMALLOC"] = "pymalloc"
     return project
 
 
@@ -283,14 +285,14 @@ def test_plan_shows_and_writes_nothing(project: Project) -> None:
     )
     assert (plan.code, plan.err) == (0, "")
     head, *shown = plan.out.splitlines()
-    assert head == "Planned, in this order:"
+    assert head == "To be run, in this order:"
     assert [line.split()[2:5] for line in shown[:3]] == [
         ["plant.second", "v1", "pending"],
         ["plant.third", "v1", "pending"],
         ["plant.frail", "v1", "failed"],
     ]
     assert shown[3:] == ["        LookupError: no such currency"]
-    assert named == Answer(0, "Planned, in this order:\n  [ ] plant.second  v1  pending\n")
+    assert named == Answer(0, "To be run, in this order:\n  [ ] plant.second  v1  pending\n")
     assert as_json.states == {"plant.second": "pending", "plant.frail": "failed"}
     assert (as_json.code, as_json.json["done"]) == (0, False)
     refused = "CommandError: --plan runs nothing. Leave out --fake and --migrate, or --plan.\n"
@@ -298,7 +300,7 @@ def test_plan_shows_and_writes_nothing(project: Project) -> None:
     assert everything(project) == before
     assert once(project, "run").code == 0
     empty = once(project, "run", "--plan")
-    assert empty == Answer(0, "Planned, in this order:\n  No routines to run.\n")
+    assert empty == Answer(0, "To be run, in this order:\n  No routines to run.\n")
 
 
 def test_fake_records_who_and_why_and_runs_nothing(project: Project) -> None:
@@ -369,7 +371,7 @@ def test_failure_skips_those_behind_and_keep_going_only_dependents(project: Proj
     assert "Traceback (most recent call last)" in text.err
     assert text.err.endswith(
         "CommandError: plant.bad failed. LookupError: no such currency. Nothing of it was "
-        "committed. Mend the cause and run this again.\n"
+        "committed. Fix the cause and run this again.\n"
     )
     assert project.effects() == ["before", "unrelated"]
     assert ("plant.bad", 3, "failed") in project.attempts()
@@ -396,11 +398,10 @@ def test_json_is_the_contract_and_all_there_is_on_stdout(project: Project) -> No
     }
     assert row["started_at"] <= row["completed_at"]
     assert row["duration_seconds"] >= 0
-    assert (row["host"], [row[key] for key in KEYS[13:]]) == (os.uname().nodename, [None] * 6)
+    assert (row["host"], {row[key] for key in KEYS[13:]}) == (os.uname().nodename, {None})
     assert "  Running plant.second... OK" in answer.err
 
 
-@pytest.mark.xfail(reason="what a body prints stands before the object", raises=ValueError)
 def test_json_is_all_there_is_on_stdout_where_a_body_prints(project: Project) -> None:
     project.routines(
         """
@@ -506,7 +507,7 @@ def test_migrate_on_empty_databases(project: Project) -> None:
     assert "Run `manage.py once run --migrate`" in run.err
     assert status.out.splitlines() == [
         "[ ] plant.first  v1  blocked",
-        "      The tables of once are missing. Run `manage.py migrate`.",
+        "      The tables of once are missing. Run `manage.py once run --migrate`.",
     ]
     assert "plant.first (blocked)" in check.err
     answer = once(project, "run", "--migrate", "--json")
@@ -542,10 +543,11 @@ def test_unapplied_migrations_block_what_is_not_done(project: Project) -> None:
     assert run.code == 3
     assert [*run.outcomes.values()] == ["already_done", "skipped", "skipped"]
     assert [*run.states.values()] == ["completed", "blocked", "blocked"]
-    assert run.json["routines"][1]["error"] == "Unapplied migrations: plant.0001_more"
+    advice = "Unapplied migrations: plant.0001_more. Run `manage.py once run --migrate`."
+    assert run.json["routines"][1]["message"] == advice
     assert "plant.second: Blocked: database 'default' lacks migrations of this code" in run.err
     assert "(plant.0001_more). Run `manage.py once run --migrate`" in run.err
-    assert "      Unapplied migrations: plant.0001_more" in status.out.splitlines()
+    assert f"      {advice}" in status.out.splitlines()
     text = once(project, "run", "--migrate")
     assert (text.code, text.err) == (0, "")
     assert text.out.index("Applying plant.0001_more... OK") < text.out.index("Running plant.second")
@@ -625,9 +627,15 @@ def test_status_of_every_state(project: Project) -> None:
     warm, old, held, bad, many, _, third, _, elsewhere, gone = as_json.json["routines"]
     assert (warm["kind"], warm["scope"], warm["database"]) == ("process", "process", None)
     assert (old["version"], old["recorded_version"]) == (1, 2)
-    assert held["error"].startswith("Attempt 1 on ")
-    assert "(LookupError: no such currency)" in held["error"]
-    assert bad["error"].endswith("\nLookupError: no such currency\n")
+    for row in (held, bad):
+        assert row["error"].startswith("Traceback (most recent call last):\n")
+        assert row["error"].endswith("\nLookupError: no such currency\n")
+    assert re.match(
+        r"Attempt 1 on .+ \(pid \d+\) failed: LookupError: no such currency\. Held, since "
+        r"retry=False: .+ `manage\.py once reset plant\.frail` .+ "
+        r"`manage\.py once run --fake plant\.frail` ",
+        held["message"],
+    )
     assert bad["retry_at"] > bad["started_at"]
     assert (many["host"], many["pid"]) == (os.uname().nodename, holder.pid)
     assert [third[key] for key in KEYS[8:]] == [None] * len(KEYS[8:])
@@ -638,17 +646,19 @@ def test_status_of_every_state(project: Project) -> None:
     lines = (
         r"\[X\] plant\.warm       v1  completed",
         rf"\[ \] plant\.old        v1  superseded  {moment}  .*\(v2 is recorded\)",
-        r"\[ \] plant\.frail      v1  held",
-        r"      Attempt 1 on .+ \(LookupError: no such currency\)\. Held, since retry=False: .+"
-        r"`manage\.py once reset plant\.frail` .+ `manage\.py once run --fake plant\.frail` .+",
-        rf"\[ \] plant\.bad        v1  failed  \(starting servers try again at {moment}\)",
+        rf"\[ \] plant\.frail      v1  held  {moment} on .+ \(pid \d+\)",
         r"      LookupError: no such currency",
-        rf"\[ \] plant\.many       v1  running  since {moment} on .+ \(pid {holder.pid}\)  6 of .+",
+        f"      {re.escape(held['message'])}",
+        rf"\[ \] plant\.bad        v1  failed  {moment} on .+ \(pid \d+\)  "
+        rf"\(starting servers try again at {moment}\)",
+        r"      LookupError: no such currency",
+        rf"\[ \] plant\.many       v1  running  since {moment} on .+ \(pid {holder.pid}\)  "
+        r"batched  6 of .+",
         rf"\[X\] plant\.first      v1  completed  {moment}  in \d\.\d\d\ds on .+",
         r"\[ \] plant\.second     v1  pending",
         r"\[ \] plant\.third      v1  pending",
         r"\[ \] plant\.elsewhere  v1  blocked",
-        r"      The tables of once are missing\. Run `manage\.py migrate`\.",
+        r"      The tables of once are missing\. Run `manage\.py once run --migrate`\.",
         rf"\[ \] plant\.gone       v1  unknown  {moment}  in .+",
     )
     assert text.code == 0
@@ -687,7 +697,6 @@ def test_status_shows_progress(project: Project) -> None:
     assert (row["rate"] > 0, row["seconds_left"]) == (True, None)
 
 
-@pytest.mark.xfail(reason="the failure of an earlier version is shown as that of this one")
 def test_status_of_a_version_that_was_not_tried_is_pending(project: Project) -> None:
     project.routines(frail())
     assert once(project, "run", FAIL="1").code == 1
@@ -866,17 +875,18 @@ def test_call_that_fails_commits_nothing_and_is_tried_again(project: Project) ->
     assert failed.code == 1
     assert failed.err.endswith(
         "CommandError: call:key failed. CommandError: There is nothing to leave. Nothing of it was "
-        "committed. Mend the cause and run this again.\n"
+        "committed. Fix the cause and run this again.\n"
     )
     assert project.effects() == []
-    status = once(project, "status", "call:key")
-    assert status.out.splitlines()[1].endswith("CommandError: There is nothing to leave.")
+    brief, whole = together(project, "status call:key", "status -v 2 key")  # by its key alone
+    assert brief.out.splitlines()[1].endswith("CommandError: There is nothing to leave.")
+    assert whole.out.splitlines()[1] == "      Traceback (most recent call last):"
+    assert whole.out.splitlines()[-1] == brief.out.splitlines()[1]
     assert once(project, "call", "key", "leave", "effect").code == 0
     assert project.effects() == ["effect"]
     assert project.attempts() == [("call:key", 1, "failed"), ("call:key", 2, "succeeded")]
 
 
-@pytest.mark.xfail(reason="a command that failed counts as done in the JSON of its own call")
 def test_call_that_failed_is_not_done_in_its_json(project: Project) -> None:
     answer = once(project, "call", "--json", "key", "leave", "effect", "--fail")
     assert (answer.code, answer.outcomes) == (1, {"call:key": "failed"})
@@ -904,8 +914,13 @@ def test_call_of_versions_keys_and_after_a_reset(project: Project) -> None:
 
     assert [call("one", "key").code, call("two", "--version", "2", "key").code] == [0, 0]
     done = Answer(0, "  call:key is done already.\n")
-    assert [call("never", "--version=2", "key"), call("never", "--version=1", "key")] == [done] * 2
-    assert call("other", "other-key").code == 0
+    *lower_or_same, other = together(
+        project,
+        "call --version=2 key leave never",
+        "call --version=1 key leave never",
+        "call other-key leave other",
+    )
+    assert (lower_or_same, other.code) == ([done] * 2, 0)
     assert project.effects() == ["one", "other", "two"]
     (row,) = once(project, "status", "call:key", "--json").json["routines"]
     assert (row["version"], row["recorded_version"], row["attempts"]) == (2, 2, 2)
@@ -928,25 +943,31 @@ def test_call_in_another_database(two_databases: Project) -> None:
     assert project.effects() == ["first"]
     assert second_rows(project, "SELECT name FROM shop_effect") == [("second",)]
     assert second_rows(project, "SELECT routine FROM once_completion") == [("call:key",)]
+
+
+@pytest.mark.xfail(reason="status and reset know one database of those in which a key was called")
+def test_status_shows_a_key_of_each_database(two_databases: Project) -> None:
+    project = two_databases
+    assert once(project, "call", "key", "leave", "first").code == 0
+    assert once(project, "call", "--database", "sqlite", "key", "leave", "x", "--fail").code == 1
     shown = once(project, "status", "--json").json["routines"]
-    assert [(row["name"], row["database"]) for row in shown] == [
-        ("call:key", "default"),
-        ("call:key", "sqlite"),
+    assert [(row["name"], row["database"], row["state"]) for row in shown] == [
+        ("call:key", "default", "completed"),
+        ("call:key", "sqlite", "failed"),
     ]
 
 
-@pytest.mark.xfail(reason="the same key of another database is shown as part of the call")
 def test_call_shows_its_own_database_only(two_databases: Project) -> None:
     project = two_databases
     assert once(project, "call", "--database", "sqlite", "key", "leave", "x").code == 0
-    shown = once(project, "call", "--json", "key", "leave", "x").json["routines"]
-    assert [row["database"] for row in shown] == ["default"]
+    for using in ("default", "sqlite"):
+        answer = once(project, "call", "--database", using, "--json", "key", "leave", "x")
+        assert [row["database"] for row in answer.json["routines"]] == [using]
 
 
 # reset
 
 
-@on_both
 def test_reset_of_a_completed_routine_has_it_run_again(project: Project) -> None:
     project.routines(SHOP)
     assert once(project, "run").code == 0
@@ -972,7 +993,7 @@ def test_reset_of_a_completed_routine_has_it_run_again(project: Project) -> None
     again = once(project, "reset", "plant.first", "--no-input")
     assert again == Answer(0, "  plant.first is pending already.\n")
     status = project.status()["plant.first"]
-    assert (status["state"], status["attempts"]) == ("pending", 2)
+    assert (status["state"], status["attempts"]) == ("pending", 1)
     assert once(project, "run").code == 0
     assert project.effects() == ["first", "first", "second", "third"]
     first, reset, second = keys(project, "plant.first")
@@ -995,7 +1016,6 @@ def test_reset_asks_at_a_terminal(project: Project) -> None:
     assert project.completions() == ["plant.second", "plant.third"]
 
 
-@pytest.mark.xfail(reason="the end of the input ends in a traceback of EOFError")
 def test_reset_takes_the_end_of_the_input_for_a_no(project: Project) -> None:
     project.routines(SHOP)
     assert once(project, "run", "plant.first").code == 0
@@ -1005,6 +1025,7 @@ def test_reset_takes_the_end_of_the_input_for_a_no(project: Project) -> None:
     assert project.completions() == ["plant.first"]
 
 
+@pytest.mark.parametrize("kind", ["sqlite"])
 def test_reset_of_batches_goes_on_after_a_failure_and_begins_anew_when_done(
     project: Project,
 ) -> None:
@@ -1034,7 +1055,7 @@ def test_held_routine_waits_for_a_person(project: Project) -> None:
     failed = once(project, "run", "plant.frail", FAIL="1")
     assert failed.code == 1
     assert "What it did outside stays; the next attempt has the same key. Held" in failed.err
-    run, unasked = once(project, "run"), once(project, "reset", "plant.frail")
+    run, unasked = together(project, "run", "reset plant.frail")
     assert run.code == 5
     assert "Not everything is done.\n  plant.frail: Held, since retry=False:" in run.err
     assert (unasked.code, "confirm by --no-input" in unasked.err) == (2, True)
@@ -1114,7 +1135,8 @@ def test_usage_errors_are_2_and_change_nothing(project: Project) -> None:
             "--database",
             "nowhere",
         ): "'nowhere' is not in DATABASES, which has default, sqlite",
-        ("run", "--timeout", "-1"): "argument --timeout: -1 is no number of seconds",
+        ("run", "--database", "sqlite", "plant.first"): "None of these is in database 'sqlite'.",
+        ("run", "--timeout", "-1"): "argument --timeout: '-1' is no number of seconds",
         ("status", "shop"): f"No routine is named 'shop', and no app with routines. {known}",
         ("wait", "plant.x*"): f"No routine is named 'plant.x*', and no app with routines. {known}",
         ("reset", "--no-input"): "the following arguments are required: NAME",
@@ -1122,9 +1144,9 @@ def test_usage_errors_are_2_and_change_nothing(project: Project) -> None:
         ("call", "key", "leaf"): "Unknown command: 'leaf'. `manage.py help` lists those that",
         ("call", "key", "leave"): "leave: Error: the following arguments are required: name",
         ("call", "key", "leave", "x", "--y"): "leave: Error: unrecognized arguments: --y",
-        ("call", "a key", "leave", "x"): "may hold letters, digits and any of _ . : / @ + - only",
-        ("call", "k" * 200, "leave", "x"): "and the record holds 200.",
-        ("call", "--version", "0", "key", "leave", "x"): "version=0 is not a positive integer",
+        ("call", "a key", "leave", "x"): "argument KEY: 'a key' is no KEY. It may have 195 letters",
+        ("call", "k" * 196, "leave", "x"): "kkk' is no KEY. It may have 195 letters",
+        ("call", "--version", "0", "key", "leave", "x"): "'0' is no version. Count them 1, 2, 3",
     }
     answers = together(project, *wanted)
     for (arguments, message), answer in zip(wanted.items(), answers, strict=True):
