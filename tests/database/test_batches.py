@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connections, transaction
+from django.db.models import QuerySet
 from django.db.models.signals import post_init
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoDbBlocker
@@ -31,6 +32,7 @@ from tests.database.support import (
     receiving,
     rows,
     run,
+    seed,
 )
 from tests.shop.models import Effect
 
@@ -466,6 +468,72 @@ def test_items_of_another_number_are_taken_where_nothing_was_done(using: str) ->
     assert effects(using) == ["1", "2", "3", "4"]
 
 
+def test_items_that_became_fewer_than_are_done_are_refused(using: str) -> None:
+    source = [1, 2, 3]
+    routine = over(lambda: iter(source), using, failing_at(3, using))
+    run(routine)
+    source[:] = [3]
+    (result,) = run(routine)
+    assert isinstance(result.error, BatchError)
+    assert "returned only 1 items now, and 2 are done" in result.message
+    assert effects(using) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("source", "now"),
+    [
+        (lambda: Item.objects.order_by("-pk"), "-id"),
+        (lambda: Item.objects.order_by("number"), "number"),
+        (lambda: list(Item.objects.all()), "position"),
+    ],
+    ids=["other direction", "other field", "list"],
+)
+def test_order_that_changed_is_refused_where_it_went_on(
+    using: str, source: Callable[[], Any], now: str
+) -> None:
+    stock(using, 1, 2, 3, 4)
+    body = Bodies()
+
+    def fail_late(batch: list[Item]) -> None:
+        if body.items:
+            raise LookupError
+        body(batch)
+
+    run(over(Item.objects.all, using, fail_late))
+    (result,) = run(over(source, using, body))
+    assert isinstance(result.error, BatchError)
+    assert f"goes by {now} now, but earlier attempts went by id" in result.message
+    assert body.items == [1, 2]
+    run(over(Item.objects.all, using, body))
+    assert body.items == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "external"])
+def test_routine_that_has_no_over_any_more_is_refused_where_batches_were_begun(
+    using: str, atomic: bool
+) -> None:
+    calls: list[int] = []
+    run(over([1, 2, 3, 4], using, failing_at(4, using)))
+    (result,) = run(seed(using, "shop.fill", function=lambda: calls.append(1), atomic=atomic))
+    assert isinstance(result.error, BatchError)
+    assert "has no over= any more, but batches of this version were begun" in result.message
+    assert calls == []
+
+
+def test_batch_is_the_bodys_own(using: str) -> None:
+    """What a body does to its list changes neither the place to go on nor what is counted."""
+    stock(using, 1, 2, 3)
+    seen = Bodies()
+
+    def consume(batch: list[Item]) -> None:
+        seen(batch)
+        batch.clear()
+
+    heard, _ = told(over(Item.objects.all, using, consume))
+    assert seen.items == [1, 2, 3]
+    assert [processed for processed, _, _ in heard] == [2, 3]
+
+
 def test_higher_version_begins_at_the_start(using: str) -> None:
     run(over([1, 2, 3, 4], using, failing_at(4, using)))
     body = Bodies()
@@ -584,6 +652,20 @@ def test_hook_after_the_commit_of_a_batch_that_raises_is_reported_at_the_end(usi
     assert attempts(using) == [("shop.fill", 1, "succeeded")]
 
 
+def test_hook_that_failed_is_told_of_where_a_later_batch_fails(using: str) -> None:
+    def fail() -> None:
+        raise ValueError("no mail server")
+
+    def body(batch: list[int]) -> None:
+        if 3 in batch:
+            raise LookupError("no such item")
+        transaction.on_commit(fail, using=using)
+
+    run(over([1, 2, 3], using, body))
+    assert "LookupError: no such item" in last(using).error
+    assert "Before that, after a commit: ValueError: no mail server" in last(using).error
+
+
 def test_hook_after_the_commit_of_a_batch_sees_it_committed(using: str) -> None:
     seen: list[int] = []
 
@@ -665,6 +747,21 @@ def test_statement_timeout_cancels_a_statement_of_a_batch() -> None:
     (result,) = run(over([1], "default", body, statement_timeout=0.05))
     assert isinstance(result.error, OperationalError)
     assert "canceling statement due to statement timeout" in result.message
+
+
+class SlowToCount(QuerySet[Item]):
+    """Rows of which the first come at once, and the number after a minute."""
+
+    def count(self) -> int:
+        rows("default", "SELECT pg_sleep(60)")
+        return super().count()
+
+
+def test_total_that_takes_too_long_to_find_out_is_unknown() -> None:
+    stock("default", 1, 2, 3)
+    heard, result = told(over(lambda: SlowToCount(Item), "default", statement_timeout=0.2))
+    assert result.outcome is Outcome.RAN
+    assert heard == [(2, None, 0), (3, None, 0)]
 
 
 def test_statement_timeout_ends_with_the_batch() -> None:

@@ -374,6 +374,23 @@ def test_fake_records_what_is_held(using: str, declared: list[Routine]) -> None:
     assert Answer("run").code == 0
 
 
+@pytest.mark.parametrize("subcommand", ["run", "status", "wait"])
+def test_scope_that_lacks_what_it_needs_is_a_usage_error(
+    subcommand: str, using: str, declared: list[Routine]
+) -> None:
+    declared.append(seed(using, scope="release"))
+    answer = Answer(subcommand)
+    assert answer.code == 2
+    assert "'shop.seed' has scope=\"release\", but ONCE_RELEASE is unset" in answer.message
+
+
+def test_name_that_is_in_another_database_is_a_usage_error(declared: list[Routine]) -> None:
+    declared += [seed("default", "a"), seed("sqlite", "b")]
+    answer = Answer("run", "a", "--database", "sqlite")
+    assert answer.code == 2
+    assert answer.message.startswith("None of these is in database 'sqlite'.")
+
+
 def test_keep_going_runs_what_is_not_behind_the_failure(
     using: str, declared: list[Routine]
 ) -> None:
@@ -698,6 +715,26 @@ def test_status_of_a_held_routine_says_why_and_what_to_do(
     assert Answer("status", "--json").json["counts"] == {"held": 1}
 
 
+def test_status_of_a_routine_without_retry_whose_process_died_is_held(
+    using: str, declared: list[Routine]
+) -> None:
+    declared.append(seed(using, retry=False))
+    begin(declared[0])
+    answer = Answer("status", "--check")
+    assert answer.code == 5
+    assert f"(pid {os.getpid()}) ended without a word. Held, since retry=False" in answer.out
+    assert Answer("wait").code == 5
+
+
+def test_status_shows_the_whole_traceback_where_asked(using: str, declared: list[Routine]) -> None:
+    declared.append(failing(using))
+    run(declared[0])
+    assert "Traceback" not in Answer("status").out
+    answer = Answer("status", "-v2")
+    assert "      Traceback (most recent call last):\n" in answer.out
+    assert answer.out.endswith("      LookupError: no such currency\n")
+
+
 def test_check_is_5_where_one_is_held(using: str, declared: list[Routine]) -> None:
     declared += [held(using), seed(using)]
     answer = Answer("status", "--check")
@@ -861,11 +898,14 @@ def test_reset_in_a_terminal_asks(
     assert len(attempts(using)) == (1 if code else 2)
 
 
-def test_reset_of_an_unknown_name_is_a_usage_error(declared: list[Routine]) -> None:
+@pytest.mark.parametrize("name", ["shop.gone", ""])
+def test_reset_of_an_unknown_name_is_a_usage_error(name: str, declared: list[Routine]) -> None:
+    call("default")
     declared.append(seed("default"))
-    answer = reset("shop.gone")
+    answer = reset(name)
     assert answer.code == 2
-    assert answer.message.startswith("No routine is named 'shop.gone'")
+    assert answer.message.startswith(f"No routine is named {name!r}")
+    assert len(attempts("default")) == 1
 
 
 def test_reset_of_what_is_in_memory_is_a_usage_error(declared: list[Routine]) -> None:
@@ -1063,9 +1103,10 @@ def test_status_shows_what_was_called_and_does_not_wait_for_it(using: str) -> No
     assert "[X] call:prices  v3  completed" in answer.out
 
 
-def test_reset_of_what_was_called_has_it_called_again(using: str) -> None:
+@pytest.mark.parametrize("name", ["call:prices", "prices"])
+def test_reset_of_what_was_called_has_it_called_again(using: str, name: str) -> None:
     call(using)
-    assert reset("call:prices").code == 0
+    assert reset(name).code == 0
     assert last(using).trigger == "reset"
     assert call(using).code == 0
     assert effects(using) == ["cheap", "cheap"]

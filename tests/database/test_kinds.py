@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.db import IntegrityError, OperationalError, connections, transaction
 
-from once import Routine, Run, interruption, ledger, signals
+from once import Routine, Run, content, interruption, ledger, record, signals
 from once.databases import database
 from once.databases.base import Database
 from once.exceptions import BodyError
@@ -330,6 +331,18 @@ def test_routine_without_retry_is_held_after_its_process_died(using: str, kind: 
     assert [number for _, number, _ in attempts(using)] == [1, 2]
 
 
+def test_routine_without_retry_is_known_to_be_held_before_anybody_tries(using: str) -> None:
+    """Its process died: the record says that it runs, and the guard is free."""
+    routine = seed(using, retry=False)
+    begin(routine)
+    found = record.read([routine])["shop.seed"]
+    assert found.standing is Standing.OPEN
+    assert record.is_held(routine, found)
+    with database(using).guard(routine.name, 15) as guard:
+        take(guard)
+        assert not record.is_held(routine, found)
+
+
 def test_routine_without_retry_is_held_after_it_was_ended(using: str, kind: str) -> None:
     routine = routine_of(kind, using, Body(using, KeyboardInterrupt()), retry=False)
     with pytest.raises(KeyboardInterrupt):
@@ -397,6 +410,24 @@ def test_reset_of_a_held_routine_has_it_tried_again_under_the_same_key(
     assert run(routine)[0].outcome is Outcome.RAN
     assert len(body.keys) == 1
     assert body.numbers[:2] == [1, 3]
+
+
+def test_reset_of_a_routine_whose_process_died_has_it_tried_again(using: str, kind: str) -> None:
+    body = Body(using)
+    routine = routine_of(kind, using, body, retry=False)
+    first = begin(routine)
+    assert run(routine, act=Act.RETRY)[0].outcome is Outcome.RAN
+    assert run(routine)[0].outcome is Outcome.RAN
+    assert set(body.numbers) == {3}
+    assert body.keys == {first.key}
+
+
+def test_retry_leaves_alone_what_is_completed(using: str) -> None:
+    """By another process, after a person looked and before they decided."""
+    routine = seed(using)
+    run(routine)
+    assert run(routine, act=Act.RETRY)[0].outcome is Outcome.ALREADY_DONE
+    assert standings(routine) == {"shop.seed": Standing.DONE}
 
 
 def test_routine_that_fails_again_after_a_reset_is_held_again(using: str) -> None:
@@ -623,6 +654,22 @@ def test_run_by_a_person_tries_at_once(using: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ONCE_RETRY_DELAY", "1000")
     routine = seed(using, function=Body(using, LookupError()))
     assert [run(routine)[0].outcome for _ in range(2)] == [Outcome.FAILED, Outcome.RAN]
+
+
+def test_body_is_not_repeated_where_the_caller_says_so(using: str) -> None:
+    body = Body(using, conflict(using))
+    (result,) = run(seed(using, function=body), repeats=False)
+    assert result.outcome is Outcome.FAILED
+    assert result.is_final
+    assert body.numbers == [1]
+
+
+@pytest.mark.parametrize("scope", ["release", content("gone.csv")], ids=str)
+def test_scope_that_lacks_what_it_needs_is_an_error_before_anything(using: str, scope: Any) -> None:
+    """And none that passes for a lost guard, which would be waited for."""
+    with pytest.raises(ImproperlyConfigured, match=r"'shop\.seed' has scope="):
+        run(seed(using, "first"), seed(using, scope=scope))
+    assert attempts(using) == []
 
 
 # Told to end

@@ -64,6 +64,12 @@ def test_readiness_is_200_for_an_older_replica(using: str, declared: list[Routin
     assert readiness() == (200, {"done": True})
 
 
+def test_readiness_is_503_where_a_scope_lacks_what_it_needs(declared: list[Routine]) -> None:
+    declared.append(seed("default", scope="release"))
+    ledger.record_migrated("default", "shop.seed", "2024.1")
+    assert readiness() == (503, {"done": False})
+
+
 @pytest.mark.parametrize("kind", [OperationalError, InterfaceError])
 def test_readiness_is_503_while_the_database_errs(
     kind: type[Error], declared: list[Routine], monkeypatch: pytest.MonkeyPatch

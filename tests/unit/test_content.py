@@ -126,6 +126,14 @@ def test_absolute_pattern_is_taken_as_it_is(
     assert digest_of(elsewhere, kind(directory / "*.csv")) != before
 
 
+def test_absolute_pattern_means_the_same_in_another_checkout(
+    directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("deployed")
+    (other / "a.csv").write_bytes((directory / "a.csv").read_bytes())
+    assert digest_of(other, other / "a.csv") == digest_of(directory, directory / "a.csv")
+
+
 @pytest.mark.parametrize("pattern", ["gone.csv", "gone/*.csv", "more"])
 def test_pattern_without_a_file_is_refused_though_others_match(
     directory: Path, pattern: str
