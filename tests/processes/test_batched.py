@@ -6,6 +6,7 @@ import signal
 import sys
 from collections import Counter
 
+import psycopg
 import pytest
 
 from tests.project import Process, Project
@@ -306,6 +307,27 @@ def test_signal_to_who_waits_ends_at_once(project: Project) -> None:
     project.release("batch")
     assert holder.finish() == 0, holder.output
     assert states(project) == ["succeeded"]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
+def test_signal_to_who_cannot_fence_its_predecessor_ends_at_once(project: Project) -> None:
+    fill(project, 20)
+    project.routines(counting(hold_at=11))
+    killed = project.once("run")
+    project.wait_for("batch")
+    killed.kill()
+    project.release("batch")
+    with psycopg.connect(project.admin_url) as session:
+        session.execute("SELECT FROM once_attempt FOR UPDATE")
+        waiter = project.once("run")
+        waiter.wait_for("is locked by a session")
+        waiter.send(signal.SIGTERM)
+        assert waiter.finish(timeout=5) == 143, waiter.output
+    assert counters(project) == [(0, 10), (1, 10)]
+    after = project.once("run")
+    assert after.finish() == 0, after.output
+    assert_each_once(project, 20)
+    assert states(project) == ["lost", "interrupted", "succeeded"]
 
 
 EXTERNAL = """
