@@ -257,6 +257,34 @@ def test_external_body_that_leaves_a_transaction_open_is_an_error() -> None:
     assert standings(seed("default")) == {"shop.seed": Standing.OPEN}
 
 
+def leave_atomic() -> None:
+    transaction.atomic().__enter__()
+
+
+def leave_autocommit_off() -> None:
+    transaction.set_autocommit(False)
+
+
+@pytest.mark.xfail(strict=True, reason="the record is written into that transaction")
+@pytest.mark.parametrize("fails", [False, True], ids=["returns", "raises"])
+@pytest.mark.parametrize("leave", [leave_atomic, leave_autocommit_off])
+def test_transaction_that_an_external_body_left_open_takes_no_record_with_it(
+    leave: Callable[[], None], fails: bool
+) -> None:
+    def body() -> None:
+        leave()
+        Effect.objects.create(name="undone")
+        if fails:
+            raise LookupError
+
+    connections["default"].close()
+    left = seed("default", "left", function=body, atomic=False)
+    results = run(left, seed("default", "next"), keep_going=True)
+    assert [result.outcome for result in results] == [Outcome.FAILED, Outcome.RAN]
+    assert attempts("default") == [("left", 1, "failed"), ("next", 1, "succeeded")]
+    assert effects("default") == ["next"]
+
+
 @pytest.mark.parametrize("code", [0, 3, None])
 def test_exit_of_an_external_body_is_a_failure(using: str, code: int | None) -> None:
     (result,) = run(seed(using, function=Body(using, SystemExit(code)), atomic=False))
