@@ -190,38 +190,42 @@ def test_crash_that_loses_commits_repeats_no_body_that_may_be_called_once(
         @routine(atomic=False, retry=False)
         def announce(run):
             note("announce", run)
-            hold("body")
+            hold("announce")
 
 
         @routine(atomic=False, retry=False)
         def tell(run):
             note("tell", run)
+            hold("tell")
 
 
         @routine(retry=False)
         def charge(run):
             note("charge", run)
             effect("charge")
+            hold("charge")
         """
     )
     [(database,)] = project.rows("SELECT current_database()")
     server.execute(f"ALTER DATABASE {database} SET synchronous_commit = off")
     server.keep_commits_in_memory()
-    announcer = project.once("run", "plant.announce")
-    project.wait_for("body")
-    for name in ("plant.tell", "plant.charge"):
-        process = project.once("run", name)
-        assert process.finish() == 0, process.output
+    names = ["announce", "tell", "charge"]
+    processes = {name: project.once("run", f"plant.{name}") for name in names}
+    for name in names:
+        project.wait_for(name)
+    for name in ("tell", "charge"):  # of which the first alone must be on disk
+        project.release(name)
+        assert processes[name].finish() == 0, processes[name].output
     project.execute("INSERT INTO shop_effect (name, pid) VALUES ('lost with the crash', 0)")
     assert project.effects() == ["charge", "lost with the crash"]
     server.crash()
-    announcer.kill()
-    project.release("body")
+    processes["announce"].kill()
+    project.release("announce")
     assert project.effects() == []
     assert project.completions() == ["plant.tell"]
     after = project.once("run", "--keep-going")
     assert after.finish() == 5, after.output
-    for name in ("announce", "tell", "charge"):
+    for name in names:
         assert len(calls(project.directory, name)) == 1
     states = {name: routine["state"] for name, routine in project.status().items()}
     assert states == {"plant.announce": "held", "plant.tell": "completed", "plant.charge": "held"}
