@@ -34,17 +34,22 @@ def migrate(
     aliases: Sequence[str],
     command: Callable[[str], object],
     *,
+    wait: bool = True,
     timeout: float | None = None,
     patience: float | None = None,
-) -> None:
+) -> str | None:
     """Bring databases to the migrations of this code, one process at a time.
 
     Args:
         aliases: of the databases.
         command: runs Django's ``migrate`` on the database of an alias.
+        wait: whether to wait for another process that migrates.
         timeout: seconds after which to stop waiting for another process; none by default.
         patience: seconds for which a database may be out of reach, ``ONCE_STARTUP_TIMEOUT`` by
             default.
+
+    Returns:
+        Who is in the way, where that is not to be waited for.
 
     Raises:
         TimedOut: another process still migrates at the deadline.
@@ -54,7 +59,7 @@ def migrate(
     """
     deadline = None if timeout is None else monotonic() + timeout
     for using in aliases:
-        wait = Wait(
+        waiting = Wait(
             name="migrations",
             using=using,
             deadline=deadline,
@@ -64,17 +69,20 @@ def migrate(
         while True:
             try:
                 with here.session():
-                    in_the_way = _try(here, command, wait)
+                    in_the_way = _try(here, command, waiting)
             except Error as error:
                 if not (here.is_lost(error) or here.is_conflict(error) or here.is_locked(error)):
                     raise
-                wait.survive(error)
+                waiting.survive(error)
             except (AttemptLost, CannotFence, GuardLost) as error:
-                wait.pause(str(error))
+                waiting.pause(str(error))
             else:
                 if in_the_way is None:
                     break
-                wait.pause(in_the_way)
+                if not wait:
+                    return in_the_way
+                waiting.pause(in_the_way)
+    return None
 
 
 def _try(here: Database, command: Callable[[str], object], wait: Wait) -> str | None:

@@ -59,7 +59,12 @@ def wait(registry: Registry, routines: Sequence[Routine], *, timeout: float | No
                     return
                 waiting.pause(lambda: _in_the_way(registry, routines))
             except Error as error:
-                waiting.survive(error)
+                if _is_installed(routines):
+                    waiting.survive(error)
+                else:
+                    waiting.pause(
+                        "the tables of once are missing: run `manage.py once run --migrate`"
+                    )
 
 
 def _is_done(found: Record) -> bool:
@@ -75,3 +80,10 @@ def _in_the_way(registry: Registry, routines: Iterable[Routine]) -> str:
     by = f" on {first.host} (pid {first.pid})" if first.state is RoutineState.RUNNING else ""
     more = f", and {len(undone) - 1} more are not done" if len(undone) > 1 else ""
     return f"{first.name} is {first.state}{by}{more}"
+
+
+def _is_installed(routines: Iterable[Routine]) -> bool:
+    try:
+        return all(record.is_installed(using) for using in {one.using for one in routines})
+    except Error:
+        return True  # who knows: the database cannot be reached

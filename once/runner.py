@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import TypeVar
 
@@ -106,7 +107,8 @@ class _Pass:
         stands = self._read(routines) if routines else {}
         stopped = ""
         for routine in routines:
-            standing = stands[routine.name].standing if stands else Standing.OPEN
+            known = stands.get(routine.name)
+            standing = known.standing if known else Standing.OPEN
             if not self.terms.act.is_due(standing):
                 is_held = standing is Standing.HELD
                 done = Result(routine=routine, outcome=Outcome.ALREADY_DONE)
@@ -141,17 +143,11 @@ class _Pass:
 
     def _read(self, routines: Sequence[Routine]) -> dict[str, Record]:
         """Step 0. Where the record's tables are missing, nothing is known."""
-
-        def read() -> dict[str, Record]:
-            try:
-                return record.read(routines)
-            except DatabaseError:
-                if all(record.is_installed(using) for using in used):
-                    raise
-                return {}
-
-        used = {routine.using for routine in routines}
-        return self._patiently(read, routines[0])
+        found: dict[str, Record] = {}
+        for using in sorted({routine.using for routine in routines}):
+            here = [routine for routine in routines if routine.using == using]
+            found |= self._patiently(partial(_read, using, here), here[0])
+        return found
 
     def _hindrance(self, routine: Routine, results: dict[str, Result]) -> str:
         if self.terms.act is Act.RUN:
@@ -180,6 +176,15 @@ class _Pass:
                     wait.pause(one_line(error))
                 else:
                     raise
+
+
+def _read(using: str, routines: list[Routine]) -> dict[str, Record]:
+    try:
+        return record.read(routines)
+    except DatabaseError:
+        if record.is_installed(using):
+            raise
+        return {}
 
 
 def _blocked(using: str, unapplied: list[str]) -> str:

@@ -94,7 +94,7 @@ def statuses(registry: Registry, *, databases: Collection[str] | None = None) ->
     """
     used = {routine.using for routine in registry.recorded} | {DEFAULT_DB_ALIAS}
     found = [_process_status(routine) for routine in registry.process]
-    strangers: dict[str, Status] = {}
+    strangers: dict[tuple[object, ...], Status] = {}
     for using in sorted(used if databases is None else databases):
         here = [routine for routine in registry.recorded if routine.using == using]
         if not here and not _has_record(using):
@@ -103,7 +103,7 @@ def statuses(registry: Registry, *, databases: Collection[str] | None = None) ->
         found += known
         # A replica shows the routines of its primary: of one that has none, commands only.
         mine = [one for one in strange if using in used or one.kind == "call"]
-        strangers = {one.name: one for one in mine} | strangers
+        strangers = {(one.name, one.started_at, one.pid): one for one in mine} | strangers
     position = {routine.name: index for index, routine in enumerate(registry)}
     return sorted(found, key=lambda status: position[status.name]) + [
         one for one in strangers.values() if one.name not in position

@@ -138,7 +138,10 @@ def _add_call(subcommands: Any) -> None:
         "call:KEY.",
     )
     call.add_argument("command", metavar="COMMAND", help="Any management command.")
-    call.add_argument("arguments", nargs=REMAINDER, metavar="ARG", help="Its arguments.")
+    arguments = call.add_argument(
+        "arguments", nargs=REMAINDER, metavar="ARG", help="Its arguments."
+    )
+    arguments.required = False  # or argparse asks for it by name
     call.add_argument(
         "--no-atomic",
         action="store_false",
@@ -221,6 +224,8 @@ def _seconds(text: str) -> float:
 
 
 def _key(text: str) -> str:
+    if not text:
+        raise ArgumentTypeError("'' is no KEY. Is a variable unset?")
     try:
         Routine(function=lambda: None, name=CALL + text)
     except RoutineError:

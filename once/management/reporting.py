@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.management.base import OutputWrapper
 from django.core.management.color import Style
+from django.db import DEFAULT_DB_ALIAS
 from django.utils.timezone import is_aware, localtime
 
 from once import signals
@@ -157,12 +158,14 @@ def _details(one: Status) -> str:
     parts = []
     if one.state is RoutineState.RUNNING and one.started_at:
         parts.append(f"since {_local(one.started_at)} on {one.host} (pid {one.pid})")
+    elif one.started_at and one.state in (RoutineState.FAILED, RoutineState.HELD):
+        parts.append(f"{_local(one.started_at)} on {one.host} (pid {one.pid})")
     elif one.completed_at and one.state is not RoutineState.PENDING:
         parts.append(_local(one.completed_at))
         if one.duration_seconds is not None:
             parts.append(f"in {one.duration_seconds:.3f}s on {one.host}")
-    elif one.started_at and one.state in (RoutineState.FAILED, RoutineState.HELD):
-        parts.append(f"{_local(one.started_at)} on {one.host} (pid {one.pid})")
+    if one.kind == "call" and one.database != DEFAULT_DB_ALIAS:
+        parts.append(f"in {one.database}")
     if one.kind in ("batched", "external"):
         parts.append(one.kind)
     if one.scope not in (None, "database", "process"):

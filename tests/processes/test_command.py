@@ -474,7 +474,6 @@ def test_database_chooses_its_routines_and_those_before(two_databases: Project) 
     assert {row["state"] for row in project.status().values()} == {"completed"}
 
 
-@pytest.mark.xfail(reason="where one database has no tables, nothing is read of the others")
 def test_done_routine_is_already_done_where_another_database_has_no_tables(
     project: Project,
 ) -> None:
@@ -519,7 +518,6 @@ def test_migrate_on_empty_databases(project: Project) -> None:
 
 
 @pytest.mark.parametrize("is_migrated", [False])
-@pytest.mark.xfail(reason="--no-wait waits, as long as it takes, for who migrates")
 def test_no_wait_does_not_wait_for_who_migrates(project: Project) -> None:
     project.routines(SHOP)
     hold_at = "django.core.management.commands.migrate:emit_post_migrate_signal=migrated"
@@ -706,7 +704,6 @@ def test_status_of_a_version_that_was_not_tried_is_pending(project: Project) -> 
     assert answer.json["routines"][0]["error"] is None
 
 
-@pytest.mark.xfail(reason="when an earlier version was completed is shown beside 'failed'")
 def test_status_does_not_date_a_failure_by_an_earlier_completion(project: Project) -> None:
     project.routines(frail())
     assert once(project, "run").code == 0
@@ -945,7 +942,6 @@ def test_call_in_another_database(two_databases: Project) -> None:
     assert second_rows(project, "SELECT routine FROM once_completion") == [("call:key",)]
 
 
-@pytest.mark.xfail(reason="status and reset know one database of those in which a key was called")
 def test_status_shows_a_key_of_each_database(two_databases: Project) -> None:
     project = two_databases
     assert once(project, "call", "key", "leave", "first").code == 0
@@ -1156,7 +1152,6 @@ def test_usage_errors_are_2_and_change_nothing(project: Project) -> None:
     assert everything(project) == before
 
 
-@pytest.mark.xfail(reason="an empty key, such as of an unset variable, is taken for a key")
 def test_empty_key_is_a_usage_error(project: Project) -> None:
     answer = once(project, "call", "", "leave", "effect")
     assert (answer.code, answer.out) == (2, "")

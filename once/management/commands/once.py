@@ -120,7 +120,7 @@ class Command(BaseCommand):
         with self._reporting(verbosity, as_json=as_json):
             if options["migrate"]:
                 aliases = {one.using for one in routines} or {database or DEFAULT_DB_ALIAS}
-                self._migrate(sorted(aliases), timeout, verbosity, as_json=as_json)
+                self._migrate(sorted(aliases), not no_wait, timeout, verbosity, as_json=as_json)
             if not fake:
                 process.run(found.process)
             results = runner.run(
@@ -174,7 +174,13 @@ class Command(BaseCommand):
             self.stdout.write(f"  {line}")
 
     def _migrate(
-        self, aliases: list[str], timeout: float | None, verbosity: int, *, as_json: bool
+        self,
+        aliases: list[str],
+        wait: bool,
+        timeout: float | None,
+        verbosity: int,
+        *,
+        as_json: bool,
     ) -> None:
         out = self.stderr if as_json else self.stdout
 
@@ -189,7 +195,12 @@ class Command(BaseCommand):
                 stderr=self.stderr._out,
             )
 
-        migrate.migrate(aliases, command, timeout=timeout)
+        in_the_way = migrate.migrate(aliases, command, wait=wait, timeout=timeout)
+        if in_the_way is not None:
+            raise CommandError(
+                f"Not everything is done: {in_the_way}. Run this without --no-wait to wait.",
+                returncode=NOT_DONE,
+            )
 
     def show(
         self,
@@ -213,9 +224,11 @@ class Command(BaseCommand):
         undone = [one for one in shown if not one.is_settled]
         if check and undone:
             is_held = any(one.state is RoutineState.HELD for one in undone)
+            is_blocked = any(one.state is RoutineState.BLOCKED for one in undone)
             names = [f"{one.name} ({one.state})" for one in undone]
             raise CommandError(
-                f"Not done: {', '.join(names)}. Next: `manage.py once run`"
+                f"Not done: {', '.join(names)}. Next: `manage.py once run"
+                + (" --migrate`" if is_blocked else "`")
                 + (", once a person has decided about what is held." if is_held else "."),
                 returncode=HELD if is_held else NOT_DONE,
             )
@@ -308,7 +321,9 @@ class Command(BaseCommand):
                 )
         _exit_after(results, no_wait=False)
         if verbosity:
-            self.stdout.write("  Pending again. Next: `manage.py once run`, or a server start.")
+            is_call = all(one.kind == "call" for one in chosen)
+            again = "call it again by `manage.py once call`" if is_call else "`manage.py once run`"
+            self.stdout.write(f"  Pending again. Next: {again}.")
 
     def _may_reset(self, one: Status) -> bool:
         if one.kind == "process":
@@ -327,7 +342,7 @@ class Command(BaseCommand):
                 returncode=NOT_DONE,
             )
         if one.state in (RoutineState.PENDING, RoutineState.BLOCKED):
-            self.stdout.write(f"  {one.name} is {one.state} already.")
+            self.stdout.write(f"  {one.name} is {one.state}, so not done: nothing to reset.")
             return False
         return True
 
@@ -401,7 +416,8 @@ def _refuse_arguments(command: str, arguments: list[str]) -> None:
     try:
         target.create_parser("manage.py", command).parse_args(arguments)
     except CommandError as error:
-        raise CommandError(f"{command}: {error}", returncode=USAGE) from error
+        message = str(error).removeprefix("Error: ")
+        raise CommandError(f"{command}: {message}", returncode=USAGE) from error
 
 
 def _called(one: Status) -> Routine:
