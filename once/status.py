@@ -103,7 +103,8 @@ def statuses(registry: Registry, *, databases: Collection[str] | None = None) ->
         found += known
         # A replica shows the routines of its primary: of one that has none, commands only.
         mine = [one for one in strange if using in used or one.kind == "call"]
-        strangers = {(one.name, one.started_at, one.pid): one for one in mine} | strangers
+        for one in mine:
+            strangers.setdefault((one.name, one.started_at, one.pid), one)
     position = {routine.name: index for index, routine in enumerate(registry)}
     return sorted(found, key=lambda status: position[status.name]) + [
         one for one in strangers.values() if one.name not in position

@@ -982,12 +982,12 @@ def test_reset_of_a_completed_routine_has_it_run_again(project: Project) -> None
     assert (answer.code, answer.err) == (0, "")
     assert re.fullmatch(
         r"  Resetting plant\.first\.\.\. OK \(.+\)\n"
-        r"  Pending again\. Next: `manage\.py once run`, or a server start\.\n",
+        r"  Pending again\. Next: `manage\.py once run`\.\n",
         answer.out,
     )
     assert history(project)[1] == ("reset", "ada", "new prices", "succeeded")
     again = once(project, "reset", "plant.first", "--no-input")
-    assert again == Answer(0, "  plant.first is pending already.\n")
+    assert again == Answer(0, "  plant.first is pending, so not done: nothing to reset.\n")
     status = project.status()["plant.first"]
     assert (status["state"], status["attempts"]) == ("pending", 1)
     assert once(project, "run").code == 0
@@ -1110,7 +1110,7 @@ def test_reset_of_several_is_all_or_nothing(project: Project) -> None:
     assert everything(project) == before
     several = once(project, "reset", "--no-input", "plant.f*", "plant.third")
     assert several.code == 0
-    assert several.out.splitlines()[0] == "  plant.frail is pending already."
+    assert several.out.splitlines()[0] == "  plant.frail is pending, so not done: nothing to reset."
     assert project.completions() == ["plant.gone", "plant.old", "plant.second"]
 
 
@@ -1138,7 +1138,7 @@ def test_usage_errors_are_2_and_change_nothing(project: Project) -> None:
         ("reset", "--no-input"): "the following arguments are required: NAME",
         ("call", "key"): "the following arguments are required: COMMAND",
         ("call", "key", "leaf"): "Unknown command: 'leaf'. `manage.py help` lists those that",
-        ("call", "key", "leave"): "leave: Error: the following arguments are required: name",
+        ("call", "key", "leave"): "leave: the following arguments are required: name",
         ("call", "key", "leave", "x", "--y"): "leave: Error: unrecognized arguments: --y",
         ("call", "a key", "leave", "x"): "argument KEY: 'a key' is no KEY. It may have 195 letters",
         ("call", "k" * 196, "leave", "x"): "kkk' is no KEY. It may have 195 letters",
