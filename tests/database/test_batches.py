@@ -345,14 +345,14 @@ def test_no_more_than_two_batches_of_rows_are_in_memory(using: str) -> None:
     def note(sender: type, instance: Any, **kwargs: Any) -> None:
         if sender is Item:
             alive.add(instance)
+            counts.append(len(alive))
 
-    def body(batch: list[Item]) -> None:
+    def collect(batch: list[Item]) -> None:
         gc.collect()
-        counts.append(len(alive))
 
     with receiving(post_init, note):
-        run(over(Item.objects.all, using, body, batch_size=4))
-    assert len(counts) == 10
+        run(over(Item.objects.all, using, collect, batch_size=4))
+    assert len(counts) == 40
     assert max(counts) <= 8
 
 

@@ -102,6 +102,15 @@ def test_attempt_that_harmed_nothing_does_not_hold(using: str, state: State) -> 
     assert standings(routine) == {"shop.seed": Standing.OPEN}
 
 
+@pytest.mark.parametrize("trigger", ["fake", "reset"])
+def test_decision_that_came_to_nothing_does_not_hold(using: str, trigger: str) -> None:
+    routine = seed(using, retry=False)
+    attempt = ledger.begin(routine, ledger.prospect(routine), trigger)
+    assert attempt is not None
+    ledger.close(attempt, LOST)
+    assert standings(routine) == {"shop.seed": Standing.OPEN}
+
+
 def test_attempt_that_might_be_retried_does_not_hold_code_that_may_not(using: str) -> None:
     tried(seed(using, retry=True), FAILED)
     assert standings(seed(using, retry=False)) == {"shop.seed": Standing.OPEN}

@@ -169,14 +169,16 @@ def test_interruption_that_is_forgotten_is_not_raised() -> None:
 def test_end_of_work_in_another_thread_raises_nothing() -> None:
     """Where signals are not handled; but a body there may ask, by run.check()."""
 
+    def work() -> None:
+        with interruption.deferred():
+            interruption.interrupt(Stop())
+            raise LookupError
+
     def work_there() -> None:
         with interruption.deferred(), interruption.heeded():
             pass
 
-    def work() -> None:
-        with interruption.deferred():
-            interruption.interrupt(Stop())
-            assert in_thread(work_there) == []
-            assert [type(error) for error in in_thread(interruption.check)] == [Stop]
-
-    work()
+    with pytest.raises(LookupError):
+        work()
+    assert in_thread(work_there) == []
+    assert [type(error) for error in in_thread(interruption.check)] == [Stop]
