@@ -178,6 +178,14 @@ def test_commits_without_an_answer_that_took_place(own_project: Project, server:
     ]
 
 
+def crash_and_lose_a_commit(project: Project, server: Server) -> None:
+    """Crash the server, and see that this was such a crash."""
+    project.execute("INSERT INTO shop_effect (name, pid) VALUES ('lost', 0)")
+    assert "lost" in project.effects()
+    server.crash()
+    assert "lost" not in project.effects()
+
+
 def test_crash_that_loses_commits_repeats_no_body_that_may_be_called_once(
     own_project: Project, server: Server
 ) -> None:
@@ -208,21 +216,27 @@ def test_crash_that_loses_commits_repeats_no_body_that_may_be_called_once(
     )
     [(database,)] = project.rows("SELECT current_database()")
     server.execute(f"ALTER DATABASE {database} SET synchronous_commit = off")
-    server.keep_commits_in_memory()
     names = ["announce", "tell", "charge"]
-    processes = {name: project.once("run", f"plant.{name}") for name in names}
-    for name in names:
-        project.wait_for(name)
-    for name in ("tell", "charge"):  # of which the first alone must be on disk
-        project.release(name)
-        assert processes[name].finish() == 0, processes[name].output
-    project.execute("INSERT INTO shop_effect (name, pid) VALUES ('lost with the crash', 0)")
-    assert project.effects() == ["charge", "lost with the crash"]
-    server.crash()
-    processes["announce"].kill()
+
+    server.keep_commits_in_memory()
+    announcer = project.once("run", "plant.announce")
+    project.wait_for("announce")
+    crash_and_lose_a_commit(project, server)
+    announcer.kill()
     project.release("announce")
+
+    server.keep_commits_in_memory()
+    processes = {name: project.once("run", f"plant.{name}") for name in ("tell", "charge")}
+    for name in processes:
+        project.wait_for(name)
+    for name, process in processes.items():  # of whose commits the first alone must be on disk
+        project.release(name)
+        assert process.finish() == 0, process.output
+    assert project.effects() == ["charge"]
+    crash_and_lose_a_commit(project, server)
     assert project.effects() == []
     assert project.completions() == ["plant.tell"]
+
     after = project.once("run", "--keep-going")
     assert after.finish() == 5, after.output
     for name in names:
