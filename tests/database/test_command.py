@@ -826,7 +826,7 @@ def test_reset_goes_into_the_history_with_who_and_why(
     answer = reset("shop.seed", "--reason", "wrong prices")
     assert (answer.code, answer.err) == (0, "")
     assert "  Resetting shop.seed... OK (0." in answer.out
-    assert answer.out.endswith("  Pending again. Next: `manage.py once run`, or a server start.\n")
+    assert answer.out.endswith("  Pending again. Next: `manage.py once run`.\n")
     row = last(using)
     assert (row.state, row.trigger, row.user, row.reason) == (
         "succeeded",
@@ -843,7 +843,7 @@ def test_reset_of_a_pattern_resets_what_ran(using: str, declared: list[Routine])
     run(declared[0], declared[2])
     answer = reset("shop.load_*")
     assert answer.code == 0
-    assert "  shop.load_b is pending already.\n" in answer.out
+    assert "  shop.load_b is pending, so not done: nothing to reset.\n" in answer.out
     assert [name for name, _, _ in attempts(using)] == ["shop.load_a", "shop.load_a", "shop.seed"]
 
 
@@ -851,7 +851,7 @@ def test_reset_of_what_is_pending_says_so_and_writes_nothing(
     using: str, declared: list[Routine]
 ) -> None:
     declared.append(seed(using))
-    assert reset("shop.seed").out == "  shop.seed is pending already.\n"
+    assert reset("shop.seed").out == "  shop.seed is pending, so not done: nothing to reset.\n"
     assert attempts(using) == []
 
 
@@ -1018,9 +1018,9 @@ def test_call_that_fails_without_a_transaction_leaves_what_it_did(using: str) ->
     ("command", "words"),
     [
         (["gone"], "Unknown command: 'gone'. `manage.py help` lists those that there are."),
-        (["leave"], "leave: Error: the following arguments are required: name"),
-        (["leave", "x", "--prize", "3"], "leave: Error: unrecognized arguments: --prize 3"),
-        (["leave", "x", "-v", "high"], "leave: Error: argument -v/--verbosity: invalid int value"),
+        (["leave"], "leave: the following arguments are required: name"),
+        (["leave", "x", "--prize", "3"], "leave: unrecognized arguments: --prize 3"),
+        (["leave", "x", "-v", "high"], "leave: argument -v/--verbosity: invalid int value"),
     ],
 )
 def test_call_of_what_cannot_be_called_is_a_usage_error_and_leaves_no_record(
@@ -1036,6 +1036,7 @@ def test_call_of_what_cannot_be_called_is_a_usage_error_and_leaves_no_record(
     ("options", "words"),
     [
         (["a b"], "argument KEY: 'a b' is no KEY. It may have 195 letters, digits and any of"),
+        ([""], "argument KEY: '' is no KEY. Is a variable unset?"),
         (["x" * 196], "is no KEY. It may have 195 letters"),
         (["--version", "0", "prices"], "argument --version: '0' is no version. Count them 1, 2"),
         (["--version", "two", "prices"], "argument --version: 'two' is no version."),
@@ -1106,7 +1107,9 @@ def test_status_shows_what_was_called_and_does_not_wait_for_it(using: str) -> No
 @pytest.mark.parametrize("name", ["call:prices", "prices"])
 def test_reset_of_what_was_called_has_it_called_again(using: str, name: str) -> None:
     call(using)
-    assert reset(name).code == 0
+    answer = reset(name)
+    assert answer.code == 0
+    assert answer.out.endswith("Next: call it again by `manage.py once call`.\n")
     assert last(using).trigger == "reset"
     assert call(using).code == 0
     assert effects(using) == ["cheap", "cheap"]
