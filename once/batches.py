@@ -67,6 +67,9 @@ class Batch:
     is_last: bool
 
 
+_ITERATOR = QuerySet._iterator.__code__  # type: ignore[attr-defined]
+
+
 class Batches(ABC):
     """What a routine goes through."""
 
@@ -107,6 +110,12 @@ def batches(routine: Routine) -> Batches:
         found = found.all()
     if isinstance(found, QuerySet):
         return _QuerySetBatches(routine, found.using(routine.using))
+    if getattr(found, "gi_code", None) is _ITERATOR:
+        # Its cursor on the server would end with the transaction of the first batch.
+        raise BatchError(
+            f"over= of {routine} returned the iterator() of a queryset. Return the queryset "
+            "itself: no more than a batch of it is loaded at a time."
+        )
     if not isinstance(found, Iterable) or isinstance(found, str | bytes):
         raise BatchError(
             f"over= of {routine} returned {type(found).__name__}. Return a queryset, a list, a "

@@ -1,10 +1,11 @@
 """Calls a body, inside a transaction or outside, and sees that it left the connection intact."""
 
 import inspect
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, Error, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once import interruption
 from once.base import Routine, Run
@@ -65,14 +66,29 @@ def call_outside(routine: Routine, run: Run) -> None:
     connection = connections[routine.using]
     # What the server or a pooler does to an idle session would be found out too late.
     connection.close()
-    _call(routine, run)
-    is_open = connection.connection is not None and not connection.closed_in_transaction
-    if is_open and (connection.in_atomic_block or not connection.get_autocommit()):
+    try:
+        _call(routine, run)
+    finally:
+        is_left_open = _discard(connection)
+    if is_left_open:
         raise BodyError(
             "The body left a transaction open, and what it did there is undone. Commit it, or "
             "wrap it in transaction.atomic()."
         )
+
+
+def _discard(connection: BaseDatabaseWrapper) -> bool:
+    """Close the session that a body leaves behind; whether it was in a transaction."""
+    is_open = connection.connection is not None
+    is_left_open = connection.in_atomic_block or (is_open and not connection.autocommit)
+    if is_left_open:
+        with suppress(Error):
+            if connection.connection is not None:
+                connection.connection.close()
+            connection.connection = None
+            connection.connect()  # which forgets blocks and savepoints
     connection.close()
+    return is_left_open
 
 
 def _call(routine: Routine, run: Run, *batch: Any) -> None:

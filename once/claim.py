@@ -264,8 +264,11 @@ class Claim:
         # Django's own errors only: a body may talk to other databases by other means.
         if not isinstance(failed.error, Error) or failed.attempt.state == State.LOST:
             return False
-        may_pass = self.here.is_conflict(failed.error) and self.routine.kind == "batched"
-        return may_pass or self.here.is_lost(failed.error)
+        # What one attempt may not repeat by itself, another one may, as long as it is not final.
+        leaves_it = self.routine.kind == "batched" or not self.routine.retry
+        return (leaves_it and self.here.is_conflict(failed.error)) or self.here.is_lost(
+            failed.error
+        )
 
     def _leave(self, found: Record) -> Result:
         """The result where there is nothing to do for this process."""

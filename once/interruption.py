@@ -35,11 +35,9 @@ def forget() -> None:
 
 
 def check() -> None:
-    """Raise what was asked for meanwhile."""
-    global _pending
+    """Raise what was asked for meanwhile. A body that catches it does not undo it."""
     if _pending is not None:
-        error, _pending = _pending, None
-        raise error
+        raise _pending
 
 
 @contextmanager
@@ -72,8 +70,10 @@ def _set(value: bool) -> Iterator[None]:
 
 
 def _check_here() -> None:
-    if _is_here() and not _is_deferred:
-        check()
+    global _pending
+    if _pending is not None and _is_here() and not _is_deferred:
+        error, _pending = _pending, None
+        raise error
 
 
 def _is_here() -> bool:

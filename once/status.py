@@ -192,7 +192,7 @@ def _statuses_of(using: str, routines: list[Routine]) -> tuple[list[Status], lis
                 error=_error(state, attempt),
                 message=message or None,
                 **_completed((same or done)[-1:]),
-                **_history(attempt, now),
+                **_history(attempt, now, state),
             )
         )
     strangers = {name: row for name, row in last.items() if name not in stands}
@@ -229,7 +229,7 @@ def _strangers(
                 error=_error(state, attempt),
                 message=message or None,
                 **_completed(done[-1:]),
-                **_history(attempt, now),
+                **_history(attempt, now, state),
             )
         )
     return found
@@ -292,7 +292,7 @@ def _completed(last: list[Completion]) -> dict[str, Any]:
     return {"recorded_version": last[0].version, "completed_at": last[0].completed_at}
 
 
-def _history(attempt: Attempt | None, now: datetime | None) -> dict[str, Any]:
+def _history(attempt: Attempt | None, now: datetime | None, state: RoutineState) -> dict[str, Any]:
     if attempt is None:
         return {}
     duration = None
@@ -304,10 +304,10 @@ def _history(attempt: Attempt | None, now: datetime | None) -> dict[str, Any]:
         "host": attempt.host,
         "pid": attempt.pid,
     }
-    return history | (_progress(attempt, now) if attempt.cursor else {})
+    return history | (_progress(attempt, now, state) if attempt.cursor else {})
 
 
-def _progress(attempt: Attempt, now: datetime | None) -> dict[str, Any]:
+def _progress(attempt: Attempt, now: datetime | None, state: RoutineState) -> dict[str, Any]:
     """How far a batched routine is, and how fast it goes."""
     total = attempt.total
     if total is not None:
@@ -317,7 +317,7 @@ def _progress(attempt: Attempt, now: datetime | None) -> dict[str, Any]:
     own = attempt.processed - attempt.resumed
     rate = own / seconds if own > 0 and seconds > 0 else None
     left = None
-    if rate and total is not None and attempt.state == State.RUNNING:
+    if rate and total is not None and state is RoutineState.RUNNING:
         left = round((total - attempt.processed) / rate, 1)
     return {
         "processed": attempt.processed,

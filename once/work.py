@@ -213,8 +213,7 @@ class Work:
                     self._afterwards = self._afterwards or error
                     break
                 is_conflict = isinstance(error, DatabaseError) and self.here.is_conflict(error)
-                forbidden = self.is_begun and not may_repeat
-                if not is_conflict or forbidden or not repeats_left:
+                if not (is_conflict and may_repeat and repeats_left):
                     raise
                 time.sleep(random.uniform(0.01, 0.1))  # noqa: S311
             else:

@@ -126,7 +126,12 @@ class PostgreSQL(Database):
         state = _sqlstate(error)
         if state is None:
             driver: Any = self.connection
-            kinds = (driver.Database.OperationalError, driver.Database.InterfaceError)
+            # Without a state it is not the server that complains; InternalError: half an answer.
+            kinds = (
+                driver.Database.OperationalError,
+                driver.Database.InterfaceError,
+                driver.Database.InternalError,
+            )
             return isinstance(error.__cause__ or error, kinds)
         return state == _TOO_MANY_CONNECTIONS or state.startswith(
             (_CONNECTION_CLASS, _SHUTDOWN_CLASS)

@@ -110,7 +110,11 @@ class Reporter:
 
     def _draw(self, attempt: Attempt) -> None:
         if self._bar is None:
+            import shutil
+
             import tqdm
+
+            size = shutil.get_terminal_size()
 
             progress_bar: Any = tqdm.tqdm
             self._bar = progress_bar(
@@ -120,7 +124,12 @@ class Reporter:
                 unit="",
                 unit_scale=True,
                 file=self.out._out,
+                # A terminal to which nobody is attached has no size.
+                ncols=size.columns,
+                nrows=size.lines,
             )
+            self._bar.update(attempt.processed - self._bar.n)
+            self._bar.refresh()
         self._bar.update(attempt.processed - self._bar.n)
 
 

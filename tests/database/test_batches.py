@@ -619,7 +619,6 @@ def test_conflict_in_a_batch_of_items_has_another_attempt_read_them_anew(
     assert attempts(using) == [("shop.fill", 1, "failed"), ("shop.fill", 2, "succeeded")]
 
 
-@pytest.mark.xfail(strict=True, reason="it is asked for more, which passes for its end")
 def test_conflict_inside_a_generator_loses_no_item(using: str) -> None:
     """A generator that raised is at its end: to ask it for more would be to take that for all."""
     errors = [conflict(using)]

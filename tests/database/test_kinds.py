@@ -265,7 +265,6 @@ def leave_autocommit_off() -> None:
     transaction.set_autocommit(False)
 
 
-@pytest.mark.xfail(strict=True, reason="the record is written into that transaction")
 @pytest.mark.parametrize("fails", [False, True], ids=["returns", "raises"])
 @pytest.mark.parametrize("leave", [leave_atomic, leave_autocommit_off])
 def test_transaction_that_an_external_body_left_open_takes_no_record_with_it(

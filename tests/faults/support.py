@@ -6,23 +6,18 @@ import time
 from contextlib import closing
 
 import psycopg
-import pytest
 
 from tests.project import Project
 from tests.servers import embedded_postgresql
 from tests.waiting import wait_until
 
-__all__ = ["GUARD", "TOLD_TWICE", "WORK", "Server", "terminate"]
+__all__ = ["GUARD", "WORK", "Server", "terminate"]
 
 #: The session that is a guard, and the one that holds a work lock.
 GUARD = "application_name LIKE 'once %' AND state = 'idle in transaction'"
 WORK = (
     "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory') "
     "AND application_name NOT LIKE 'once %'"
-)
-#: Of a session's end, its server and the pooler both tell the client.
-TOLD_TWICE = pytest.mark.xfail(
-    strict=True, reason="psycopg's InternalError does not count as a lost connection"
 )
 
 

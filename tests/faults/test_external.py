@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.faults.support import GUARD, TOLD_TWICE, WORK, terminate
+from tests.faults.support import GUARD, WORK, terminate
 from tests.project import Project
 from tests.servers import PgBouncer, database_url
 from tests.shop.calls import calls
@@ -46,7 +46,7 @@ def test_bodys_own_session_terminated(project: Project) -> None:
     assert_called_and_recorded_once(project)
 
 
-@pytest.mark.parametrize("kind", ["postgresql", pytest.param("pgbouncer", marks=TOLD_TWICE)])
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
 def test_recording_session_terminated(project: Project) -> None:
     project.routines(ANNOUNCE)
     project.release("body")

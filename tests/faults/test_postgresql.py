@@ -6,7 +6,7 @@ import signal
 import psycopg
 import pytest
 
-from tests.faults.support import GUARD, TOLD_TWICE, WORK, terminate
+from tests.faults.support import GUARD, WORK, terminate
 from tests.project import Project
 
 pytestmark = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
@@ -65,11 +65,7 @@ def test_work_session_terminated_is_retried(project: Project) -> None:
     assert project.attempts() == [("plant.seed", 1, "failed"), ("plant.seed", 2, "succeeded")]
 
 
-def test_work_session_terminated_before_its_commit_is_retried(
-    project: Project, kind: str, request: pytest.FixtureRequest
-) -> None:
-    if kind == "pgbouncer":
-        request.applymarker(TOLD_TWICE)
+def test_work_session_terminated_before_its_commit_is_retried(project: Project) -> None:
     project.routines('@routine\ndef seed():\n    effect("seed")')
     holder = project.once("run", TEST_HOLD="once.ledger:complete=after:step")
     project.wait_for("step")

@@ -417,7 +417,6 @@ def test_signal_in_an_async_body_lets_it_end(project: Project) -> None:
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-@pytest.mark.xfail(reason="what a body caught is forgotten", raises=AssertionError)
 def test_signal_that_a_body_caught_ends_the_run_all_the_same(project: Project) -> None:
     project.routines(
         """
@@ -491,7 +490,6 @@ def test_progress_is_shown_to_everybody(project: Project) -> None:
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-@pytest.mark.xfail(reason="the attempt's row still says running", raises=AssertionError)
 def test_no_time_is_left_where_nobody_runs(project: Project) -> None:
     fill(project, 30)
     project.routines(counting(hold_at=21))
@@ -523,7 +521,6 @@ def test_bar_in_a_terminal(project: Project) -> None:
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-@pytest.mark.xfail(reason="tqdm draws nothing where a terminal has no rows", raises=TimeoutError)
 def test_bar_in_a_terminal_without_a_size(project: Project) -> None:
     """Such as that of a container with ``tty: true`` to which nobody is attached."""
     fill(project, 50)
@@ -534,7 +531,6 @@ def test_bar_in_a_terminal_without_a_size(project: Project) -> None:
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-@pytest.mark.xfail(reason="the bar begins after the first batch, at 0%", raises=TimeoutError)
 def test_bar_shows_the_first_batch(project: Project) -> None:
     fill(project, 50)
     project.routines(counting(hold_at=11))
@@ -591,7 +587,6 @@ def test_items_go_on_by_position(project: Project, over: str, total: int | None)
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-@pytest.mark.xfail(reason="its cursor ends with the first batch", raises=AssertionError)
 def test_iterator_of_a_queryset_works_or_is_refused(project: Project) -> None:
     fill(project, 3000)  # more than it reads at a time
     source = counting(batch_size=1000)

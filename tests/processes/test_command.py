@@ -1139,7 +1139,7 @@ def test_usage_errors_are_2_and_change_nothing(project: Project) -> None:
         ("call", "key"): "the following arguments are required: COMMAND",
         ("call", "key", "leaf"): "Unknown command: 'leaf'. `manage.py help` lists those that",
         ("call", "key", "leave"): "leave: the following arguments are required: name",
-        ("call", "key", "leave", "x", "--y"): "leave: Error: unrecognized arguments: --y",
+        ("call", "key", "leave", "x", "--y"): "leave: unrecognized arguments: --y",
         ("call", "a key", "leave", "x"): "argument KEY: 'a key' is no KEY. It may have 195 letters",
         ("call", "k" * 196, "leave", "x"): "kkk' is no KEY. It may have 195 letters",
         ("call", "--version", "0", "key", "leave", "x"): "'0' is no version. Count them 1, 2, 3",

@@ -69,6 +69,17 @@ def test_interruption_is_raised_by_a_check_of_the_deferred_work() -> None:
 
     with pytest.raises(Stop):
         work()
+
+
+def test_check_that_a_body_caught_is_raised_at_the_end_all_the_same() -> None:
+    def work() -> None:
+        with interruption.deferred():
+            interruption.interrupt(Stop())
+            with pytest.raises(Stop):
+                interruption.check()
+
+    with pytest.raises(Stop):
+        work()
     interruption.check()
 
 
