@@ -67,6 +67,8 @@ class Batch:
     is_last: bool
 
 
+#: Iterable, but in no order that lasts, or not by item.
+_NO_ITEMS = (str, bytes, set, frozenset)
 _ITERATOR = QuerySet._iterator.__code__  # type: ignore[attr-defined]
 
 
@@ -116,10 +118,10 @@ def batches(routine: Routine) -> Batches:
             f"over= of {routine} returned the iterator() of a queryset. Return the queryset "
             "itself: no more than a batch of it is loaded at a time."
         )
-    if not isinstance(found, Iterable) or isinstance(found, str | bytes):
+    if not isinstance(found, Iterable) or isinstance(found, _NO_ITEMS):
         raise BatchError(
             f"over= of {routine} returned {type(found).__name__}. Return a queryset, a list, a "
-            "file or another iterable of items."
+            "file or another iterable of items in an order."
         )
     if routine.last_pass:
         raise BatchError(

@@ -84,9 +84,13 @@ def _discard(connection: BaseDatabaseWrapper) -> bool:
     if is_left_open:
         with suppress(Error):
             if connection.connection is not None:
-                connection.connection.close()
-            connection.connection = None
-            connection.connect()  # which forgets blocks and savepoints
+                connection.connection.rollback()
+        connection.in_atomic_block = connection.needs_rollback = False
+        connection.atomic_blocks, connection.savepoint_ids = [], []
+        connection.run_on_commit = []
+        with suppress(Error):
+            if connection.connection is not None:
+                connection.set_autocommit(True)
     connection.close()
     return is_left_open
 

@@ -299,7 +299,8 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         """``once reset``."""
-        chosen = [one for one in _chosen(found, names) if self._may_reset(one)]
+        meant = [one for one in _chosen(found, names) if one.kind != "process" or one.name in names]
+        chosen = [one for one in meant if self._may_reset(one)]
         if not chosen:
             return
         if interactive:
