@@ -106,6 +106,7 @@ class Project:
             "HANDSHAKE": str(directory / "handshake"),
             "PYTHONPATH": os.pathsep.join([str(directory), str(ROOT)]),
             "PYTHONDEVMODE": "1",
+            "PYTHONMALLOC": "pymalloc",  # its debug allocator takes longer than most tests
             "ONCE_LIVENESS_TIMEOUT": "2",
         }
         (directory / "handshake").mkdir(parents=True)

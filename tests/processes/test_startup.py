@@ -461,7 +461,7 @@ def test_logged_failure_lets_the_server_start_and_try_again(
     project: Project, serve: Serve, server: str
 ) -> None:
     project.routines(FAILING)
-    started = serve(server, ONCE_STARTUP_FAILURE="log")
+    started = serve(server, ONCE_STARTUP_FAILURE="log", ONCE_RETRY_DELAY="1")
     started.wait_for(503)
     assert started.get("/nothing/") == 404
     assert "plant.seed: ValueError: no such brand" in started.output
