@@ -106,9 +106,6 @@ def test_killed_between_effect_and_record_is_held_where_twice_is_worse(
     assert of_status(project)["state"] == "held"
 
 
-BOTH = pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
-
-
 @pytest.fixture
 def held(project: Project) -> Project:
     """A project whose routine is held, and was called once."""
@@ -148,7 +145,7 @@ def test_held_is_what_every_command_says(held: Project) -> None:
     assert len(announced(held)) == 1
 
 
-@BOTH
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
 def test_held_is_tried_again_after_a_reset_under_the_same_key(held: Project) -> None:
     unconfirmed = held.once("reset", NAME)
     assert unconfirmed.finish() == 2
@@ -169,7 +166,7 @@ def test_held_is_tried_again_after_a_reset_under_the_same_key(held: Project) -> 
     assert held.completions() == [NAME]
 
 
-@BOTH
+@pytest.mark.parametrize("kind", ["sqlite"])
 def test_held_is_completed_by_a_fake(held: Project) -> None:
     fake = held.once("run", "--fake", NAME, "--reason", "the partner has it")
     assert fake.finish() == 0, fake.output
@@ -184,7 +181,7 @@ def test_held_is_completed_by_a_fake(held: Project) -> None:
     assert len(announced(held)) == 1
 
 
-@BOTH
+@pytest.mark.parametrize("kind", ["postgresql"])
 def test_reset_of_what_was_killed_is_a_decision_before_anybody_noticed(project: Project) -> None:
     project.routines(announcing(retry=False))
     kill_at(project, EFFECT)

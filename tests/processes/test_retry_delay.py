@@ -27,10 +27,9 @@ FAILING = """
 """
 
 
-@pytest.fixture(params=["postgresql"])
-def kind(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
+@pytest.fixture
+def kind() -> str:
+    return "postgresql"
 
 
 @pytest.fixture
@@ -64,7 +63,6 @@ def called(project: Project) -> int:
     return len(calls(project.directory, "seed"))
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "sqlite"], indirect=True)
 def test_failure_counts_for_all_that_start(project: Project) -> None:
     project.environment["ONCE_RETRY_DELAY"] = "600"
     project.routines(FAILING)
