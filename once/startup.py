@@ -215,10 +215,16 @@ def _why(result: Result) -> str:
 
 
 def _go_on(found: Registry, pause: float = 1.0) -> None:
-    """Run what is pending beside the server, again and again, until everything is done."""
+    """Run what is pending beside the server, again and again, until everything is done.
+
+    Args:
+        found: the routines.
+        pause: seconds until the first try; where there are any, people were told why.
+
+    """
 
     def keep_trying(pause: float) -> None:
-        told = ""
+        is_told = pause > 0
         trace: Exception | None
         while True:
             time.sleep(pause)
@@ -233,8 +239,10 @@ def _go_on(found: Registry, pause: float = 1.0) -> None:
                     return
                 why, later = _why(undone[0]), max(result.retry_in for result in undone)
                 trace = None
-            if why != told:
-                told = why
+            if is_told:
+                logger.info("event=startup_retried message=%r", why, exc_info=trace)
+            else:
+                is_told = True
                 logger.warning("event=startup_incomplete message=%r", why, exc_info=trace)
             # Ever more rarely, and not before what failed may be tried again.
             pause = min(60.0, max(1.0, 2 * pause, later))
