@@ -50,6 +50,14 @@ FAILING = """
         if not os.path.exists(os.environ["HANDSHAKE"] + "/mended.go"):
             raise ValueError("no such brand")
 """
+#: Leaves a thread that is about to end, as an executor does that nobody shuts down.
+LINGERING = """
+    @routine
+    def linger():
+        import threading
+
+        threading.Thread(target=time.sleep, args=[0.5]).start()
+"""
 DONE = [("plant.fetch", 1, "succeeded"), ("plant.seed", 1, "succeeded")]
 STRICT = {
     "PYTHONWARNINGS": (
@@ -350,10 +358,10 @@ def test_no_session_crosses_the_fork_of_a_preloading_gunicorn(
         "DATABASES['default'].setdefault('OPTIONS', {})\n"
         f"DATABASES['default']{setting}\n"
     )
-    project.routines(ROUTINES)
+    project.routines(ROUTINES + LINGERING)
     server = serve("preload", DJANGO_SETTINGS_MODULE="plant.settings", **STRICT)
     server.process.wait_for("Booting worker", times=2)
-    assert project.attempts() == DONE
+    assert project.attempts() == [*DONE[:1], ("plant.linger", 1, "succeeded"), *DONE[1:]]
     assert project.rows("SELECT DISTINCT pid FROM once_attempt") == [(server.pid,)]
     wait_until(lambda: _sessions(project) == 0, 5, "the master's sessions to end")
     assert [server.get() for _ in range(8)] == [200] * 8
