@@ -30,12 +30,14 @@ def with_database(url: str, name: str) -> str:
 class Process:
     """A process that a test started."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, command: list[str], environment: dict[str, str], log: Path, cwd: Path = ROOT
+    ) -> None:
         self.log = log
         with log.open("w") as out:
             self._popen = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=cwd,
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=out,

@@ -19,6 +19,7 @@ INSTALLED_APPS = [
     "geography",
     *env.list("EXTRA_APPS", default=[]),
 ]
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]  # refuses hosts that are not allowed
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 
