@@ -5,7 +5,7 @@ Each statement sees what is committed.
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -155,7 +155,7 @@ def now(using: str) -> datetime:
     """The time by the clock of a database that knows an attempt."""
     with database(using).statements():
         time: datetime = Attempt.objects.using(using).values_list(Now(), flat=True)[0]
-    return time
+    return database(using).aware(time)
 
 
 def attempts(using: str, numbers: Mapping[str, int]) -> dict[str, Attempt]:
@@ -242,8 +242,11 @@ def _attempted(using: str, routines: Iterable[Routine]) -> dict[str, list[_Attem
         )
     )
     found: dict[str, list[_Attempts]] = {}
+    aware = database(using).aware
     for name, *values in rows:
-        found.setdefault(name, []).append(_Attempts(*values))
+        one = _Attempts(*values)
+        one = replace(one, moment=aware(one.moment), now=aware(one.now))
+        found.setdefault(name, []).append(one)
     return found
 
 

@@ -191,8 +191,8 @@ def _statuses_of(using: str, routines: list[Routine]) -> tuple[list[Status], lis
                 attempts=found.tries,
                 error=_error(state, attempt),
                 message=message or None,
-                **_completed((same or done)[-1:]),
-                **_history(attempt, now, state),
+                **_completed(using, (same or done)[-1:]),
+                **_history(using, attempt, now, state),
             )
         )
     strangers = {name: row for name, row in last.items() if name not in stands}
@@ -228,8 +228,8 @@ def _strangers(
                 attempts=attempt.number if attempt else 0,
                 error=_error(state, attempt),
                 message=message or None,
-                **_completed(done[-1:]),
-                **_history(attempt, now, state),
+                **_completed(using, done[-1:]),
+                **_history(using, attempt, now, state),
             )
         )
     return found
@@ -286,34 +286,38 @@ def _status(routine: Routine, state: RoutineState, **details: Any) -> Status:
     )
 
 
-def _completed(last: list[Completion]) -> dict[str, Any]:
+def _completed(using: str, last: list[Completion]) -> dict[str, Any]:
     if not last:
         return {}
-    return {"recorded_version": last[0].version, "completed_at": last[0].completed_at}
+    completed_at = database(using).aware(last[0].completed_at)
+    return {"recorded_version": last[0].version, "completed_at": completed_at}
 
 
-def _history(attempt: Attempt | None, now: datetime | None, state: RoutineState) -> dict[str, Any]:
+def _history(
+    using: str, attempt: Attempt | None, now: datetime | None, state: RoutineState
+) -> dict[str, Any]:
     if attempt is None:
         return {}
-    duration = None
-    if attempt.finished_at is not None:
-        duration = (attempt.finished_at - attempt.started_at).total_seconds()
+    aware = database(using).aware
+    started = aware(attempt.started_at)
+    finished = attempt.finished_at and aware(attempt.finished_at)
     history = {
-        "started_at": attempt.started_at,
-        "duration_seconds": duration,
+        "started_at": started,
+        "duration_seconds": (finished - started).total_seconds() if finished else None,
         "host": attempt.host,
         "pid": attempt.pid,
     }
-    return history | (_progress(attempt, now, state) if attempt.cursor else {})
+    if not attempt.cursor:
+        return history
+    seconds = ((finished or now or started) - started).total_seconds()
+    return history | _progress(attempt, seconds, state)
 
 
-def _progress(attempt: Attempt, now: datetime | None, state: RoutineState) -> dict[str, Any]:
+def _progress(attempt: Attempt, seconds: float, state: RoutineState) -> dict[str, Any]:
     """How far a batched routine is, and how fast it goes."""
     total = attempt.total
     if total is not None:
         total = max(total, attempt.processed)  # rows may appear meanwhile
-    until = attempt.finished_at or now or attempt.started_at
-    seconds = (until - attempt.started_at).total_seconds()
     own = attempt.processed - attempt.resumed
     rate = own / seconds if own > 0 and seconds > 0 else None
     left = None

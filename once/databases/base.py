@@ -3,7 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from importlib import import_module
+from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
@@ -45,6 +47,16 @@ class Database(ABC):
     @abstractmethod
     def holder(self, name: str) -> str | None:
         """Who holds the guard of ``name`` now, for people to read; ``None`` where nobody does."""
+
+    def aware(self, moment: datetime) -> datetime:
+        """A time by this database's clock, as Django read it, in UTC.
+
+        Without ``USE_TZ`` Django reads times without a zone: in that of ``TIME_ZONE``.
+        """
+        zone = self.connection.timezone_name
+        if moment.tzinfo is None and zone is not None:
+            moment = moment.replace(tzinfo=ZoneInfo(zone))
+        return moment.astimezone(UTC)
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -35,6 +35,14 @@ _HOLDERS = f"""FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid),
       AND (l.classid::bigint << 32) | l.objid::bigint = k.key
       AND l.pid <> pg_backend_pid()"""
 
+#: Ends them, waiting up to a second for each to be gone (manual, "Server Signaling"). As the role
+#: that logged in, which may end its own sessions: one that it assumed may not. For this statement,
+#: and after the key was made of what the assumed role sees.
+_END_HOLDERS = f"""WITH holders AS MATERIALIZED (SELECT l.pid {_HOLDERS}),
+         login AS MATERIALIZED (
+             SELECT set_config('role', 'none', true) FROM (SELECT count(*) FROM holders) AS found)
+    SELECT count(pg_terminate_backend(pid, 1000)) FROM holders, login"""
+
 _SERIALIZATION_FAILURE = "40001"
 _DEADLOCK = "40P01"
 _IN_FAILED_TRANSACTION = "25P02"
@@ -99,11 +107,7 @@ class PostgreSQL(Database):
     def end_work(self, name: str) -> int:
         with self.statements(), self.connection.cursor() as cursor:
             try:
-                # Waits up to a second for the backend to be gone (manual, "Server Signaling").
-                cursor.execute(
-                    f"SELECT count(pg_terminate_backend(l.pid, 1000)) {_HOLDERS}",
-                    [_work(name)],
-                )
+                cursor.execute(_END_HOLDERS, [_work(name)])
                 ended: int = cursor.fetchone()[0]
             except DatabaseError as error:
                 if _sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
@@ -157,8 +161,12 @@ class AdvisoryGuard(SessionGuard):
     frozen process, a lost node and a cut cable alike.
     """
 
+    def __init__(self, using: str, name: str, liveness: float) -> None:
+        super().__init__(using, name, liveness)
+        self._like = connections[using]  # of the caller's thread: it may be a tenant's
+
     def connect(self) -> BaseDatabaseWrapper:
-        connection = _copy(connections[self.using], max(2, round(self.liveness)))
+        connection = _copy(self._like, max(2, round(self.liveness)))
         # In milliseconds, for what is sent and not acknowledged (manual, "Parameter Key Words").
         connection.settings_dict["OPTIONS"]["tcp_user_timeout"] = round(self.liveness * 1000)
         return connection
@@ -224,12 +232,16 @@ def _whole_transaction(
         "SET LOCAL synchronous_commit = on",
         "SET LOCAL lock_timeout = '250ms'",
     )
+    driver = connection.connection
+    threshold, driver.prepare_threshold = driver.prepare_threshold, None
     try:
         result = execute("; ".join((*before, sql, "COMMIT")), None, many, context)
     except BaseException:
         with suppress(connection.Database.Error):
-            connection.connection.rollback()
+            driver.rollback()
         raise
+    finally:
+        driver.prepare_threshold = threshold  # for single statements
     for _ in before:
         cursor.nextset()
     return result
@@ -237,10 +249,13 @@ def _whole_transaction(
 
 def _copy(connection: BaseDatabaseWrapper, connect_timeout: int) -> BaseDatabaseWrapper:
     """A wrapper for a connection of its own; the timeout counts whole seconds, from 2 on."""
-    copy = connection.copy()
+    copy: Any = connection.copy()
+    if (tenant := getattr(connection, "tenant", None)) is not None:
+        copy.set_tenant(tenant)  # as django-tenants calls what a wrapper sets the search_path by
     copy.settings_dict["OPTIONS"].pop("pool", None)
     copy.settings_dict["OPTIONS"].setdefault("connect_timeout", connect_timeout)
-    return copy
+    wrapper: BaseDatabaseWrapper = copy
+    return wrapper
 
 
 def _holder(connection: BaseDatabaseWrapper, name: str) -> tuple[str | None, float]:

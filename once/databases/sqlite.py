@@ -6,6 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -36,6 +37,10 @@ class SQLite(Database):
     def holder(self, name: str) -> str | None:
         with self.guard(name, 0) as guard:
             return None if guard.take() else guard.holder
+
+    def aware(self, moment: datetime) -> datetime:
+        # Its clock tells UTC, whatever zone Django reads it in.
+        return moment.replace(tzinfo=UTC)
 
     @contextmanager
     def statements(self) -> Iterator[None]:

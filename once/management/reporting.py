@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import OutputWrapper
 from django.core.management.color import Style
 from django.db import DEFAULT_DB_ALIAS
-from django.utils.timezone import is_aware, localtime
+from django.utils.timezone import localtime
 
 from once import signals
 from once.base import CALL, Routine
@@ -205,5 +205,4 @@ def _progress(
 
 
 def _local(moment: datetime) -> str:
-    shown = localtime(moment) if is_aware(moment) else moment
-    return f"{shown:%Y-%m-%d %H:%M:%S %Z}".rstrip()
+    return f"{localtime(moment):%Y-%m-%d %H:%M:%S %Z}"

@@ -4,13 +4,14 @@ import http.client
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 from tests.project import Process, Project
 from tests.servers import free_port
 from tests.waiting import wait_until
 
-__all__ = ["Server"]
+__all__ = ["Serve", "Server"]
 
 COMMANDS = {
     "gunicorn": "gunicorn tests.wsgi --no-control-socket --workers 2 --bind {address}",
@@ -73,3 +74,7 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.kill()
+
+
+#: Starts a server of a kind, with options and an environment.
+Serve = Callable[..., Server]

@@ -7,20 +7,18 @@ import signal
 import socket
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.processes.http import Server
+from tests.processes.http import Serve, Server
 from tests.project import APPS, Project
 from tests.servers import PgBouncer, database_url, free_port, missing
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(databases=[])
-
-Serve = Callable[..., Server]
 
 #: ``memory`` leaves a line for each time that it ran, with the process that ran it.
 ROUTINES = """
@@ -72,20 +70,6 @@ COMPLAINTS = re.compile("RuntimeWarning|multi-threaded|deleted while still open"
 @pytest.fixture
 def kind() -> str:
     return "postgresql"
-
-
-@pytest.fixture
-def serve(project: Project) -> Iterator[Serve]:
-    """Starts servers of the project and ends them with the test."""
-    servers: list[Server] = []
-
-    def start(kind: str, *options: str, **environment: str) -> Server:
-        servers.append(Server(project, kind, *options, **environment))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.end()
 
 
 class Pooler:
