@@ -13,7 +13,7 @@ from once import conf, interruption, ledger, record, report, signals
 from once.base import Routine
 from once.body import exit_of_body
 from once.databases import Database
-from once.exceptions import AttemptLost, CannotFence, GuardLost, TimedOut
+from once.exceptions import AttemptLost, CannotFence, GuardLost, NoConnection, TimedOut
 from once.guards import Guard
 from once.ledger import Prospect
 from once.models import Attempt, State
@@ -123,6 +123,8 @@ class Claim:
                 if heeds_delay and found.retry_in and not found.is_running:
                     return self._put_off(found)
                 return self._try(heeds_delay=heeds_delay)
+            except NoConnection as error:
+                self.wait.survive(error)
             except Error as error:
                 if self.here.is_conflict(error) or self.here.is_locked(error):
                     return one_line(error)
@@ -143,11 +145,11 @@ class Claim:
         self.here.connection.ensure_connection()
         with self.here.guard(name, conf.liveness_timeout()) as guard:
             try:
-                if not guard.acquire():
-                    guard.refuse_own_thread()
+                guard.refuse_own_thread()
+                # Who waits asks first: a session for each poll would slow down the holder.
+                if (self.wait.has_paused and not guard.is_free()) or not guard.acquire():
                     self.wait.expect(guard.freed_in)
                     return f"{name} is run by {guard.holder}"
-                self.wait.answered()
                 ahead = guard.read(lambda: ledger.prospect(self.routine))
                 if not self.terms.act.is_due(ahead.record.standing):
                     return None
@@ -159,6 +161,8 @@ class Claim:
                 # raised inside a COMMIT it would leave the connection in a state that lies.
                 with interruption.deferred():
                     return self._begin(ahead, guard)
+            except NoConnection:
+                raise
             except GuardLost as error:
                 return str(error)
 
@@ -189,6 +193,8 @@ class Claim:
             was_batched=ahead.record.is_batched,
         )
         try:
+            guard.check()  # it may have made way for the claim
+            self.wait.answered()
             self._fence(ahead, guard)
             # Only now: a predecessor may have committed until it was fenced.
             if not self.terms.act.is_due(self._record().standing):
@@ -204,6 +210,8 @@ class Claim:
             problem = exit_of_body(error) if isinstance(error, SystemExit) else error
             attempt.state = self._conclude(work, problem)
         if not is_announced and isinstance(problem, GuardLost | AttemptLost | CannotFence):
+            if isinstance(problem, NoConnection):
+                raise problem
             return str(problem)
         result = report.ended(work, problem, monotonic() - started)
         if is_announced:

@@ -12,6 +12,7 @@ __all__ = [
     "Held",
     "InsideRun",
     "InsideTransaction",
+    "NoConnection",
     "OnceError",
     "RoutineError",
     "RoutineFailed",
@@ -50,6 +51,10 @@ class TimedOut(OnceError):
 
 class GuardLost(OnceError):
     """The guard is no longer proven to be held: somebody else may start."""
+
+
+class NoConnection(GuardLost):
+    """The guard gave itself up: no second connection was to be had for the work."""
 
 
 class AttemptLost(OnceError):

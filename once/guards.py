@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from once.exceptions import GuardLost, InsideRun
+from once.exceptions import GuardLost, InsideRun, NoConnection
 
 __all__ = ["Guard", "SessionGuard"]
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 class Guard(ABC):
     """A lock on a name. Leaving the context frees it."""
 
-    #: Who holds the lock, for people to read; known after :meth:`acquire` returned False.
+    #: Who holds the lock, for people to read; known once one of the below says no.
     holder: str = "another process"
     #: Where the holder is silent: seconds until the server evicts it. Known like the holder.
     freed_in: float | None = None
@@ -72,6 +72,13 @@ class Guard(ABC):
                 "This thread runs that already: a signal receiver, a hook or a migration of a run "
                 "cannot start the same again and wait for it. Do it after that run."
             )
+
+    def is_free(self) -> bool:
+        """Whether it is worth trying to take the lock, where somebody had it a moment ago.
+
+        Asks in the calling thread's session, where that is cheaper than one more session.
+        """
+        return True
 
     @abstractmethod
     def acquire(self) -> bool:
@@ -149,7 +156,7 @@ class SessionGuard(Guard):
         )
         self._thread: threading.Thread | None = None
         self._session: BaseDatabaseWrapper | None = None
-        self._lost: str | None = None
+        self._lost: GuardLost | None = None
         self._answered = 0.0
         self._give_up_at: float | None = None
 
@@ -233,8 +240,8 @@ class SessionGuard(Guard):
         done, _ = wait([answer], timeout)
         if not done:
             # Silence for longer than the server itself would bear is the loss of the guard.
-            self._lost = f"The guard of {self.name} was lost: no answer for {timeout:.0f} s"
-            raise GuardLost(self._lost)
+            self._lost = self._loss(f"no answer for {timeout:.0f} s")
+            self._raise_if_lost()
         return answer.result()
 
     # From here on: the guard's own thread.
@@ -274,7 +281,13 @@ class SessionGuard(Guard):
 
     def _beat(self, give_up_at: float | None) -> None:
         if give_up_at is not None and self._give_up_at and monotonic() >= give_up_at:
-            self._lose("it gave itself up, since no connection was free for the work")
+            self._lose(
+                NoConnection(
+                    f"No second connection was to be had for the work of {self.name}, so its guard "
+                    "gave itself up. A run needs two at once: raise the size of the pool that "
+                    "lends them (default_pool_size of PgBouncer)"
+                )
+            )
         else:
             with suppress(GuardLost):  # whoever asks next is told
                 self._prove(self._select)
@@ -286,8 +299,9 @@ class SessionGuard(Guard):
         try:
             result = function()
         except Error as error:
-            self._lose(str(error).strip() or type(error).__name__)
-            raise GuardLost(self._lost) from error
+            lost = self._loss(str(error).strip() or type(error).__name__)
+            self._lose(lost)
+            raise lost from error
         self._answered = asked
         return result
 
@@ -295,13 +309,16 @@ class SessionGuard(Guard):
         with connections[self.using].cursor() as cursor:
             cursor.execute("SELECT 1")
 
-    def _lose(self, reason: str) -> None:
-        self._lost = f"The guard of {self.name} was lost: {reason}"
+    def _loss(self, reason: str) -> GuardLost:
+        return GuardLost(f"The guard of {self.name} was lost: {reason}")
+
+    def _lose(self, how: GuardLost) -> None:
+        self._lost = how
         self._close()
 
     def _raise_if_lost(self) -> None:
         if self._lost is not None:
-            raise GuardLost(self._lost)
+            raise type(self._lost)(*self._lost.args)  # anew: each raise adds to its traceback
 
     def _close(self) -> None:
         """Close whatever is open; the server frees the lock at the latest with the connection."""

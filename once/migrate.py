@@ -14,7 +14,7 @@ from django.db.migrations.migration import Migration
 from once import conf, ledger, record
 from once.base import RESERVED
 from once.databases import Database, database
-from once.exceptions import AttemptLost, CannotFence, GuardLost
+from once.exceptions import AttemptLost, CannotFence, GuardLost, NoConnection
 from once.guards import Guard
 from once.waiting import Wait
 
@@ -74,6 +74,8 @@ def migrate(
                 if not (here.is_lost(error) or here.is_conflict(error) or here.is_locked(error)):
                     raise
                 waiting.survive(error)
+            except NoConnection as error:
+                waiting.survive(error)
             except (AttemptLost, CannotFence, GuardLost) as error:
                 waiting.pause(str(error))
             else:
@@ -96,12 +98,15 @@ def _try(here: Database, command: Callable[[str], object], wait: Wait) -> str | 
             guard.refuse_own_thread()
             wait.expect(guard.freed_in)
             return f"migrations are applied by {guard.holder}"
-        wait.answered()
-        guard.ping()
         # Fence, then read: a frozen predecessor may still be inside a migration.
-        while here.end_work(NAME):
-            guard.ping()
+        with guard.yielding():
+            is_fenced = not here.end_work(NAME)
+        guard.ping()
+        wait.answered()
+        while not is_fenced:
             wait.pause("the transaction of a process that migrated before is being ended")
+            guard.ping()
+            is_fenced = not here.end_work(NAME)
         if not _is_current(here.using):
             with _fenced(here, guard):
                 command(here.using)

@@ -9,7 +9,7 @@ from time import monotonic
 from django.db import connections
 
 from once import interruption, signals
-from once.exceptions import DatabaseUnavailable, TimedOut
+from once.exceptions import DatabaseUnavailable, NoConnection, TimedOut
 from once.text import one_line
 
 __all__ = ["Wait"]
@@ -86,9 +86,9 @@ class Wait:
         reason = f"database {self.using!r} cannot be used: {one_line(error).rstrip('.?')}"
         self._report(reason)
         if lasted > self.patience or self._left() <= 0:
+            advice = f" Check that it runs and that DATABASES[{self.using!r}] is right."
             raise DatabaseUnavailable(
-                f"For {lasted:.1f} s, {reason}. Check that it runs and that "
-                f"DATABASES[{self.using!r}] is right."
+                f"For {lasted:.1f} s, {reason}." + advice * (not isinstance(error, NoConnection))
             ) from error
         self._sleep()
 

@@ -23,6 +23,8 @@ from tests.servers import PgBouncer, database_url
 # A background job may have been started with SIGINT ignored, which its children would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+#: What this process calls its databases: tests may run in several processes on one server.
+_PREFIX = f"once_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
 _count = itertools.count(1)
 
 
@@ -50,10 +52,10 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """URLs of migrated databases to copy, by kind."""
     directory = tmp_path_factory.mktemp("migrated")
     urls = {
-        "postgresql": with_database(database_url(), "once_migrated"),
+        "postgresql": with_database(database_url(), f"{_PREFIX}_migrated"),
         "sqlite": f"sqlite:///{directory}/migrated.sqlite3",
     }
-    _create_database("once_migrated")
+    _create_database(f"{_PREFIX}_migrated")
     for url in urls.values():
         project = Project(directory / url.partition(":")[0], url, url)
         subprocess.run(
@@ -109,8 +111,8 @@ def project(
             shutil.copy(migrated["sqlite"].removeprefix("sqlite:///"), tmp_path / "db.sqlite3")
         admin_url = url = f"sqlite:///{tmp_path}/db.sqlite3"
     else:
-        name = f"once_project_{next(_count)}"
-        _create_database(name, "once_migrated" if is_migrated else "template1")
+        name = f"{_PREFIX}_{next(_count)}"
+        _create_database(name, f"{_PREFIX}_migrated" if is_migrated else "template1")
         admin_url = url = with_database(database_url(), name)
         if kind.startswith("pgbouncer"):
             size = int(kind.partition("-")[2] or 5)

@@ -199,11 +199,15 @@ class AdvisoryGuard(SessionGuard):
             cursor.execute(f"SELECT pg_try_advisory_xact_lock({_KEY})", [self.name])
             if cursor.fetchone()[0]:
                 return True
+        self.is_free()
+        return False
+
+    def is_free(self) -> bool:
         holder, silence = _holder(connections[self.using], self.name)
         self.holder = holder or self.holder
         if self.liveness / 2 < silence < self.liveness:  # it should have pinged by a third
             self.freed_in = self.liveness - silence
-        return False
+        return holder is None
 
     def end(self) -> None:
         self._execute("ROLLBACK")

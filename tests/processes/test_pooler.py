@@ -1,0 +1,76 @@
+"""PgBouncer in transaction mode, where it has fewer connections than a run needs."""
+
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.processes.http import Server
+from tests.project import Project
+from tests.servers import PgBouncer
+from tests.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.django_db(databases=[]),
+    pytest.mark.parametrize("kind", ["pgbouncer-1"]),
+]
+
+ROUTINES = """
+    @routine
+    def seed():
+        effect("seed")
+
+    @routine(atomic=False)
+    def announce():
+        effect("announce")
+
+    @routine(over=lambda: ["one", "two"], batch_size=1)
+    def fill(names):
+        effect(names[0])
+"""
+ADVICE = "A run needs two at once: raise the size of the pool"
+
+
+def assert_nothing_is_left(project: Project) -> None:
+    assert project.effects() == project.completions() == []
+    assert {state for _, _, state in project.attempts()} <= {"interrupted"}
+    assert project.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
+    assert project.rows("SELECT pid FROM pg_stat_activity WHERE state LIKE 'idle in %'") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "patience"),
+    [(["run"], "3"), (["run", "--timeout=3"], "60"), (["run", "--migrate", "--timeout=3"], "60")],
+    ids=["patience", "timeout", "migrate"],
+)
+def test_pool_of_one_is_named_within_the_deadline(
+    project: Project, pools: dict[int, PgBouncer], arguments: list[str], patience: str
+) -> None:
+    project.routines(ROUTINES)
+    began = time.monotonic()
+    process = project.once(*arguments, ONCE_STARTUP_TIMEOUT=patience)
+    assert process.finish() == 4, process.output
+    assert time.monotonic() - began < 15
+    assert ADVICE in process.output
+    assert "Traceback" not in process.output
+    assert_nothing_is_left(project)
+    name = urlsplit(project.admin_url).path.removeprefix("/")
+    again = project.once("run", "--migrate", DATABASE_URL=pools[2].url(name))
+    assert again.finish() == 0, again.output
+    assert project.effects() == ["announce", "one", "seed", "two"]
+
+
+def test_server_behind_a_pool_of_one_starts_and_goes_on_trying(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    project.routines(ROUTINES)
+    server = Server(project, "gunicorn", ONCE_STARTUP_TIMEOUT="2")
+    try:
+        server.wait_for(503)
+        server.process.wait_for("event=startup_incomplete")
+        assert ADVICE in server.output
+    finally:
+        server.end()
+    wait_until(
+        lambda: project.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == [], 15
+    )
