@@ -109,10 +109,12 @@ def test_job_fails_at_once_where_a_routine_is_held(machine: Machine, socket: str
 @deployed
 def test_job_fails_at_once_where_it_is_used_wrongly(machine: Machine, socket: str) -> None:
     cluster = Cluster(socket, "job.yaml")
-    job = cluster.pod("Job")
-    job.main["command"].append("no.such_routine")
-    [pod] = start(machine, cluster, job)
-    assert verdict(cluster.one("Job"), pod.container.name, pod.finish()) == "FailJob"
+    unknown, unset = cluster.pod("Job"), cluster.pod("Job")
+    unknown.main["command"] = [*unknown.main["command"], "no.such_routine"]
+    unset.main["env"] = [{"name": "ONCE_RELEASE", "value": ""}]
+    for pod in (unknown, unset):
+        [running] = start(machine, cluster, pod)
+        assert verdict(cluster.one("Job"), running.container.name, running.finish()) == "FailJob"
 
 
 def test_disruption_is_no_failure_of_the_job(socket: str) -> None:

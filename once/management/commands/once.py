@@ -17,7 +17,7 @@ from django.core.management import (
     get_commands,
     load_command_class,
 )
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandParser, SystemCheckError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 
@@ -56,6 +56,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parsers.add_subcommands(parser)
+
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        """As Django's, but with an exit code of its own: no routine failed."""
+        try:
+            super().check(*args, **kwargs)
+        except SystemCheckError as error:
+            error.returncode = USAGE
+            raise
 
     def handle(self, *, subcommand: str, **options: Any) -> None:
         handlers: dict[str, Callable[..., None]] = {
