@@ -126,6 +126,9 @@ class Guard(ABC):
 
         """
 
+    def fall_silent(self) -> None:
+        """Give no sign of life from now on, as a frozen process would, to see what follows."""
+
     @contextmanager
     def yielding(self) -> Iterator[None]:
         """A context that must not last: after 1 to 3 s in it the guard gives itself up.
@@ -159,6 +162,7 @@ class SessionGuard(Guard):
         self._lost: GuardLost | None = None
         self._answered = 0.0
         self._give_up_at: float | None = None
+        self._is_silent = False
 
     @abstractmethod
     def connect(self) -> BaseDatabaseWrapper:
@@ -222,6 +226,10 @@ class SessionGuard(Guard):
             )
         self._raise_if_lost()
 
+    def fall_silent(self) -> None:
+        self._is_silent = True
+        self._calls.put((Future(), self._raise_if_lost))  # wakes the thread: its pause has no end
+
     @contextmanager
     def yielding(self) -> Iterator[None]:
         self._give_up_at = monotonic() + random.uniform(*self.patience)  # noqa: S311
@@ -273,7 +281,7 @@ class SessionGuard(Guard):
         return self.try_lock()
 
     def _pause(self, give_up_at: float | None) -> float | None:
-        if self._session is None or self._lost is not None:
+        if self._session is None or self._lost is not None or self._is_silent:
             return None  # nothing to keep alive
         next_ping = self._answered + self.liveness / 3
         wake = min(next_ping, give_up_at or next_ping)

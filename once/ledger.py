@@ -1,16 +1,19 @@
 """The life of an attempt: the only code that writes the record.
 
-``lock``, ``advance``, ``complete`` and ``undo`` are parts of a work transaction. ``prospect`` is
-for the guard's session. All others are statements of their own, durable on return.
+``lock``, ``advance``, ``complete``, ``undo`` and ``rehearse`` are parts of a work transaction.
+``prospect`` is for the guard's session. All others are statements of their own, durable on return.
 """
 
 import os
 import socket
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 
-from django.db import DatabaseError, IntegrityError
+from django.db import DatabaseError, IntegrityError, models, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
@@ -18,7 +21,7 @@ from once import conf, record
 from once.base import Routine
 from once.databases import database
 from once.exceptions import AttemptLost, CannotFence
-from once.models import DECISIONS, Attempt, Completion, State
+from once.models import DECISIONS, Attempt, Completion, State, Trigger
 from once.record import Record
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "progress",
     "prospect",
     "record_migrated",
+    "rehearse",
     "resume",
     "undo",
     "work_name",
@@ -250,6 +254,38 @@ def undo(attempt: Attempt, *, start: str) -> None:
     if Completion.objects.using(using).filter(**same).delete()[0]:
         anew = {"key": _new_key(), "cursor": start}
     _update(attempt, state=State.SUCCEEDED, finished_at=Now(), **anew)
+
+
+def rehearse(using: str, name: str) -> tuple[datetime | None, dict[str, DatabaseError]]:
+    """Do to each table all that is ever done to it, in a transaction that is to be rolled back.
+
+    No signal of a model is sent.
+
+    Returns:
+        The database's time, where it could be had, and by statement the error that it met.
+
+    """
+    rows: list[models.Model] = [
+        Attempt(routine=name, number=1, version=1, trigger=Trigger.TEST, pid=0),
+        Completion(routine=name, version=1),
+    ]
+    times: list[datetime] = []
+    errors: dict[str, DatabaseError] = {}
+    for row in rows:
+        meant = type(row)._default_manager.using(using).filter(routine=name)
+        statements: dict[str, Callable[[], object]] = {
+            "INSERT": partial(meant.bulk_create, [row]),
+            "SELECT": partial(times.extend, meant.values_list(Now(), flat=True)),
+            "UPDATE": partial(meant.update, version=1),
+            "DELETE": partial(meant._raw_delete, using),
+        }
+        for verb, statement in statements.items():
+            try:
+                with transaction.atomic(using=using):
+                    statement()
+            except DatabaseError as error:
+                errors[f"{verb} on {row._meta.db_table}"] = error
+    return next(iter(times), None), errors
 
 
 def record_migrated(using: str, name: str, digest: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
+from typing import ClassVar
 from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ImproperlyConfigured
@@ -12,6 +13,7 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once.exceptions import InsideTransaction
+from once.findings import Finding
 from once.guards import Guard
 
 __all__ = ["SUPPORTED", "Database", "database"]
@@ -25,6 +27,9 @@ SUPPORTED = {
 
 class Database(ABC):
     """One database of the project, by its alias, seen through the calling thread's connection."""
+
+    #: Whether there is a server, which lends connections and evicts who falls silent.
+    is_server: ClassVar[bool] = True
 
     def __init__(self, using: str) -> None:
         self.using = using
@@ -57,6 +62,10 @@ class Database(ABC):
         if moment.tzinfo is None and zone is not None:
             moment = moment.replace(tzinfo=ZoneInfo(zone))
         return moment.astimezone(UTC)
+
+    def copy(self) -> BaseDatabaseWrapper:
+        """A connection like the calling thread's, not yet open, for another thread."""
+        return self.connection.copy()
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -162,6 +171,24 @@ class Database(ABC):
     def problems(self) -> list[tuple[str, str]]:
         """What about this database keeps the protocol from working, each with a remedy."""
         return []
+
+    def place(self) -> str:
+        """The server and database that the session is on, for people to read and to compare."""
+        return f"{self.connection.settings_dict['NAME']}"
+
+    def examine(self) -> Iterator[Finding]:
+        """What is good to know of the server and of the session's settings, or wrong. Reads only.
+
+        A fault with the id ``read-only`` says that nothing can be written here at all.
+        """
+        version = ".".join(map(str, self.connection.get_database_version()))
+        yield Finding(
+            id="server", database=self.using, message=f"{self.connection.display_name} {version}."
+        )
+
+    def advice(self, error: BaseException) -> str:
+        """What to do about an error whose cause is how the database is set up; or empty."""
+        return ""
 
 
 def database(using: str) -> Database:

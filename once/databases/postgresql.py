@@ -10,8 +10,10 @@ from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once import conf
+from once.databases import postgresql_server
 from once.databases.base import Database
 from once.exceptions import CannotFence
+from once.findings import Finding
 from once.guards import SessionGuard
 
 __all__ = ["PostgreSQL"]
@@ -56,6 +58,11 @@ _SHUTDOWN_CLASS = "57P"
 class PostgreSQL(Database):
     """PostgreSQL 14 and newer, through psycopg 3."""
 
+    def copy(self) -> BaseDatabaseWrapper:
+        # Not from a pool, whose threads and sessions would cross a fork; and without an answer
+        # from a silent network not to be waited for as long as TCP would.
+        return _copy(self.connection, max(2, min(10, round(conf.startup_timeout()))))
+
     @contextmanager
     def session(self) -> Iterator[None]:
         self._refuse_transaction()
@@ -63,10 +70,7 @@ class PostgreSQL(Database):
         if before.connection is not None:
             yield
             return
-        # Not from a pool, whose threads and sessions would cross a fork; and without an answer
-        # from a silent network not to be waited for as long as TCP would.
-        patience = max(2, min(10, round(conf.startup_timeout())))
-        connections[self.using] = own = _copy(before, patience)
+        connections[self.using] = own = self.copy()
         try:
             yield
         finally:
@@ -112,10 +116,15 @@ class PostgreSQL(Database):
             except DatabaseError as error:
                 if _sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
                     raise
-                user = self.connection.settings_dict["USER"] or "this role"
+                login = self.connection.settings_dict["USER"] or "this role"
+                user, grant = login, "pg_signal_backend"
+                if "pg_terminate_backend" in str(error).partition("\n")[0]:
+                    # The call itself is forbidden, and to the role that Django assumes.
+                    user = self._role
+                    grant = "EXECUTE ON FUNCTION pg_terminate_backend(integer, bigint)"
                 raise CannotFence(
                     f"A predecessor's transaction is still open and {user} may not end it: "
-                    f"GRANT pg_signal_backend TO {user}; or end that session yourself."
+                    f"GRANT {grant} TO {user}; or end that session yourself."
                 ) from error
             else:
                 return ended
@@ -151,6 +160,32 @@ class PostgreSQL(Database):
             problem = f"psycopg {version.split()[0]} is in use; psycopg 3 is needed"
             return [(problem, 'Install it: pip install "django-once[postgresql]".')]
         return []
+
+    def place(self) -> str:
+        return postgresql_server.place(self.connection)
+
+    def examine(self) -> Iterator[Finding]:
+        self.connection.ensure_connection()
+        yield from postgresql_server.examine(self.connection)
+
+    def advice(self, error: BaseException) -> str:
+        if "statement pooling" in str(error):
+            return (
+                "A pooler in statement mode stands before the server. Set pool_mode = transaction "
+                "for this database there, or connect to the server directly."
+            )
+        if _sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
+            return (
+                "GRANT SELECT, INSERT, UPDATE, DELETE ON once_attempt, once_completion TO "
+                f"{self._role}, and SELECT ON django_migrations."
+            )
+        return ""
+
+    @property
+    def _role(self) -> str:
+        """Whose privileges count: that which Django assumes, where it does, and who logs in."""
+        settings = self.connection.settings_dict
+        return settings["OPTIONS"].get("assume_role") or settings["USER"] or "this role"
 
 
 class AdvisoryGuard(SessionGuard):

@@ -27,6 +27,8 @@ _CANNOT_OPEN = 14
 class SQLite(Database):
     """SQLite, for one machine. A frozen holder is not evicted: it keeps the write lock as well."""
 
+    is_server = False
+
     def guard(self, name: str, liveness: float) -> "FileGuard | MemoryGuard":
         wrapper: Any = self.connection
         name = str(wrapper.settings_dict["NAME"])

@@ -29,6 +29,7 @@ def add_subcommands(parser: CommandParser) -> None:
     _add_wait(subcommands)
     _add_call(subcommands)
     _add_reset(subcommands)
+    _add_doctor(subcommands)
 
 
 class _Subparser(CommandParser):
@@ -180,6 +181,22 @@ def _add_reset(subcommands: Any) -> None:
         "--no-input", action="store_false", dest="interactive", help="Do not ask, do it."
     )
     _add_reason(reset)
+
+
+def _add_doctor(subcommands: Any) -> None:
+    doctor = subcommands.add_parser(
+        "doctor",
+        help="Prove that this deployment can keep the promise.",
+        description="Prove that this deployment can keep the promise, for each database that has "
+        "routines: that the lock excludes, that a silent holder is evicted, that there are "
+        "connections and privileges enough. Harmless while routines run. Exit code 1 where a "
+        "fault is found.",
+        usage="%(prog)s [options]",
+    )
+    doctor.add_argument(
+        "--database", type=_alias, metavar="ALIAS", help="Only this database, routines or none."
+    )
+    _add_json(doctor)
 
 
 def _add_reason(parser: ArgumentParser) -> None:

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import shutil
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -14,13 +16,14 @@ from django.utils.timezone import localtime
 
 from once import signals
 from once.base import CALL, Routine
+from once.findings import Finding, Level
 from once.log import logger
 from once.models import Attempt, State, Trigger
 from once.results import Result
 from once.status import RoutineState, Status
 from once.text import last_line
 
-__all__ = ["Reporter", "lines"]
+__all__ = ["Reporter", "finding_lines", "lines"]
 
 #: Seconds between two lines about progress, where there is no terminal.
 _PROGRESS = 10
@@ -110,8 +113,6 @@ class Reporter:
 
     def _draw(self, attempt: Attempt) -> None:
         if self._bar is None:
-            import shutil
-
             import tqdm
 
             size = shutil.get_terminal_size()
@@ -145,6 +146,25 @@ def lines(shown: list[Status], style: Style, verbosity: int = 1) -> Iterator[str
             yield from (f"      {line}" for line in told)
         if one.message:
             yield f"      {one.message}"
+
+
+def finding_lines(finding: Finding, style: Style, verbosity: int = 1) -> Iterator[str]:
+    """A finding, fit for a terminal; at verbosity 0 only what is wrong."""
+    if finding.level is Level.OK and not verbosity:
+        return
+    paint = {Level.WARNING: style.WARNING, Level.FAULT: style.ERROR}.get(
+        finding.level, style.SUCCESS
+    )
+    # Padded before it is painted: colours have no width.
+    level = paint(f"{finding.level:<7}")
+    told = [finding.message, *([f"Next: {finding.hint}"] if finding.hint else [])]
+    begin = f"{finding.database}  {level}  {finding.id:<10}  "
+    indent = " " * (len(finding.database) + len("  warning  ") + 12)
+    width = max(40, shutil.get_terminal_size().columns - len(indent))
+    for text in told:
+        for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False):
+            yield f"{begin}{line}"
+            begin = indent
 
 
 def _is_long(routine: Routine) -> bool:

@@ -37,6 +37,7 @@ class Server:
     def __init__(self) -> None:
         self._server = embedded_postgresql()
         self.url = self._server.get_uri()
+        self._standby = self._server.pgdata / "standby.signal"
         self._writer: int | None = None
 
     def execute(self, sql: str) -> None:
@@ -69,6 +70,10 @@ class Server:
         """Start it again."""
         self._server.ensure_postgres_running()
 
+    def follow(self) -> None:
+        """Have it start as a standby next time."""
+        self._standby.touch()
+
     def keep_commits_in_memory(self) -> None:
         """From now on, write no COMMIT to disk for which nobody waits."""
         self._writer = self._writers_pid()
@@ -83,6 +88,9 @@ class Server:
 
     def restore(self) -> None:
         """Make it as it was before."""
+        if self._standby.exists():
+            self.stop()
+            self._standby.unlink()
         self.start()
         if self._writer is not None:
             os.kill(self._writer, signal.SIGCONT)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db(databases=[])
 
 on_both = pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
 
-SUBCOMMANDS = ("run", "status", "wait", "call", "reset")
+SUBCOMMANDS = ("run", "status", "wait", "call", "reset", "doctor")
 
 #: Of each routine, in this order: programs rely on it.
 KEYS = [
@@ -1254,6 +1254,7 @@ def test_help_fits_the_terminal_and_names_the_exit_codes(project: Project) -> No
         ["--timeout SECONDS"],
         ["--no-atomic", "--version N", "--database ALIAS", "--json", *waiting],
         ["--no-input", "--reason TEXT"],
+        ["--database ALIAS", "--json"],
     ]
     for answer, wanted in zip(each, flags, strict=True):
         for flag in wanted:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management import (
     BaseCommand,
     CommandError,
@@ -19,34 +18,20 @@ from django.core.management import (
 )
 from django.core.management.base import CommandParser, SystemCheckError
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import DEFAULT_DB_ALIAS, Error, connections
+from django.db import DEFAULT_DB_ALIAS, connections
 
-from once import migrate, process, readiness, registry, runner, status
+from once import doctor, migrate, process, readiness, registry, runner, status
 from once.base import CALL, Routine
-from once.exceptions import (
-    DatabaseUnavailable,
-    Held,
-    OnceError,
-    TimedOut,
-    UnknownRoutine,
-)
-from once.management import interrupts, parsers, reporting
+from once.exceptions import UnknownRoutine
+from once.findings import Finding
+from once.management import exits, interrupts, parsers, reporting
 from once.models import Trigger
 from once.registry import Registry
 from once.results import Outcome, Result
 from once.runner import Act
 from once.status import RoutineState, Status
-from once.text import one_line
 
 __all__ = ["Command"]
-
-FAILED = 1
-USAGE = 2
-NOT_DONE = 3
-TIMED_OUT = 4
-HELD = 5
-INTERRUPTED = 130
-TERMINATED = 143
 
 
 class Command(BaseCommand):
@@ -72,27 +57,10 @@ class Command(BaseCommand):
             "wait": self.wait,
             "call": self.call,
             "reset": self.reset,
+            "doctor": self.doctor,
         }
-        try:
-            with interrupts.handled():
-                handlers[subcommand](registry.load(), **options)
-        except interrupts.Terminated as error:
-            raise CommandError(str(error), returncode=TERMINATED) from None
-        except KeyboardInterrupt:
-            raise CommandError("Interrupted.", returncode=INTERRUPTED) from None
-        except UnknownRoutine as error:
-            raise CommandError(str(error), returncode=USAGE) from error
-        except Held as error:
-            raise CommandError(str(error), returncode=HELD) from error
-        except (TimedOut, DatabaseUnavailable) as error:
-            raise CommandError(str(error), returncode=TIMED_OUT) from error
-        except OnceError as error:
-            raise CommandError(str(error), returncode=FAILED) from error
-        except ImproperlyConfigured as error:
-            raise CommandError(str(error), returncode=USAGE) from error
-        except Error as error:
-            message = f"A database cannot be used: {one_line(error)}"
-            raise CommandError(message, returncode=FAILED) from error
+        with exits.translated(), interrupts.handled():
+            handlers[subcommand](registry.load(), **options)
 
     def run(
         self,
@@ -117,7 +85,7 @@ class Command(BaseCommand):
         if names and not routines:
             raise CommandError(
                 f"None of these is in database {database!r}. Leave out --database, or name others.",
-                returncode=USAGE,
+                returncode=exits.USAGE,
             )
         if not fake:
             routines = found.with_predecessors(routines)
@@ -146,20 +114,22 @@ class Command(BaseCommand):
             self._print_run(found, results)
         elif verbosity and all(result.outcome is Outcome.ALREADY_DONE for result in results):
             self.stdout.write("  No routines to run.")
-        _exit_after(results, no_wait=no_wait)
+        exits.after(results, no_wait=no_wait)
 
     def _refuse_contradictions(
         self, names: list[str], fake: bool, plan: bool, reason: str, migrate: bool
     ) -> None:
         if fake and not names:
-            raise CommandError("--fake needs the NAME of each routine.", returncode=USAGE)
+            raise CommandError("--fake needs the NAME of each routine.", returncode=exits.USAGE)
         if plan and (fake or migrate):
             raise CommandError(
-                "--plan runs nothing. Leave out --fake and --migrate, or --plan.", returncode=USAGE
+                "--plan runs nothing. Leave out --fake and --migrate, or --plan.",
+                returncode=exits.USAGE,
             )
         if reason and not fake:
             raise CommandError(
-                "--reason says why routines are recorded by --fake. Leave it out.", returncode=USAGE
+                "--reason says why routines are recorded by --fake. Leave it out.",
+                returncode=exits.USAGE,
             )
 
     def _plan(self, found: Registry, routines: list[Routine], *, as_json: bool) -> None:
@@ -207,7 +177,7 @@ class Command(BaseCommand):
         if in_the_way is not None:
             raise CommandError(
                 f"Not everything is done: {in_the_way}. Run this without --no-wait to wait.",
-                returncode=NOT_DONE,
+                returncode=exits.NOT_DONE,
             )
 
     def show(
@@ -238,7 +208,7 @@ class Command(BaseCommand):
                 f"Not done: {', '.join(names)}. Next: `manage.py once run"
                 + (" --migrate`" if is_blocked else "`")
                 + (", once a person has decided about what is held." if is_held else "."),
-                returncode=HELD if is_held else NOT_DONE,
+                returncode=exits.HELD if is_held else exits.NOT_DONE,
             )
 
     def wait(
@@ -294,7 +264,7 @@ class Command(BaseCommand):
             self._print_run(found, results)
         elif verbosity and results[0].outcome is Outcome.ALREADY_DONE:
             self.stdout.write(f"  {routine.name} is done already.")
-        _exit_after(results, no_wait=no_wait)
+        exits.after(results, no_wait=no_wait)
 
     def reset(
         self,
@@ -328,11 +298,33 @@ class Command(BaseCommand):
                     user=_user(),
                     reason=reason,
                 )
-        _exit_after(results, no_wait=False)
+        exits.after(results, no_wait=False)
         if verbosity:
             is_call = all(one.kind == "call" for one in chosen)
             again = "call it again by `manage.py once call`" if is_call else "`manage.py once run`"
             self.stdout.write(f"  Pending again. Next: {again}.")
+
+    def doctor(
+        self,
+        found: Registry,
+        *,
+        database: str | None,
+        as_json: bool,
+        verbosity: int,
+        **options: Any,
+    ) -> None:
+        """``once doctor``."""
+        aliases = [database] if database else doctor.used(found)
+        findings: list[Finding] = []
+        for finding in doctor.examine(found, aliases):
+            findings.append(finding)
+            if not as_json:
+                for line in reporting.finding_lines(finding, self.style, verbosity):
+                    self.stdout.write(line)
+                self.stdout.flush()
+        if as_json:
+            self._print_json(doctor.to_json(findings))
+        exits.after_findings(findings)
 
     def _may_reset(self, one: Status) -> bool:
         if one.kind == "process":
@@ -343,12 +335,12 @@ class Command(BaseCommand):
             raise CommandError(
                 f"{one.name} is {one.state}: another release of the code knows more of it. Reset "
                 "it with that release.",
-                returncode=USAGE,
+                returncode=exits.USAGE,
             )
         if one.state is RoutineState.RUNNING:
             raise CommandError(
                 f"{one.name} is run now on {one.host} (pid {one.pid}). End that process, or wait.",
-                returncode=NOT_DONE,
+                returncode=exits.NOT_DONE,
             )
         if one.state in (RoutineState.PENDING, RoutineState.BLOCKED):
             self.stdout.write(f"  {one.name} is {one.state}, so not done: nothing to reset.")
@@ -364,7 +356,7 @@ class Command(BaseCommand):
             raise CommandError(
                 f"This has routines run again that ran: {', '.join(one.name for one in lost)}. "
                 "Where there is no terminal to ask, confirm by --no-input.",
-                returncode=USAGE,
+                returncode=exits.USAGE,
             )
         self.stdout.write("These ran, or may have run, and will run again:")
         for line in reporting.lines(lost, self.style):
@@ -374,7 +366,7 @@ class Command(BaseCommand):
         except EOFError:
             answer = "no"
         if answer.strip().lower() != "yes":
-            raise CommandError("Nothing was reset.", returncode=NOT_DONE)
+            raise CommandError("Nothing was reset.", returncode=exits.NOT_DONE)
 
     @contextlib.contextmanager
     def _reporting(self, verbosity: int, *, as_json: bool = False) -> Iterator[None]:
@@ -419,14 +411,14 @@ def _refuse_arguments(command: str, arguments: list[str]) -> None:
     if app is None:
         raise CommandError(
             f"Unknown command: {command!r}. `manage.py help` lists those that there are.",
-            returncode=USAGE,
+            returncode=exits.USAGE,
         )
     target = app if isinstance(app, BaseCommand) else load_command_class(app, command)
     try:
         target.create_parser("manage.py", command).parse_args(arguments)
     except CommandError as error:
         message = str(error).removeprefix("Error: ")
-        raise CommandError(f"{command}: {message}", returncode=USAGE) from error
+        raise CommandError(f"{command}: {message}", returncode=exits.USAGE) from error
 
 
 def _called(one: Status) -> Routine:
@@ -437,22 +429,6 @@ def _called(one: Status) -> Routine:
         version=one.version or 1,
         using=one.database or DEFAULT_DB_ALIAS,
     )
-
-
-def _exit_after(results: list[Result], *, no_wait: bool) -> None:
-    failed = [result for result in results if result.outcome is Outcome.FAILED]
-    if failed:
-        lines = [f"{result.routine.name} failed. {result.message}" for result in failed]
-        raise CommandError("\n".join(lines), returncode=FAILED) from failed[0].error
-    undone = [result for result in results if not result.is_done]
-    if not undone:
-        return
-    code = HELD if any(result.is_held for result in undone) else NOT_DONE
-    if code == NOT_DONE and any(result.timed_out for result in undone):
-        code = TIMED_OUT
-    lines = [f"  {result.routine.name}: {result.message}" for result in undone]
-    hint = ["Run this without --no-wait to wait for others."] if no_wait else []
-    raise CommandError("\n".join(["Not everything is done.", *lines, *hint]), returncode=code)
 
 
 def _user() -> str:
