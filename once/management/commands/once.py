@@ -47,7 +47,7 @@ class Command(BaseCommand):
         try:
             super().check(*args, **kwargs)
         except SystemCheckError as error:
-            error.returncode = USAGE
+            error.returncode = exits.USAGE
             raise
 
     def handle(self, *, subcommand: str, **options: Any) -> None:
