@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
@@ -63,7 +64,7 @@ def check_scopes(
 def check_databases(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """once.E002 to once.E006, once.W001 and once.W002: a routine's database does not fit."""
+    """once.E002 to E006, E009, W001 and W002: a routine's database does not fit."""
     problems: list[CheckMessage] = []
     routines = registry.load().recorded
     for using in sorted({routine.using for routine in routines}):
@@ -99,6 +100,16 @@ def check_databases(
                         id="once.E006",
                     )
                 )
+            if _is_left_out_of_tenants(using):
+                problems.append(
+                    checks.Error(
+                        f"The tenants in database {using!r} have no record of their own, since "
+                        "TENANT_APPS lack 'once': what ran for one would count as done for all.",
+                        hint="List 'once' in TENANT_APPS and in SHARED_APPS, then run "
+                        "`manage.py migrate_schemas`.",
+                        id="once.E009",
+                    )
+                )
             if not router.allow_migrate_model(using, Completion):
                 problems.append(
                     checks.Error(
@@ -130,6 +141,14 @@ def check_databases(
                 )
             )
     return problems
+
+
+def _is_left_out_of_tenants(using: str) -> bool:
+    """Whether django-tenants keeps a schema for each tenant there, without the tables of once."""
+    tenant_apps = getattr(settings, "TENANT_APPS", None)
+    if tenant_apps is None or not hasattr(connections[using], "set_tenant"):
+        return False
+    return not {"once", "once.apps.OnceConfig"} & set(tenant_apps)
 
 
 def _limits_statements(using: str) -> bool:

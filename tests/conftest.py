@@ -124,6 +124,15 @@ def project(
         _drop_database(name)
 
 
+@pytest.fixture
+def second_url(migrated: dict[str, str]) -> Iterator[str]:
+    """The URL of a migrated database of its own, beside that of the project."""
+    name = f"once_second_{next(_count)}"
+    _create_database(name, "once_migrated")
+    yield with_database(database_url(), name)
+    _drop_database(name)
+
+
 def _create_database(name: str, template: str = "template1") -> None:
     _drop_database(name)
     with psycopg.connect(database_url(), autocommit=True) as session:

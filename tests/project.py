@@ -138,6 +138,16 @@ class Project:
         text = textwrap.dedent(prelude) + "\n\n" + textwrap.dedent(source)
         (self.directory / "plant" / "routines.py").write_text(text)
 
+    def settings(self, source: str) -> None:
+        """Write further settings, with ``default`` and its ``options`` at hand."""
+        prelude = (
+            "from tests.settings import *\n"
+            "default = DATABASES['default']\n"
+            "options = default.setdefault('OPTIONS', {})\n"
+        )
+        (self.directory / "plant" / "settings.py").write_text(prelude + source)
+        self.environment["DJANGO_SETTINGS_MODULE"] = "plant.settings"
+
     def start(self, *command: str, **environment: str) -> Process:
         """Start a program of this project."""
         log = self.directory / f"{len(self._processes)}.log"

@@ -2,10 +2,17 @@
 
 import importlib.util
 import json
+import re
+import signal
+import sys
+import textwrap
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -72,19 +79,6 @@ def kind() -> str:
     return "postgresql"
 
 
-def set_up(project: Project, settings: str, pages: str = PAGES) -> None:
-    """Give a project further settings."""
-    prelude = (
-        "from tests.settings import *\n"
-        "ROOT_URLCONF = 'plant.pages'\n"
-        "default = DATABASES['default']\n"
-        "options = default.setdefault('OPTIONS', {})\n"
-    )
-    (project.directory / "plant" / "pages.py").write_text(pages)
-    (project.directory / "plant" / "setup.py").write_text(prelude + settings)
-    project.environment["DJANGO_SETTINGS_MODULE"] = "plant.setup"
-
-
 def needs(package: str) -> None:
     if importlib.util.find_spec(package) is None:
         missing(package)
@@ -121,7 +115,8 @@ NEEDS = {"pool": "psycopg_pool", "prometheus": "django_prometheus"}
 def test_setup(project: Project, serve: Serve, name: str) -> None:
     if package := NEEDS.get(name.split()[0]):
         needs(package)
-    set_up(project, CONNECTIONS[name])
+    (project.directory / "plant" / "pages.py").write_text(PAGES)
+    project.settings(f"{CONNECTIONS[name]}\nROOT_URLCONF = 'plant.pages'\n")
     project.routines(ROUTINES)
     project.execute("INSERT INTO shop_counted (counter) SELECT 0 FROM generate_series(1, 5)")
     server = serve("gunicorn", "--threads", "3")
@@ -153,3 +148,163 @@ def _open(project: Project) -> list[tuple[Any, ...]]:
         "WHERE datname = current_database() AND backend_type = 'client backend' "
         "AND pid <> pg_backend_pid() AND (state <> 'idle' OR locktype IS NOT NULL)"
     )
+
+
+# Connections
+
+
+@pytest.mark.parametrize("settings", ["default['CONN_MAX_AGE'] = None", CONNECTIONS["pool of one"]])
+def test_open_connection_that_died_before_the_run(project: Project, settings: str) -> None:
+    project.settings(settings)
+    project.routines(ROUTINES)
+    script = """
+        import os, psycopg, django
+        django.setup()
+        from django.core.management import call_command
+        from django.db import connection
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            pid = cursor.fetchone()[0]
+        with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        call_command("once", "run")
+        connection.close()
+        connection.close_pool()
+    """
+    process = project.start(sys.executable, "-c", textwrap.dedent(script))
+    assert process.finish() == 0, process.output
+    assert project.effects() == sorted([*AT_START, "later"])
+
+
+SERVICE = """
+import os
+from pathlib import Path
+directory = Path(__file__).parent
+(directory / "services").write_text(
+    f"[shop]\\ndbname={default['NAME']}\\nuser={default['USER']}\\n"
+    f"host={default['HOST'] or options['host']}\\nport={default['PORT'] or 5432}\\n"
+)
+(directory / "passwords").write_text("*:*:*:*:" + default["PASSWORD"])
+(directory / "passwords").chmod(0o600)
+os.environ["PGSERVICEFILE"] = str(directory / "services")
+default = {
+    "ENGINE": default["ENGINE"],
+    "OPTIONS": {"service": "shop", "passfile": str(directory / "passwords")},
+}
+DATABASES["default"] = default
+"""
+
+
+def test_service_file(project: Project) -> None:
+    project.settings(SERVICE)
+    project.routines(ROUTINES)
+    commands = [project.once("run") for _ in range(2)]
+    assert [one.finish() for one in commands] == [0, 0], commands[0].output
+    assert project.effects() == sorted([*AT_START, "later"])
+
+
+@pytest.fixture
+def roles(project: Project) -> Iterator[None]:
+    """A role that logs in, and one that owns what the project uses."""
+    project.execute("CREATE ROLE shop_owner NOLOGIN")
+    project.execute("CREATE ROLE shop_login LOGIN NOINHERIT IN ROLE shop_owner")
+    project.execute("GRANT USAGE ON SCHEMA public TO shop_owner")
+    project.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO shop_owner")
+    project.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO shop_owner")
+    yield
+    project.close()
+    project.execute("DROP OWNED BY shop_owner")
+    project.execute("DROP ROLE shop_login, shop_owner")
+
+
+@pytest.mark.usefixtures("roles")
+def test_assumed_role_takes_over_from_a_frozen_process(project: Project) -> None:
+    project.settings("default['USER'] = 'shop_login'\noptions['assume_role'] = 'shop_owner'")
+    project.routines("""
+        @routine
+        def seed():
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT current_user || ' as ' || session_user")
+                effect(cursor.fetchone()[0])
+            hold("seed")
+    """)
+    frozen = project.once("run")
+    project.wait_for("seed")
+    frozen.send(signal.SIGSTOP)
+    successor = project.once("run")
+    project.wait_for("seed", processes=2)
+    project.release("seed")
+    assert successor.finish() == 0, successor.output
+    frozen.send(signal.SIGCONT)
+    assert frozen.finish() == 1, frozen.output
+    assert project.effects() == ["shop_owner as shop_login"]
+    assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
+
+
+# Settings of the project
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_times_without_use_tz(project: Project) -> None:
+    zone = ZoneInfo("Pacific/Kiritimati")  # 14 hours from UTC
+    project.settings(f"USE_TZ = False\nTIME_ZONE = {zone.key!r}\n")
+    project.environment["ONCE_RETRY_DELAY"] = "600"
+    project.routines("""
+        @routine(over=lambda: range(10), batch_size=2)
+        def seed(numbers):
+            time.sleep(0.05)
+
+        @routine
+        def fail():
+            raise ValueError("no such brand")
+    """)
+    failing = project.once("run")
+    assert failing.finish() == 1, failing.output
+    found = project.status()
+    begun = datetime.fromisoformat(found["plant.seed"]["started_at"])
+    ended = datetime.fromisoformat(found["plant.seed"]["completed_at"])
+    assert abs(datetime.now(UTC) - begun) < timedelta(minutes=10)
+    assert ended >= begun
+    assert 0.25 <= found["plant.seed"]["duration_seconds"] < 600
+    assert 10 / 600 < found["plant.seed"]["rate"] <= 10 / 0.25
+    retry = datetime.fromisoformat(found["plant.fail"]["retry_at"])
+    failed = datetime.fromisoformat(found["plant.fail"]["started_at"])
+    assert timedelta(seconds=599) < retry - failed < timedelta(seconds=720)
+    shown = project.once("status")
+    assert shown.finish() == 0
+    assert f"{ended.astimezone(zone):%Y-%m-%d %H:%M:%S}" in shown.output
+
+
+def test_default_auto_field(project: Project) -> None:
+    project.settings("DEFAULT_AUTO_FIELD = 'django.db.models.SmallAutoField'")
+    process = project.manage("makemigrations", "once", "--check", "--dry-run")
+    assert process.finish() == 0, process.output
+
+
+def test_databases_that_are_refused(project: Project) -> None:
+    project.settings("""
+DATABASES["committing nothing"] = {**default, "AUTOCOMMIT": False}
+DATABASES["of another kind"] = {"ENGINE": "django.db.backends.dummy"}
+DATABASES["routed"] = default
+DATABASE_ROUTERS = ["plant.settings.Router"]
+
+
+class Router:
+    def allow_migrate(self, db, app_label, **hints):
+        return db != "routed"
+""")
+    project.routines("""
+        for using in ("committing nothing", "of another kind", "routed", "missing"):
+            @routine(name=f"plant.{using.split()[0]}", using=using)
+            def seed(run):
+                effect("seed")
+    """)
+    refused = project.once("run")
+    assert refused.finish() == 1
+    assert set(re.findall(r"once\.E\d+", refused.output)) == {
+        "once.E002",
+        "once.E003",
+        "once.E005",
+        "once.E006",
+    }
+    assert project.attempts() == []

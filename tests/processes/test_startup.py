@@ -337,13 +337,9 @@ def test_no_session_crosses_the_fork_of_a_preloading_gunicorn(
 ) -> None:
     if "pool" in setting and importlib.util.find_spec("psycopg_pool") is None:
         missing("psycopg_pool")
-    (project.directory / "plant" / "settings.py").write_text(
-        "from tests.settings import *\n"
-        "DATABASES['default'].setdefault('OPTIONS', {})\n"
-        f"DATABASES['default']{setting}\n"
-    )
+    project.settings(f"default{setting}\n" if setting else "")
     project.routines(ROUTINES + LINGERING)
-    server = serve("preload", DJANGO_SETTINGS_MODULE="plant.settings", **STRICT)
+    server = serve("preload", **STRICT)
     server.process.wait_for("Booting worker", times=2)
     assert project.attempts() == [*DONE[:1], ("plant.linger", 1, "succeeded"), *DONE[1:]]
     assert project.rows("SELECT DISTINCT pid FROM once_attempt") == [(server.pid,)]

@@ -111,6 +111,22 @@ def test_e006_for_a_database_that_commits_nothing_by_itself(
     assert "Remove AUTOCOMMIT" in str(message.hint)
 
 
+def test_e009_for_tenants_without_a_record(
+    declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared.append(seed())
+    with override_settings(TENANT_APPS=["shop"]):
+        assert run_checks() == []  # another package's setting
+    # By this method a connection of django-tenants is known.
+    monkeypatch.setattr(connections["default"], "set_tenant", None, raising=False)
+    with override_settings(TENANT_APPS=["shop"]):
+        message = only("once.E009")
+    assert "what ran for one would count as done for all" in message.msg
+    assert "SHARED_APPS" in str(message.hint)
+    with override_settings(TENANT_APPS=["shop", "once.apps.OnceConfig"]):
+        assert run_checks() == []
+
+
 def test_e007_for_a_release_that_is_not_set(declared: list[Routine]) -> None:
     declared.append(Routine(function=lambda: None, name="shop.seed", scope="release"))
     message = only("once.E007")
