@@ -117,6 +117,8 @@ class Claim:
         heeds_delay = self.terms.heeds_delay and is_first
         while True:
             try:
+                if self.wait.has_paused and (in_the_way := self._in_the_way()):
+                    return in_the_way
                 found = self._record()
                 if not self.terms.act.is_due(found.standing):
                     return self._leave(found)
@@ -138,6 +140,16 @@ class Claim:
     def _record(self) -> Record:
         return record.read([self.routine])[self.routine.name]
 
+    def _in_the_way(self) -> str | None:
+        """Who holds the guard: all that those who wait ask for as long as somebody does."""
+        with self.here.guard(self.routine.name, conf.liveness_timeout()) as guard:
+            guard.refuse_own_thread()
+            return None if guard.is_free() else self._held(guard)
+
+    def _held(self, guard: Guard) -> str:
+        self.wait.expect(guard.freed_in)
+        return f"{self.routine.name} is run by {guard.holder}"
+
     def _try(self, *, heeds_delay: bool) -> Result | str | None:
         """Guard and claim, then work; or who is in the way."""
         name = self.routine.name
@@ -145,11 +157,9 @@ class Claim:
         self.here.connection.ensure_connection()
         with self.here.guard(name, conf.liveness_timeout()) as guard:
             try:
-                guard.refuse_own_thread()
-                # Who waits asks first: a session for each poll would slow down the holder.
-                if (self.wait.has_paused and not guard.is_free()) or not guard.acquire():
-                    self.wait.expect(guard.freed_in)
-                    return f"{name} is run by {guard.holder}"
+                if not guard.acquire():
+                    guard.refuse_own_thread()
+                    return self._held(guard)
                 ahead = guard.read(lambda: ledger.prospect(self.routine))
                 if not self.terms.act.is_due(ahead.record.standing):
                     return None

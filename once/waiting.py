@@ -32,6 +32,8 @@ class Wait:
     _unreachable_since: float | None = None
     _next_report: float = 0.0
     _over_in: float | None = None
+    #: When the last pause ended.
+    _woke: float = field(default_factory=monotonic)
     #: Whether anything was in the way.
     has_paused: bool = False
 
@@ -42,6 +44,10 @@ class Wait:
 
     def pause(self, reason: str | Callable[[], str]) -> None:
         """Close this thread's connections and sleep for about a tenth of the wait so far.
+
+        Longer, up to a second, where it took long to find out that this is to be waited for: who
+        waits is connected for a tenth of the time at most, so that a herd does not get in the way
+        of whom it waits for.
 
         Args:
             reason: who or what is in the way, as a sentence without its full stop, or what finds
@@ -108,9 +114,12 @@ class Wait:
         for connection in connections.all(initialized_only=True):
             if not connection.in_atomic_block:
                 connection.close()
-        pause = min(5.0, max(0.05, self.seconds / 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+        busy = monotonic() - self._woke
+        pause = max(min(5.0, max(0.05, self.seconds / 10)), min(1.0, 10 * busy))
+        pause *= random.uniform(0.5, 1.0)  # noqa: S311
         if self._over_in is not None:
             pause = min(pause, self._over_in + random.uniform(0.05, 0.5))  # noqa: S311
             self._over_in = None
         with interruption.heeded():
             time.sleep(max(0.0, min(pause, self._left())))
+        self._woke = monotonic()

@@ -74,6 +74,11 @@ class Server:
         """Have it start as a standby next time."""
         self._standby.touch()
 
+    def restart(self) -> None:
+        """Stop it and start it, as some of its configuration wants."""
+        self.stop()
+        self.start()
+
     def keep_commits_in_memory(self) -> None:
         """From now on, write no COMMIT to disk for which nobody waits."""
         self._writer = self._writers_pid()

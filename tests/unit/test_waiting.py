@@ -53,6 +53,7 @@ def new_wait(clock: Clock, deadline: float | None = None, patience: float = 10.0
         deadline=None if deadline is None else clock.now + deadline,
         patience=patience,
         started=clock.now,  # its default is the real clock
+        _woke=clock.now,
     )
 
 
@@ -70,6 +71,18 @@ def test_pause_is_about_a_tenth_of_the_wait(clock: Clock) -> None:
         assert longest / 2 <= pause <= longest
     assert clock.pauses[0][1] <= 0.05
     assert max(pause for _, pause in clock.pauses) > 4.0
+
+
+def test_pause_is_longer_where_it_takes_long_to_look(clock: Clock) -> None:
+    wait = new_wait(clock)
+    wait.pause("x is run by y")
+    clock.now += 0.06
+    wait.pause("x is run by y")
+    clock.now += 1.0
+    wait.pause("x is run by y")
+    _, (_, second), (_, third) = clock.pauses
+    assert 0.3 <= second <= 0.6
+    assert 0.5 <= third <= 1.0
 
 
 def test_pause_is_shorter_where_the_end_is_near(clock: Clock) -> None:
