@@ -12,6 +12,7 @@ __all__ = [
     "Held",
     "InsideRun",
     "InsideTransaction",
+    "MigrationFailed",
     "NoConnection",
     "OnceError",
     "RoutineError",
@@ -67,6 +68,10 @@ class CannotFence(OnceError):
 
 class BodyError(OnceError):
     """A routine's body broke the transaction that its record belongs to."""
+
+
+class MigrationFailed(OnceError):
+    """A migration raised an error, which is the cause of this one."""
 
 
 class RoutineFailed(OnceError):

@@ -14,8 +14,16 @@ from django.db.migrations.migration import Migration
 from once import conf, ledger, record
 from once.base import RESERVED
 from once.databases import Database, database
-from once.exceptions import AttemptLost, CannotFence, GuardLost, NoConnection
+from once.exceptions import (
+    AttemptLost,
+    CannotFence,
+    GuardLost,
+    MigrationFailed,
+    NoConnection,
+    OnceError,
+)
 from once.guards import Guard
+from once.text import one_line
 from once.waiting import Wait
 
 __all__ = ["migrate", "unapplied"]
@@ -55,6 +63,7 @@ def migrate(
         TimedOut: another process still migrates at the deadline.
         DatabaseUnavailable: a database was out of reach for longer than ``patience``.
         InsideTransaction: the calling thread is inside a transaction.
+        MigrationFailed: a migration raised an error that would come again.
 
     """
     deadline = None if timeout is None else monotonic() + timeout
@@ -71,7 +80,7 @@ def migrate(
                 with here.session():
                     in_the_way = _try(here, command, waiting)
             except Error as error:
-                if not (here.is_lost(error) or here.is_conflict(error) or here.is_locked(error)):
+                if not _may_pass(here, error):
                     raise
                 waiting.survive(error)
             except NoConnection as error:
@@ -141,8 +150,19 @@ def _fenced(here: Database, guard: Guard) -> Iterator[None]:
         if connection.alias != here.using:
             return original(executor, state, migration, *args, **kwargs)
         guard.ping()
-        if not (migration.atomic and connection.features.can_rollback_ddl):
-            return original(executor, state, migration, *args, **kwargs)
+        is_atomic = migration.atomic and connection.features.can_rollback_ddl
+        try:
+            if not is_atomic:
+                return original(executor, state, migration, *args, **kwargs)
+            return apply_once(executor, state, migration, *args, **kwargs)
+        except Exception as error:
+            if isinstance(error, OnceError) or _may_pass(here, error):
+                raise
+            raise MigrationFailed(_failure(here.using, migration, error, is_atomic)) from error
+
+    def apply_once(
+        executor: MigrationExecutor, state: Any, migration: Migration, *args: Any, **kwargs: Any
+    ) -> Any:
         with here.migration():
             if not here.lock_work(NAME):
                 raise AttemptLost("Another process applies migrations now.")
@@ -157,3 +177,25 @@ def _fenced(here: Database, guard: Guard) -> Iterator[None]:
         yield
     finally:
         MigrationExecutor.apply_migration = original  # type: ignore[method-assign]
+
+
+def _may_pass(here: Database, error: Exception) -> bool:
+    """Whether another try may get through."""
+    return isinstance(error, Error) and (
+        here.is_lost(error) or here.is_conflict(error) or here.is_locked(error)
+    )
+
+
+def _failure(using: str, migration: Migration, error: Exception, is_atomic: bool) -> str:
+    kept = (
+        "Nothing of it was applied. Mend it"
+        if is_atomic
+        else "It is not atomic, so what it did before that stays, perhaps an invalid index. Undo "
+        "that by hand, or complete it and record it by `manage.py migrate --fake`"
+    )
+    if migration.initial:
+        kept += ", or run `manage.py migrate --fake-initial` where its tables exist already"
+    return (
+        f"Migration {migration} failed in database {using!r}: {one_line(error).rstrip('.')}. "
+        f"{kept}, then run this again."
+    )

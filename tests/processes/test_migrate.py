@@ -1,11 +1,14 @@
 """``once run --migrate``: replicas that all start on an empty database."""
 
 import signal
+import sqlite3
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.project import Project
+from tests.waiting import wait_until
 
 SEED = """
     @routine
@@ -42,25 +45,148 @@ def is_migrated() -> bool:
     return False
 
 
-def write_migration(project: Project, source: str = MIGRATION) -> None:
+#: Not atomic; and where there is such a thing, beside writers.
+INDEX = """
+from django.contrib.postgres.operations import AddIndexConcurrently
+from django.db import connection, migrations, models
+
+add = AddIndexConcurrently if connection.vendor == "postgresql" else migrations.AddIndex
+
+
+class Migration(migrations.Migration):
+    atomic = False
+    dependencies = [("plant", "0002_stock")]
+    operations = [add("stock", models.Index(fields=["name"], name="stock_name"))]
+"""
+STOCK = """
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    initial = True
+    dependencies = [("plant", "0001_fill")]
+    operations = [
+        migrations.CreateModel(
+            "stock", [("id", models.AutoField(primary_key=True)), ("name", models.TextField())]
+        )
+    ]
+"""
+
+
+def write_migration(project: Project, source: str = MIGRATION, name: str = "0001_fill") -> None:
     directory: Path = project.directory / "plant" / "migrations"
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     (directory / "__init__.py").touch()
-    (directory / "0001_fill.py").write_text(source)
+    (directory / f"{name}.py").write_text(source)
+
+
+def write_migrations(project: Project) -> None:
+    """One that fills a table, one that creates one, and one that is not atomic."""
+    write_migration(project)
+    project.release("migration")
+    write_migration(project, STOCK, "0002_stock")
+    write_migration(project, INDEX, "0003_index")
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "pgbouncer-5", "sqlite"])
 def test_twenty_replicas_on_an_empty_database(project: Project) -> None:
     project.routines(SEED)
-    write_migration(project)
-    project.release("migration")
+    write_migrations(project)
     replicas = [project.once("run", "--migrate") for _ in range(20)]
     codes = [replica.finish(120) for replica in replicas]
     assert codes == [0] * 20, "\n".join(replica.output for replica in replicas)
     assert project.effects() == ["migration", "more", "seed"]
     applied = [name for (name,) in project.rows("SELECT app || name FROM django_migrations")]
+    assert "plant0003_index" in applied
     assert len(applied) == len(set(applied))
     assert project.attempts() == [("plant.more", 1, "succeeded"), ("plant.seed", 1, "succeeded")]
+
+
+def test_half_migrated_database(project: Project) -> None:
+    project.routines(SEED)
+    write_migrations(project)
+    assert project.manage("migrate", "plant", "0002").finish() == 0
+    replicas = [project.once("run", "--migrate") for _ in range(3)]
+    assert [replica.finish() for replica in replicas] == [0] * 3, replicas[0].output
+    assert "plant.0002" not in "".join(replica.output for replica in replicas)
+    assert sum(r.output.count("Applying plant.0003_index... OK") for r in replicas) == 1
+    assert project.effects() == ["migration", "more", "seed"]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_interrupted_index_is_named_and_dropped_by_hand(project: Project) -> None:
+    project.routines(SEED)
+    write_migrations(project)
+    assert project.manage("migrate", "plant", "0002").finish() == 0
+    with psycopg.connect(project.admin_url) as writer:
+        writer.execute("INSERT INTO plant_stock (name) VALUES ('x')")
+        holder = project.once("run", "--migrate")  # waits for that transaction to end
+        invalid = "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid " + (
+            "WHERE NOT indisvalid"
+        )
+        wait_until(lambda: project.rows(invalid) == [("stock_name",)])
+        waiters = [project.once("run", "--migrate") for _ in range(2)]
+        for waiter in waiters:
+            waiter.wait_for(f"pid {holder.pid}")
+        holder.kill()
+        project.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE query LIKE 'CREATE INDEX CONCURRENTLY%'"
+        )
+        assert [waiter.finish() for waiter in waiters] == [1, 1], waiters[0].output
+    for waiter in waiters:
+        assert "Migration plant.0003_index failed in database 'default'" in waiter.output
+        assert '"stock_name" already exists' in waiter.output
+        assert "perhaps an invalid index. Undo that by hand" in waiter.output
+    project.execute("DROP INDEX CONCURRENTLY stock_name")
+    successor = project.once("run", "--migrate")
+    assert successor.finish() == 0, successor.output
+    assert project.rows(invalid) == []
+    assert project.effects() == ["migration", "more", "seed"]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_tables_that_exist_already(project: Project) -> None:
+    project.routines(SEED)
+    write_migrations(project)
+    project.execute("CREATE TABLE plant_stock (id serial PRIMARY KEY, name text NOT NULL)")
+    refused = project.once("run", "--migrate")
+    assert refused.finish() == 1
+    assert "Migration plant.0002_stock failed" in refused.output
+    assert "or run `manage.py migrate --fake-initial`" in refused.output
+    assert project.manage("migrate", "--fake-initial").finish() == 0
+    again = project.once("run", "--migrate")
+    assert again.finish() == 0, again.output
+    assert project.effects() == ["migration", "more", "seed"]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_each_database_that_routines_or_options_name(project: Project) -> None:
+    project.routines(
+        """
+        @routine
+        def seed():
+            effect("seed")
+
+        @routine(using="sqlite", after=[seed])
+        def more(run):
+            Effect.objects.using(run.using).create(name="more")
+        """
+    )
+    third = project.directory / "third.sqlite3"
+    project.settings(
+        f"DATABASES['third'] = {{'ENGINE': 'django.db.backends.sqlite3', 'NAME': '{third}'}}"
+    )
+    replicas = [project.once("run", "--migrate") for _ in range(4)]
+    assert [replica.finish() for replica in replicas] == [0] * 4, replicas[0].output
+    assert project.effects() == ["seed"]
+    with sqlite3.connect(project.directory / "second.sqlite3") as second:
+        assert second.execute("SELECT name FROM shop_effect").fetchall() == [("more",)]
+    second.close()
+    assert not third.exists()
+    named = [project.once("run", "--migrate", "--database", "third") for _ in range(2)]
+    assert [one.finish() for one in named] == [0, 0], named[0].output
+    assert sum(one.output.count("Applying once.0001_initial... OK") for one in named) == 1
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
@@ -104,12 +230,22 @@ def test_second_run_touches_nothing(project: Project) -> None:
     assert "No routines to run." in again.output
 
 
-def test_failing_migration_is_reported_and_leaves_nothing(project: Project) -> None:
+def test_failing_migration_is_named_to_all_and_leaves_nothing(project: Project) -> None:
     project.routines(SEED)
-    write_migration(project, MIGRATION.replace('hold("migration")', 'raise ValueError("bad")'))
-    failing = project.once("run", "--migrate")
-    assert failing.finish() == 1
-    assert "ValueError: bad" in failing.output
+    failure = 'hold("migration"); raise ValueError("bad")'
+    write_migration(project, MIGRATION.replace('hold("migration")', failure))
+    replicas = [project.once("run", "--migrate") for _ in range(3)]
+    project.wait_for("migration")
+    for replica in replicas:
+        if replica.pid not in project.reached("migration"):
+            replica.wait_for("migrations are applied by")
+    project.release("migration")
+    assert [replica.finish() for replica in replicas] == [1] * 3
+    for replica in replicas:
+        assert "Traceback (most recent call last)" in replica.output
+        assert "Migration plant.0001_fill failed in database 'default': ValueError: bad. " in (
+            replica.output
+        )
     assert project.effects() == []
 
 

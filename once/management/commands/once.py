@@ -22,7 +22,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from once import doctor, migrate, process, readiness, registry, runner, status
 from once.base import CALL, Routine
-from once.exceptions import UnknownRoutine
+from once.exceptions import MigrationFailed, UnknownRoutine
 from once.findings import Finding
 from once.management import exits, interrupts, parsers, reporting
 from once.models import Trigger
@@ -30,6 +30,7 @@ from once.registry import Registry
 from once.results import Outcome, Result
 from once.runner import Act
 from once.status import RoutineState, Status
+from once.text import whole
 
 __all__ = ["Command"]
 
@@ -173,7 +174,11 @@ class Command(BaseCommand):
                 stderr=self.stderr._out,
             )
 
-        in_the_way = migrate.migrate(aliases, command, wait=wait, timeout=timeout)
+        try:
+            in_the_way = migrate.migrate(aliases, command, wait=wait, timeout=timeout)
+        except MigrationFailed as error:
+            self.stderr.write(whole(error.__cause__ or error))
+            raise
         if in_the_way is not None:
             raise CommandError(
                 f"Not everything is done: {in_the_way}. Run this without --no-wait to wait.",
