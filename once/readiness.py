@@ -6,17 +6,36 @@ from time import monotonic
 
 from django.db import Error
 
-from once import record
+from once import record, registry
 from once.base import Routine
 from once.databases import database
 from once.exceptions import Held
 from once.record import Record, Standing
 from once.registry import Registry
 from once.report import way_out
-from once.status import RoutineState, statuses
+from once.status import RoutineState, Status, statuses
 from once.waiting import Wait
 
-__all__ = ["is_done", "wait"]
+__all__ = ["is_done", "is_ready", "undone", "wait"]
+
+_is_ready = False
+
+
+def is_ready() -> bool:
+    """Whether every start-up routine is done, as far as this process is concerned.
+
+    It asks the databases until then, and no more from then on: a routine that is made pending
+    again while this process lives does not make it unready.
+
+    Raises:
+        django.db.Error: a database cannot be asked.
+        ImproperlyConfigured: a routine lacks what it needs to be identified.
+        OSError: a file of a scope cannot be read.
+
+    """
+    global _is_ready
+    _is_ready = _is_ready or is_done(registry.load().startup)
+    return _is_ready
 
 
 def is_done(routines: Iterable[Routine]) -> bool:
@@ -24,11 +43,11 @@ def is_done(routines: Iterable[Routine]) -> bool:
     return all(_is_done(found) for found in record.read(list(routines)).values())
 
 
-def wait(registry: Registry, routines: Sequence[Routine], *, timeout: float | None = None) -> None:
+def wait(found: Registry, routines: Sequence[Routine], *, timeout: float | None = None) -> None:
     """Return when each of the routines is done, by whomever. Runs nothing.
 
     Args:
-        registry: where the routines come from.
+        found: where the routines come from.
         routines: what to wait for.
         timeout: seconds after which to give up; none by default.
 
@@ -57,7 +76,7 @@ def wait(registry: Registry, routines: Sequence[Routine], *, timeout: float | No
                         raise Held(f"{routine.name}: {way_out(routine.name)}")
                 if all(map(_is_done, stands.values())):
                     return
-                waiting.pause(lambda: _in_the_way(registry, routines))
+                waiting.pause(lambda: _in_the_way(found, routines))
             except Error as error:
                 if _is_installed(routines):
                     waiting.survive(error)
@@ -67,18 +86,24 @@ def wait(registry: Registry, routines: Sequence[Routine], *, timeout: float | No
                     )
 
 
+def undone(found: Registry, routines: Iterable[Routine]) -> list[Status]:
+    """How those of some routines stand that are not done."""
+    wanted = {routine.name: routine.using for routine in routines}
+    shown = statuses(found, databases=set(wanted.values()))
+    return [one for one in shown if one.name in wanted and not one.is_settled]
+
+
 def _is_done(found: Record) -> bool:
     return found.standing in (Standing.DONE, Standing.SUPERSEDED)
 
 
-def _in_the_way(registry: Registry, routines: Iterable[Routine]) -> str:
-    wanted = {routine.name for routine in routines}
-    undone = [one for one in statuses(registry) if one.name in wanted and not one.is_settled]
-    if not undone:
+def _in_the_way(found: Registry, routines: Iterable[Routine]) -> str:
+    shown = undone(found, routines)
+    if not shown:
         return "the last routine has just been done"
-    first = min(undone, key=lambda one: one.state is not RoutineState.RUNNING)
+    first = min(shown, key=lambda one: one.state is not RoutineState.RUNNING)
     by = f" on {first.host} (pid {first.pid})" if first.state is RoutineState.RUNNING else ""
-    more = f", and {len(undone) - 1} more are not done" if len(undone) > 1 else ""
+    more = f", and {len(shown) - 1} more are not done" if len(shown) > 1 else ""
     return f"{first.name} is {first.state}{by}{more}"
 
 

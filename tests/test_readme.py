@@ -72,6 +72,16 @@ def post(url, json, headers, timeout):
         print(headers["Idempotency-Key"], file=posts)
 """
 
+ASK = """
+import django
+from django.test import Client, override_settings
+
+django.setup()
+with override_settings(ROOT_URLCONF="health.urls", ALLOWED_HOSTS=["*"]):
+    for page in ("/health/", "/staff/health/"):
+        print(Client().get(page, {"format": "json"}).content.decode())
+"""
+
 PRICES = '[{"model": "shop.currency", "pk": 99, "fields": {"code": "XAU"}}]'
 
 
@@ -90,11 +100,14 @@ def shop(tmp_path: Path) -> Path:
         (package / "__init__.py").touch()
     [installed] = blocks("settings.py")
     [urls] = blocks("urls.py")
+    [health] = blocks("health/urls.py")
     [conftest] = blocks("conftest.py")
     [tests] = blocks("shop/tests.py")
     routines = "\n".join(blocks("shop/routines.py") + blocks("after: shop/routines.py"))
     (tmp_path / "settings.py").write_text(SETTINGS + installed + 'INSTALLED_APPS.append("shop")\n')
     (tmp_path / "urls.py").write_text(urls)
+    (tmp_path / "health").mkdir()
+    (tmp_path / "health" / "urls.py").write_text(health)
     (tmp_path / "conftest.py").write_text(conftest)
     (tmp_path / "shop" / "models.py").write_text(MODELS)
     (tmp_path / "shop" / "routines.py").write_text(PRELUDE + routines)
@@ -127,6 +140,7 @@ def test_every_snippet_has_its_place_here() -> None:
         "# settings.py",
         "# shop/routines.py",
         "# urls.py",
+        "# health/urls.py",
         "# before: shop/apps.py",
         "# after: shop/routines.py",
         "# conftest.py",
@@ -145,6 +159,16 @@ def test_routines_run_once(shop: Path) -> None:
     assert len((shop / "posts").read_text().splitlines()) == 1
     run(shop, "django", "once", "wait", "--timeout", "5")
     run(shop, "django", "check")
+
+
+def test_health_tells_strangers_less_than_staff(shop: Path) -> None:
+    run(shop, "django", "makemigrations", "shop")
+    run(shop, "django", "migrate")
+    (shop / "ask.py").write_text(ASK)
+    strangers, staff = run(shop, "ask").splitlines()
+    assert '"Database(alias=\'default\')": "OK"' in strangers
+    assert "not done: 7 pending" in strangers
+    assert "shop.load_currencies pending" in staff
 
 
 def test_command_is_called_once(shop: Path) -> None:

@@ -1,22 +1,26 @@
 """Readiness: when it says yes, and what that costs."""
 
 import json
+from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import Error, InterfaceError, OperationalError, connections
-from django.test import Client
+from django.test import AsyncClient, Client, override_settings
 from django.test.utils import CaptureQueriesContext
 
-from once import Routine, ledger, views
+from once import Routine, ledger
+from once import readiness as readiness_module
 from once.models import State
 from tests.database.support import begin, run, seed
+from tests.servers import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
 
 @pytest.fixture(autouse=True)
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "_ready", False)
+    monkeypatch.setattr(readiness_module, "_is_ready", False)
 
 
 def readiness() -> tuple[int, dict[str, object]]:
@@ -80,6 +84,67 @@ def test_readiness_is_503_while_the_database_errs(
     declared.append(seed("default"))
     run(declared[0])
     with monkeypatch.context() as patch:
-        patch.setattr(views, "is_done", refuse)
+        patch.setattr(readiness_module, "is_done", refuse)
         assert readiness() == (503, {"done": False})
     assert readiness() == (200, {"done": True})
+
+
+def test_readiness_is_503_where_the_database_is_down(
+    declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared.append(seed("default"))
+    here = connections["default"]
+    here.close()
+    down = {"HOST": "127.0.0.1", "PORT": free_port(), "OPTIONS": {}}
+    for name, value in down.items():
+        monkeypatch.setitem(here.settings_dict, name, value)
+    assert readiness() == (503, {"done": False})  # and not a word about where it is
+
+
+def test_readiness_of_head_and_of_unsafe_methods(declared: list[Routine]) -> None:
+    declared.append(seed("default"))
+    assert Client().head("/ready/").status_code == 503
+    run(declared[0])
+    head = Client().head("/ready/")
+    assert (head.status_code, head.content) == (200, b"")
+    for method in ("post", "put", "delete"):
+        assert getattr(Client(), method)("/ready/").status_code == 405
+
+
+def test_readiness_opens_no_transaction_where_requests_are_atomic(
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for alias in ("default", "sqlite"):
+        monkeypatch.setitem(connections[alias].settings_dict, "ATOMIC_REQUESTS", True)
+    assert readiness() == (200, {"done": True})
+    with CaptureQueriesContext(connections[using]) as queries:
+        assert readiness() == (200, {"done": True})
+    assert len(queries) == 0
+
+
+@override_settings(
+    MIDDLEWARE=[
+        "django.middleware.security.SecurityMiddleware",
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    ],
+    SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+    SECURE_SSL_REDIRECT=True,
+    SECURE_REDIRECT_EXEMPT=[r"^ready/$"],
+)
+def test_readiness_redirects_no_probe_to_a_login_page(declared: list[Routine]) -> None:
+    declared.append(seed("default"))
+    assert readiness() == (503, {"done": False})
+
+
+def test_readiness_in_an_event_loop(declared: list[Routine]) -> None:
+    async def get() -> Any:
+        response = await AsyncClient().get("/ready/")
+        return response.status_code, json.loads(response.content)
+
+    declared.append(seed("default"))
+    assert async_to_sync(get)() == (503, {"done": False})
+    run(declared[0])
+    assert async_to_sync(get)() == (200, {"done": True})

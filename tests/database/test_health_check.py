@@ -1,0 +1,105 @@
+"""The check for django-health-check, on that package's own page."""
+
+import json
+import logging
+
+import pytest
+from django.db import OperationalError
+from django.test import Client, modify_settings, override_settings
+from django.urls import path
+from health_check.views import HealthCheckView
+
+from once import Routine, ledger
+from once import readiness as readiness_module
+from once.health_check import Routines
+from once.models import State
+from tests.database.support import begin, rows, run, seed
+from tests.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "sqlite"]),
+    pytest.mark.urls(__name__),
+]
+
+urlpatterns = [
+    path("health/", HealthCheckView.as_view(checks=["once.health_check.Routines"])),
+    path("staff/", HealthCheckView.as_view(checks=[(Routines, {"names": True})])),
+]
+
+
+@pytest.fixture(autouse=True)
+def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness_module, "_is_ready", False)
+
+
+def health(page: str = "health") -> tuple[int, str]:
+    """Status code, and what is said of the routines."""
+    response = Client().get(f"/{page}/?format=json")
+    [(name, told)] = json.loads(response.content).items()
+    assert name == "Routines()"
+    return response.status_code, told
+
+
+def test_health_is_well_once_everything_is_done(declared: list[Routine]) -> None:
+    declared.append(seed("default"))
+    assert health()[0] == 500
+    run(declared[0])
+    assert health() == (200, "OK")
+    rows("default", "DELETE FROM once_completion")
+    assert health() == (200, "OK")  # no query any more
+    metrics = Client().get("/health/?format=openmetrics").content.decode()
+    assert 'django_health_check_status{check="Routines"} 1' in metrics
+
+
+def test_health_names_what_is_not_done_to_whom_it_may(
+    declared: list[Routine], caplog: pytest.LogCaptureFixture
+) -> None:
+    declared += [
+        seed("default", "shop.done"),
+        seed("default", "shop.held", retry=False),
+        seed("default", "shop.pending"),
+        seed("default", "shop.by_hand", startup=False),
+    ]
+    run(declared[0])
+    ledger.close(begin(declared[1]), State.LOST)
+    with caplog.at_level(logging.INFO, "once"):
+        assert health() == (
+            500,
+            "Unavailable: Start-up routines are not done: 1 held, 1 pending.",
+        )
+    assert "event=not_ready routines='shop.held held, shop.pending pending'" in caplog.text
+    assert health("staff") == (
+        500,
+        "Unavailable: Start-up routines are not done: shop.held held, shop.pending pending.",
+    )
+
+
+def test_health_leaves_no_connection_open(declared: list[Routine]) -> None:
+    declared.append(seed("default"))
+    sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    before = rows("default", sessions)
+    assert health()[0] == 500
+    wait_until(lambda: rows("default", sessions) == before, what="the end of its session")
+
+
+def test_health_says_nothing_of_the_database_that_is_down(
+    declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(routines: object) -> bool:
+        raise OperationalError("password of shop at 10.0.0.7 is wrong")
+
+    declared.append(seed("default"))
+    monkeypatch.setattr(readiness_module, "is_done", refuse)
+    told = "Unavailable: Whether the routines are done cannot be told."
+    assert health() == health("staff") == (500, told)
+
+
+@modify_settings(INSTALLED_APPS={"append": "health_check"})
+@override_settings(
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
+)
+def test_health_is_a_page_for_people(declared: list[Routine]) -> None:
+    declared.append(seed("default"))
+    response = Client().get("/health/", headers={"accept": "text/html"})
+    assert response.status_code == 500
+    assert "Start-up routines are not done: 1 pending." in response.content.decode()
