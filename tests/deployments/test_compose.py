@@ -177,6 +177,7 @@ def test_job_runs_and_then_replicas_serve(
 ) -> None:
     machine.plant(HOLDING)
     early = stack.app("web")  # as if it had not waited for the job
+    wait_until(lambda: get(early.container.port, "/alive/", "localhost", 5) == 204)
     assert stack.conditions("job") == {"pooler": "service_healthy"}
     jobs = [stack.app("job") for _ in range(2)]
     project.wait_for("body")
@@ -184,8 +185,8 @@ def test_job_runs_and_then_replicas_serve(
         lambda: any("plant.held_up is run by" in one.output for one in jobs),
         what=lambda: f"a job that waits: {[one.output for one in jobs]}",
     )
-    wait_until(lambda: get(early.container.port, "/alive/", "localhost", 5) == 204)
     assert not stack.is_healthy("web", early)
+    assert "event=startup" not in early.output  # it only looks
     project.release("body")
     for job in jobs:
         assert job.finish() == 0, job.output

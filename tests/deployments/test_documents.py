@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from once.management.commands import once as command
+from once.management import exits
 from tests.project import ROOT
 
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "deployments.md")
@@ -36,4 +36,4 @@ def test_exit_codes_are_those_of_the_command() -> None:
     rows = re.findall(r"^\| (\d[\d, ]*) \|", DOCUMENTS[1].read_text(), re.MULTILINE)
     codes = {int(code) for row in rows for code in row.split(", ")}
     names = ("FAILED", "USAGE", "NOT_DONE", "TIMED_OUT", "HELD", "TERMINATED")
-    assert codes == {0, 137, *(getattr(command, name) for name in names)}
+    assert codes == {0, 137, *(getattr(exits, name) for name in names)}

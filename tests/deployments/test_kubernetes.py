@@ -79,6 +79,7 @@ def test_job_runs_once_while_pods_wait(machine: Machine, project: Project, socke
     assert len(project.reached("body")) == 1
     assert all(one.process.is_running() for one in [*jobs, *waiting])
     assert not cluster.probe(web, "readinessProbe", early)
+    assert "event=startup" not in early.output  # it only looks
 
     project.release("body")
     for one in [*jobs, *waiting]:
