@@ -1,6 +1,5 @@
 """Settings, read when used: an environment variable beats the Django setting of the same name."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,9 @@ from django.core.exceptions import ImproperlyConfigured
 from environ import Env
 
 __all__ = ["NAMES"]
+
+#: No time is longer: servers count milliseconds in 32 bits, also of eight times the liveness.
+_DAY = 86_400.0
 
 
 def startup() -> str:
@@ -80,14 +82,16 @@ def _choice(name: str, choices: tuple[str, ...], *, default: str) -> str:
 
 
 def _seconds(name: str, *, default: float, minimum: float) -> float:
-    wanted = f"a number of seconds, at least {minimum:g}"
-    try:
-        value = _raw(name, float, default=default)
-    except ValueError:
-        raise _refusal(name, wanted, Env.ENVIRON[name]) from None
+    wanted = f"a number of seconds from {minimum:g} to {_DAY:g}"
+    value = _raw(name, str, default=default)
+    if name in Env.ENVIRON:
+        try:
+            value = float(value)  # environ's own float takes "2m" for 2 and "1e3" for 13
+        except ValueError:
+            raise _refusal(name, wanted, value) from None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _refusal(name, wanted, value)
-    if not math.isfinite(value) or value < minimum:
+    if not minimum <= value <= _DAY:  # so is not a number
         raise _refusal(name, wanted, value)
     return float(value)
 

@@ -7,6 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from once import conf
+from tests.project import ROOT
 
 DEFAULTS: dict[str, object] = {
     "ONCE_STARTUP": "run",
@@ -47,6 +48,7 @@ def test_defaults() -> None:
         ("ONCE_LIVENESS_TIMEOUT", 1, 1.0),
         ("ONCE_RETRY_DELAY", 0, 0.0),
         ("ONCE_RETRY_DELAY", 7200, 7200.0),
+        ("ONCE_LIVENESS_TIMEOUT", 86_400, 86_400.0),
     ],
 )
 def test_setting_is_read(name: str, value: object, expected: object) -> None:
@@ -71,6 +73,7 @@ def test_setting_is_read(name: str, value: object, expected: object) -> None:
         ("ONCE_RELEASE", "one", "$Format:%h$", "$Format:%h$"),
         ("ONCE_LIVENESS_TIMEOUT", 20, "2", 2.0),
         ("ONCE_RETRY_DELAY", 20, "0.5", 0.5),
+        ("ONCE_RETRY_DELAY", 20, " 1e3\n", 1000.0),
         # An invalid setting that nobody reads is no problem.
         ("ONCE_STARTUP", "on", "off", "off"),
     ],
@@ -83,7 +86,7 @@ def test_environment_beats_the_setting(
         assert conf.NAMES[name]() == expected
 
 
-SECONDS = [-1, "3", True, None, float("nan"), float("inf")]
+SECONDS = [-1, "3", "", True, None, float("nan"), float("inf"), 86_401, 10**400]
 
 
 @pytest.mark.parametrize(
@@ -93,10 +96,10 @@ SECONDS = [-1, "3", True, None, float("nan"), float("inf")]
         ("ONCE_STARTUP", "", "'run' or 'background' or 'off'"),
         ("ONCE_STARTUP", False, "'run' or 'background' or 'off'"),
         ("ONCE_STARTUP_FAILURE", "ignore", "'raise' or 'log'"),
-        *(("ONCE_STARTUP_TIMEOUT", value, "seconds, at least 0") for value in SECONDS),
-        *(("ONCE_LIVENESS_TIMEOUT", value, "seconds, at least 1") for value in SECONDS),
-        *(("ONCE_RETRY_DELAY", value, "seconds, at least 0") for value in SECONDS),
-        ("ONCE_LIVENESS_TIMEOUT", 0.9, "seconds, at least 1"),
+        *(("ONCE_STARTUP_TIMEOUT", value, "seconds from 0 to 86400") for value in SECONDS),
+        *(("ONCE_LIVENESS_TIMEOUT", value, "seconds from 1 to 86400") for value in SECONDS),
+        *(("ONCE_RETRY_DELAY", value, "seconds from 0 to 86400") for value in SECONDS),
+        ("ONCE_LIVENESS_TIMEOUT", 0.9, "seconds from 1 to 86400"),
         ("ONCE_STARTUP_COMMANDS", "runserver", "a list of names"),
         ("ONCE_STARTUP_COMMANDS", None, "a list of names"),
         ("ONCE_RELEASE", 3, "a string of at most 200 characters"),
@@ -122,7 +125,11 @@ def test_invalid_setting_is_refused_by_name(name: str, value: Any, wanted: str) 
         ("ONCE_STARTUP_FAILURE", "RAISE"),
         ("ONCE_STARTUP_TIMEOUT", "soon"),
         ("ONCE_STARTUP_TIMEOUT", ""),
+        ("ONCE_STARTUP_FAILURE", ""),
         ("ONCE_RETRY_DELAY", "later"),
+        ("ONCE_RETRY_DELAY", ""),
+        ("ONCE_LIVENESS_TIMEOUT", "15s"),
+        ("ONCE_LIVENESS_TIMEOUT", ""),
         ("ONCE_RELEASE", "x" * 201),
     ],
 )
@@ -140,10 +147,29 @@ def test_invalid_environment_variable_is_refused_by_name(
     assert message.endswith(f", not {value!r}.")
 
 
-@pytest.mark.parametrize("value", ["-1", "nan", "inf"])
+@pytest.mark.parametrize(
+    "name", ["ONCE_STARTUP_TIMEOUT", "ONCE_LIVENESS_TIMEOUT", "ONCE_RETRY_DELAY"]
+)
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e300"])
 def test_impossible_seconds_in_the_environment_are_refused(
-    value: str, monkeypatch: pytest.MonkeyPatch
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ONCE_LIVENESS_TIMEOUT", value)
-    with pytest.raises(ImproperlyConfigured, match="environment variable ONCE_LIVENESS_TIMEOUT"):
-        conf.liveness_timeout()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ImproperlyConfigured, match=f"environment variable {name} must be a num"):
+        conf.NAMES[name]()
+
+
+def test_each_setting_is_tried_from_either_source_and_refused_from_either() -> None:
+    tried = [
+        test_setting_is_read,
+        test_environment_beats_the_setting,
+        test_invalid_setting_is_refused_by_name,
+        test_invalid_environment_variable_is_refused_by_name,
+    ]
+    for test in tried:
+        (mark,) = test.pytestmark
+        missing = {*conf.NAMES} - {case[0] for case in mark.args[1]}
+        # Any text is a list of names.
+        assert missing <= {"ONCE_STARTUP_COMMANDS"}, test
+    for name in conf.NAMES:
+        assert f"| `{name}` |" in (ROOT / "README.md").read_text()
