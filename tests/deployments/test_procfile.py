@@ -13,9 +13,6 @@ from tests.waiting import wait_until
 LINES = dict(re.findall(r"^(\w+): (.*)$", (EXAMPLE / "Procfile").read_text(), re.MULTILINE))
 
 
-pytestmark = pytest.mark.parametrize("is_deployed", [True], ids=["deployed"])
-
-
 def dyno(machine: Machine, url: str, kind: str) -> Running:
     """Start a process of the Procfile."""
     port = free_port()
@@ -45,13 +42,12 @@ def test_release_phase_comes_before_the_servers(machine: Machine, project: Proje
     release = dyno(machine, project.url, "release")
     assert release.finish() == 0, release.output
     assert ready() == 200
-    assert project.rows(
-        "SELECT release FROM once_attempt WHERE routine LIKE '%announce_release' ORDER BY release"
-    ) == [("2c3a0b24",), ("3",)]
+    assert project.rows("SELECT DISTINCT release FROM once_attempt") == [("2c3a0b24",)]
     web.ask_to_end()
     assert web.end() == 0, web.output
 
 
+@pytest.mark.parametrize("is_deployed", [True], ids=["deployed"])
 def test_release_fails_where_a_routine_fails(machine: Machine, project: Project) -> None:
     machine.plant(HELD)
     assert dyno(machine, project.url, "release").finish() == 1
