@@ -127,8 +127,8 @@ def project(
 @pytest.fixture
 def second_url(migrated: dict[str, str]) -> Iterator[str]:
     """The URL of a migrated database of its own, beside that of the project."""
-    name = f"once_second_{next(_count)}"
-    _create_database(name, "once_migrated")
+    name = f"{_PREFIX}_second_{next(_count)}"
+    _create_database(name, f"{_PREFIX}_migrated")
     yield with_database(database_url(), name)
     _drop_database(name)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -213,22 +214,25 @@ def test_service_file(project: Project) -> None:
 
 
 @pytest.fixture
-def roles(project: Project) -> Iterator[None]:
-    """A role that logs in, and one that owns what the project uses."""
-    project.execute("CREATE ROLE shop_owner NOLOGIN")
-    project.execute("CREATE ROLE shop_login LOGIN NOINHERIT IN ROLE shop_owner")
-    project.execute("GRANT USAGE ON SCHEMA public TO shop_owner")
-    project.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO shop_owner")
-    project.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO shop_owner")
-    yield
+def roles(project: Project) -> Iterator[tuple[str, str]]:
+    """A role that logs in, and one that may use the tables, named for the database."""
+    name = urlsplit(project.admin_url).path.removeprefix("/")
+    login, owner = f"{name}_login", f"{name}_owner"
+    project.execute(f"CREATE ROLE {owner} NOLOGIN")
+    project.execute(f"CREATE ROLE {login} LOGIN NOINHERIT IN ROLE {owner}")
+    for what in ("SCHEMA", "ALL TABLES IN SCHEMA", "ALL SEQUENCES IN SCHEMA"):
+        project.execute(f"GRANT ALL ON {what} public TO {owner}")
+    yield login, owner
     project.close()
-    project.execute("DROP OWNED BY shop_owner")
-    project.execute("DROP ROLE shop_login, shop_owner")
+    project.execute(f"DROP OWNED BY {owner}")
+    project.execute(f"DROP ROLE {login}, {owner}")
 
 
-@pytest.mark.usefixtures("roles")
-def test_assumed_role_takes_over_from_a_frozen_process(project: Project) -> None:
-    project.settings("default['USER'] = 'shop_login'\noptions['assume_role'] = 'shop_owner'")
+def test_assumed_role_takes_over_from_a_frozen_process(
+    project: Project, roles: tuple[str, str]
+) -> None:
+    login, owner = roles
+    project.settings(f"default['USER'] = {login!r}\noptions['assume_role'] = {owner!r}")
     project.routines("""
         @routine
         def seed():
@@ -246,7 +250,7 @@ def test_assumed_role_takes_over_from_a_frozen_process(project: Project) -> None
     assert successor.finish() == 0, successor.output
     frozen.send(signal.SIGCONT)
     assert frozen.finish() == 1, frozen.output
-    assert project.effects() == ["shop_owner as shop_login"]
+    assert project.effects() == [f"{owner} as {login}"]
     assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
 
 
@@ -309,7 +313,7 @@ class Router:
                 effect("seed")
     """)
     refused = project.once("run")
-    assert refused.finish() == 1
+    assert refused.finish() == 2
     assert set(re.findall(r"once\.E\d+", refused.output)) == {
         "once.E002",
         "once.E003",
