@@ -6,7 +6,7 @@ from time import monotonic
 
 from django.db import Error
 
-from once import record, registry
+from once import conf, record, registry
 from once.base import Routine
 from once.databases import database
 from once.exceptions import Held
@@ -65,6 +65,7 @@ def wait(found: Registry, routines: Sequence[Routine], *, timeout: float | None 
         deadline=None if timeout is None else monotonic() + timeout,
         patience=float("inf"),
     )
+    gone: dict[tuple[str, int], float] = {}
     with ExitStack() as sessions:
         for using in sorted({routine.using for routine in routines}):
             sessions.enter_context(database(using).session())
@@ -72,7 +73,7 @@ def wait(found: Registry, routines: Sequence[Routine], *, timeout: float | None 
             try:
                 stands = record.read(routines)
                 for routine in routines:
-                    if record.is_held(routine, stands[routine.name]):
+                    if _is_held(routine, stands[routine.name], gone):
                         raise Held(f"{routine.name}: {way_out(routine.name)}")
                 if all(map(_is_done, stands.values())):
                     return
@@ -97,12 +98,33 @@ def _is_done(found: Record) -> bool:
     return found.standing in (Standing.DONE, Standing.SUPERSEDED)
 
 
+def _is_held(routine: Routine, found: Record, gone: dict[tuple[str, int], float]) -> bool:
+    """Whether a routine waits for a person, as far as can be known by waiting.
+
+    Args:
+        routine: which.
+        found: what is recorded of it.
+        gone: by attempt, since when its guard has been seen to be free. Who lost nothing else may
+            be about to record its end, so that it is given as long as a guard may be silent.
+
+    """
+    if found.standing is Standing.HELD:
+        return True
+    attempt = routine.name, found.number
+    if not record.is_held(routine, found):
+        gone.pop(attempt, None)
+        return False
+    return monotonic() - gone.setdefault(attempt, monotonic()) >= conf.liveness_timeout()
+
+
 def _in_the_way(found: Registry, routines: Iterable[Routine]) -> str:
     shown = undone(found, routines)
     if not shown:
         return "the last routine has just been done"
     first = min(shown, key=lambda one: one.state is not RoutineState.RUNNING)
     by = f" on {first.host} (pid {first.pid})" if first.state is RoutineState.RUNNING else ""
+    if first.state is RoutineState.HELD:  # for good, this would not be waited for
+        return f"{first.name} runs without its guard, or died: it has a moment to record its end"
     more = f", and {len(shown) - 1} more are not done" if len(shown) > 1 else ""
     return f"{first.name} is {first.state}{by}{more}"
 

@@ -183,6 +183,11 @@ def _statuses_of(using: str, routines: list[Routine]) -> tuple[list[Status], lis
         if found.is_running:
             attempt = last[name]  # of another version perhaps: they exclude each other
         state, message = _state(routine, found, attempt, unapplied)
+        if state is RoutineState.HELD:
+            # Not of one that came after it, and was not allowed to do anything.
+            attempt = record.last_failure(routine) or attempt
+            what = f"{describe(attempt)}. " if attempt else ""
+            message = f"{what}{way_out(name)}"
         known.append(
             _status(
                 routine,
@@ -243,9 +248,7 @@ def _state(
     if found.standing is Standing.SUPERSEDED:
         return RoutineState.SUPERSEDED, ""
     if record.is_held(routine, found):
-        failure = record.last_failure(routine)
-        what = f"{describe(failure)}. " if failure else ""
-        return RoutineState.HELD, f"{what}{way_out(routine.name)}"
+        return RoutineState.HELD, ""
     state, message = _tried(routine.using, attempt)
     if unapplied and state is not RoutineState.RUNNING:
         return RoutineState.BLOCKED, (

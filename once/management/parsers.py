@@ -180,6 +180,12 @@ def _add_reset(subcommands: Any) -> None:
     reset.add_argument(
         "--no-input", action="store_false", dest="interactive", help="Do not ask, do it."
     )
+    reset.add_argument(
+        "--database",
+        type=_alias,
+        metavar="ALIAS",
+        help="Only what this database records; needed where several record the same name.",
+    )
     _add_reason(reset)
 
 

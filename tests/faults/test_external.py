@@ -87,6 +87,34 @@ def test_guard_terminated_and_nobody_takes_over(project: Project) -> None:
     assert_called_and_recorded_once(project)
 
 
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_guard_terminated_is_not_yet_held_to_who_waits(project: Project) -> None:
+    project.routines(
+        """
+        from tests.shop.calls import note
+
+
+        @routine(atomic=False, retry=False)
+        def announce(run):
+            note("announce", run)
+            effect("announced")
+            hold("body")
+        """
+    )
+    process = project.once("run")
+    project.wait_for("body")
+    terminate(project, GUARD)
+    waiter = project.once("wait", ONCE_LIVENESS_TIMEOUT="120")
+    waiter.wait_for("runs without its guard, or died")
+    impatient = project.once("wait")  # which believes it after 2 s
+    assert impatient.finish() == 5, impatient.output
+    assert "once reset plant.announce" in impatient.output
+    project.release("body")
+    assert process.finish() == 0, process.output
+    assert waiter.finish() == 0, waiter.output
+    assert_called_and_recorded_once(project)
+
+
 @SERVERS
 def test_guard_terminated_and_another_takes_over(project: Project) -> None:
     project.routines(

@@ -964,6 +964,29 @@ def test_call_shows_its_own_database_only(two_databases: Project) -> None:
 # reset
 
 
+def test_reset_of_a_key_in_one_of_two_databases(two_databases: Project) -> None:
+    project = two_databases
+    keys = "SELECT routine FROM once_completion WHERE routine NOT LIKE 'once.%'"
+    for using in ("default", "sqlite"):
+        assert once(project, "call", "--database", using, "key", "leave", "x").code == 0
+    assert once(project, "call", "other", "leave", "x").code == 0
+    unclear, elsewhere = together(
+        project, "reset key --no-input", "reset other --database sqlite --no-input"
+    )
+    assert (unclear.code, unclear.out) == (2, "")
+    assert unclear.err == (
+        "CommandError: call:key is recorded in several databases: default, sqlite. Name one by "
+        "--database.\n"
+    )
+    assert elsewhere.code == 2
+    assert "'other'" in elsewhere.err
+    assert sorted(project.rows(keys)) == [("call:key",), ("call:other",)]
+    assert second_rows(project, keys) == [("call:key",)]
+    assert once(project, "reset", "key", "--database", "sqlite", "--no-input").code == 0
+    assert sorted(project.rows(keys)) == [("call:key",), ("call:other",)]
+    assert second_rows(project, keys) == []
+
+
 def test_reset_of_a_completed_routine_has_it_run_again(project: Project) -> None:
     project.routines(SHOP)
     assert once(project, "run").code == 0
@@ -1253,7 +1276,7 @@ def test_help_fits_the_terminal_and_names_the_exit_codes(project: Project) -> No
         ["--check", "--json"],
         ["--timeout SECONDS"],
         ["--no-atomic", "--version N", "--database ALIAS", "--json", *waiting],
-        ["--no-input", "--reason TEXT"],
+        ["--database ALIAS", "--no-input", "--reason TEXT"],
         ["--database ALIAS", "--json"],
     ]
     for answer, wanted in zip(each, flags, strict=True):

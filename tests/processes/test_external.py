@@ -138,6 +138,8 @@ def test_held_is_what_every_command_says(held: Project) -> None:
     assert (shown["state"], shown["attempts"], shown["completed_at"]) == ("held", 2, None)
     assert "Attempt 1 on" in shown["message"]
     assert f"once reset {NAME}" in shown["message"]
+    # Of that attempt, and not of the one that found it lost and did nothing.
+    assert (shown["pid"], shown["error"]) == (announced(held)[0].pid, "A successor took over.")
     run = processes["run --json"].output
     told = json.loads(run[run.index("{") : run.rindex("}") + 1])
     assert (told["done"], told["counts"]) == (False, {"held": 1})

@@ -5,6 +5,7 @@ import getpass
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -276,13 +277,22 @@ class Command(BaseCommand):
         found: Registry,
         *,
         names: list[str],
+        database: str | None,
         interactive: bool,
         reason: str,
         verbosity: int,
         **options: Any,
     ) -> None:
         """``once reset``."""
-        meant = [one for one in _chosen(found, names) if one.kind != "process" or one.name in names]
+        meant = _chosen(found, names, database)
+        meant = [one for one in meant if one.kind != "process" or one.name in names]
+        for name, count in Counter(one.name for one in meant).items():
+            if count > 1:
+                where = ", ".join(str(one.database) for one in meant if one.name == name)
+                raise CommandError(
+                    f"{name} is recorded in several databases: {where}. Name one by --database.",
+                    returncode=exits.USAGE,
+                )
         chosen = [one for one in meant if self._may_reset(one)]
         if not chosen:
             return
@@ -394,10 +404,12 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps(value, indent=2, cls=DjangoJSONEncoder))
 
 
-def _chosen(found: Registry, names: list[str]) -> list[Status]:
-    """The status of what the names mean, recorded or registered."""
+def _chosen(found: Registry, names: list[str], database: str | None = None) -> list[Status]:
+    """The status of what the names mean, recorded or registered, in one database or in all."""
     registered = {routine.name: routine.using for routine in found.recorded}
-    if names and set(names) <= set(registered):
+    if database is not None:
+        shown = status.statuses(found, databases={database})
+    elif names and set(names) <= set(registered):
         # Another database may be out of reach.
         shown = status.statuses(found, databases={registered[name] for name in names})
     else:
@@ -407,7 +419,13 @@ def _chosen(found: Registry, names: list[str]) -> list[Status]:
     # A command may be named by its key alone.
     known = {one.name: one.name.removeprefix(CALL) for one in shown} | found.labels
     meant = set[str]().union(*registry.match(names, known).values())
-    return [one for one in shown if one.name in meant]
+    chosen = [one for one in shown if one.name in meant]
+    if database is not None and not chosen:
+        raise CommandError(
+            f"None of these is in database {database!r}. Leave out --database, or name others.",
+            returncode=exits.USAGE,
+        )
+    return chosen
 
 
 def _refuse_arguments(command: str, arguments: list[str]) -> None:
