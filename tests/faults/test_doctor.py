@@ -228,14 +228,14 @@ def test_pooler_that_ends_guards_early(project: Project, tmp_path: Path) -> None
 
 
 @on_postgresql
-def test_balancer_over_two_databases(project: Project) -> None:
+def test_balancer_over_two_databases(project: Project, migrated: dict[str, str]) -> None:
     project.routines(SEED)
-    name = urlsplit(project.admin_url).path[1:]
-    with balanced(project.admin_url, name, "once_migrated") as url:
+    names = [urlsplit(url).path[1:] for url in (project.admin_url, migrated["postgresql"])]
+    with balanced(project.admin_url, *names) as url:
         found = doctor(project, DATABASE_URL=url)
     assert (found.code, found.of("fault")) == (1, ["exclusion"])
     assert "Two sessions held the same lock at the same time, one on" in found.said("exclusion")
-    for database in (name, "once_migrated"):
+    for database in names:
         assert f"on database {database} of the server on port" in found.said("exclusion")
     assert "name the primary there" in found.said("exclusion")
     assert kept(project) == []
