@@ -154,6 +154,8 @@ class SessionGuard(Guard):
         self.name = name
         self.identity = (using, name)
         self.liveness = liveness
+        #: The caller's connection, which the guard's is to be like: it may be a tenant's.
+        self.like = connections[using]
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
             queue.SimpleQueue()
         )

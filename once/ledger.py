@@ -6,6 +6,7 @@
 
 import os
 import socket
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,13 +16,12 @@ from functools import partial
 
 from django.db import DatabaseError, IntegrityError, models, transaction
 from django.db.models import F, QuerySet
-from django.db.models.functions import Now
 
 from once import conf, record
 from once.base import Routine
 from once.databases import database
 from once.exceptions import AttemptLost, CannotFence
-from once.models import DECISIONS, Attempt, Completion, State, Trigger
+from once.models import DECISIONS, Attempt, Completion, Now, State, Trigger
 from once.record import Record
 
 __all__ = [
@@ -159,7 +159,8 @@ def close(attempt: Attempt, state: State, error: str = "", *, is_harmless: bool 
         except DatabaseError as problem:
             if not here.is_locked(problem):
                 raise
-        here.end_work(work_name(attempt))
+        if not here.end_work(work_name(attempt)):
+            time.sleep(0.05)  # a statement's lock is short
     raise CannotFence(
         f"The row of {attempt} is locked by a session that does no work of it. End that session."
     )

@@ -136,10 +136,11 @@ def _digest() -> str:
 
 @contextmanager
 def _fenced(here: Database, guard: Guard) -> Iterator[None]:
-    """A context in which each atomic migration bears the work lock and is applied once.
+    """A context in which each migration bears the work lock and is applied once.
 
     Migration and record share a transaction, which Django's own executor does not see to where
-    statements are deferred. A migration with ``atomic = False`` cannot be fenced.
+    statements are deferred; there, one with ``atomic = False`` cannot be fenced. Where DDL cannot
+    be rolled back, the session bears the lock: what a zombie left half-way stays half-way.
     """
     original = MigrationExecutor.apply_migration
 
@@ -152,7 +153,7 @@ def _fenced(here: Database, guard: Guard) -> Iterator[None]:
         guard.ping()
         is_atomic = migration.atomic and connection.features.can_rollback_ddl
         try:
-            if not is_atomic:
+            if not (is_atomic or here.has_fenced_ddl):
                 return original(executor, state, migration, *args, **kwargs)
             return apply_once(executor, state, migration, *args, **kwargs)
         except Exception as error:

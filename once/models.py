@@ -3,13 +3,22 @@
 Only :mod:`once.ledger` writes it, and :mod:`once.record` reads it.
 """
 
+from typing import Any
+
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models import functions
 from django.utils.translation import gettext_lazy as _
 
 from once.base import NAME_LENGTH
 
-__all__ = ["DECISIONS", "Attempt", "Completion", "State", "Trigger"]
+__all__ = ["DECISIONS", "Attempt", "Completion", "Now", "State", "Trigger"]
+
+
+class Now(functions.Now):
+    """The database's clock. MySQL's is asked for UTC: a session's own time zone may be any."""
+
+    def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, Any]:
+        return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **context)
 
 
 class Completion(models.Model):

@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Case, CharField, Count, Max, Q, When
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Coalesce
 
 from once import conf
 from once.base import Routine
 from once.databases import database
-from once.models import DECISIONS, Attempt, Completion, State
+from once.models import DECISIONS, Attempt, Completion, Now, State
 
 __all__ = [
     "Record",

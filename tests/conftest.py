@@ -18,7 +18,7 @@ if importlib.util.find_spec("once.migrations") is None:
     raise pytest.UsageError("django-once is not installed. Run: pip install -e .[test]")
 
 from tests.project import ROOT, Project, with_database
-from tests.servers import PgBouncer, database_url
+from tests.servers import MariaDB, PgBouncer, database_url, query_mysql
 
 # A background job may have been started with SIGINT ignored, which its children would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,11 +31,15 @@ _count = itertools.count(1)
 def pytest_report_header() -> list[str]:
     import django
 
-    with psycopg.connect(database_url(), autocommit=True) as session:
-        server = session.info.server_version
+    url = database_url()
+    if url.startswith("mysql"):
+        [(server,)] = query_mysql(url, "SELECT VERSION()")
+    else:
+        with psycopg.connect(url, autocommit=True) as session:
+            server = f"PostgreSQL {session.info.server_version / 10000:.4g}"
     return [
-        f"Django {django.__version__}, PostgreSQL {server / 10000:.4g}, "
-        f"psycopg {psycopg.__version__}, SQLite {sqlite3.sqlite_version}"
+        f"Django {django.__version__}, {server}, psycopg {psycopg.__version__}, "
+        f"SQLite {sqlite3.sqlite_version}"
     ]
 
 
@@ -83,7 +87,21 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, PgBoun
         pool.stop()
 
 
-@pytest.fixture(params=["postgresql", "pgbouncer", "sqlite"])
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+    """A MariaDB, started where a test first asks for it, with a migrated database to copy."""
+    directory = tmp_path_factory.mktemp("mariadb")
+    server = MariaDB(directory / "server")
+    server.query("CREATE DATABASE once_migrated")
+    project = Project(directory / "project", *[server.url("once_migrated")] * 2)
+    process = project.manage("migrate", "-v0")
+    assert process.finish() == 0, process.output
+    project.close()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["postgresql", "pgbouncer", "mariadb", "sqlite"])
 def kind(request: pytest.FixtureRequest) -> str:
     """What a project's database is, or is behind."""
     kind: str = request.param
@@ -110,6 +128,14 @@ def project(
         if is_migrated:
             shutil.copy(migrated["sqlite"].removeprefix("sqlite:///"), tmp_path / "db.sqlite3")
         admin_url = url = f"sqlite:///{tmp_path}/db.sqlite3"
+    elif kind == "mariadb":
+        server: MariaDB = request.getfixturevalue("mariadb")
+        name = f"once_project_{next(_count)}"
+        if is_migrated:
+            server.copy_database("once_migrated", name)
+        else:
+            server.query(f"CREATE DATABASE {name}")
+        admin_url = url = server.url(name)
     else:
         name = f"{_PREFIX}_{next(_count)}"
         _create_database(name, f"{_PREFIX}_migrated" if is_migrated else "template1")
@@ -120,7 +146,9 @@ def project(
     project = Project(tmp_path / "project", url, admin_url)
     yield project
     project.close()
-    if kind != "sqlite":
+    if kind == "mariadb":
+        server.query(f"DROP DATABASE {name}")
+    elif kind != "sqlite":
         _drop_database(name)
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
+from tests.servers import query_mysql
 from tests.waiting import wait_until
 
 __all__ = ["Process", "Project", "with_database"]
@@ -121,6 +122,11 @@ class Project:
         """Whether its database is a file."""
         return self.admin_url.startswith("sqlite")
 
+    @property
+    def is_mysql(self) -> bool:
+        """Whether its database is on a MariaDB."""
+        return self.admin_url.startswith("mysql")
+
     def routines(self, source: str) -> None:
         """Write ``plant/routines.py``, with the usual names imported."""
         prelude = """\
@@ -182,6 +188,8 @@ class Project:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What another connection sees."""
+        if self.is_mysql:
+            return query_mysql(self.admin_url, sql)
         if self.is_sqlite:
             connection = sqlite3.connect(urlsplit(self.admin_url).path, timeout=30)
             try:
@@ -197,6 +205,8 @@ class Project:
             with closing(sqlite3.connect(urlsplit(self.admin_url).path, timeout=30)) as connection:
                 connection.execute(sql)
                 connection.commit()
+        elif self.is_mysql:
+            query_mysql(self.admin_url, sql)
         else:
             with psycopg.connect(self.admin_url, autocommit=True) as session:
                 session.execute(sql)

@@ -1,21 +1,31 @@
 """Real servers for the tests: on loopback or sockets, ended with the process that started them."""
 
 import atexit
+import importlib.util
 import os
 import shutil
 import subprocess
 import tempfile
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import psycopg
 import pytest
 
 from tests.waiting import wait_until
 
-__all__ = ["PgBouncer", "database_url", "embedded_postgresql", "free_port", "missing"]
+__all__ = [
+    "MariaDB",
+    "PgBouncer",
+    "database_url",
+    "embedded_postgresql",
+    "free_port",
+    "missing",
+    "query_mysql",
+]
 
 
 def database_url() -> str:
@@ -50,6 +60,118 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+class MariaDB:
+    """A MariaDB of its own, which a test may crash, configure and start again."""
+
+    def __init__(self, directory: Path) -> None:
+        path = f"{os.environ['PATH']}:/usr/sbin"
+        program, install = (
+            shutil.which(name, path=path) for name in ("mariadbd", "mariadb-install-db")
+        )
+        if program is None or install is None:
+            missing("mariadb-server")
+        if importlib.util.find_spec("MySQLdb") is None:
+            missing("mysqlclient (pip install -e '.[mysql]')")
+        self._directory = directory
+        self.port = free_port()
+        directory.mkdir()
+        # As root it wants to be told that it is to be root.
+        user = ["--user=root"] if os.geteuid() == 0 else []
+        data = [f"--datadir={directory}/data", *user]
+        subprocess.run(
+            [
+                str(install),
+                "--no-defaults",
+                *data,
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                "--skip-name-resolve",
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._command = [
+            str(program),
+            "--no-defaults",
+            *data,
+            f"--socket={directory}/socket",
+            f"--pid-file={directory}/pid",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--max-connections=200",
+            "--innodb-flush-method=nosync",  # the tests crash the server, not its machine
+            "--innodb-log-file-size=16M",
+        ]
+        atexit.register(self.kill)  # whatever happens between, it ends with this process
+        self.start()
+
+    def url(self, database: str = "mysql") -> str:
+        """The URL of a database of it."""
+        return f"mysql://root@127.0.0.1:{self.port}/{database}"
+
+    def start(self, *options: str) -> None:
+        """Start it, or start it again."""
+        with (self._directory / "log").open("a") as log:
+            self._process = subprocess.Popen([*self._command, *options], stderr=log, stdout=log)
+        wait_until(self._answers, timeout=60, what=(self._directory / "log").read_text)
+
+    def kill(self) -> None:
+        """SIGKILL it, as a crash would; harmless where it does not run."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it for good."""
+        self.kill()  # nobody needs its data any more
+        atexit.unregister(self.kill)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def query(self, sql: str, database: str = "mysql") -> list[tuple[Any, ...]]:
+        """What a statement answers, on a connection of its own."""
+        return query_mysql(self.url(database), sql)
+
+    def copy_database(self, source: str, target: str) -> None:
+        """Make a database as another one is."""
+        statements = [f"CREATE DATABASE {target}", f"USE {target}", "SET foreign_key_checks = 0"]
+        for (table,) in self.query("SHOW TABLES", source):
+            [(_, create)] = self.query(f"SHOW CREATE TABLE {table}", source)
+            statements += [create, f"INSERT INTO {table} SELECT * FROM {source}.{table}"]
+        self.query("; ".join(statements))
+
+    def _answers(self) -> bool:
+        import MySQLdb
+
+        try:
+            self.query("SELECT 1")
+        except MySQLdb.OperationalError:
+            assert self._process.poll() is None, (self._directory / "log").read_text()
+            return False
+        return True
+
+
+def query_mysql(url: str, sql: str) -> list[tuple[Any, ...]]:
+    """What MariaDB answers to the last one of some statements, written as SQL has it."""
+    import MySQLdb
+
+    parts = urlsplit(url)
+    session = MySQLdb.connect(
+        host=parts.hostname or "",
+        port=parts.port or 3306,
+        user=parts.username or "",
+        password=unquote(parts.password or ""),
+        database=parts.path.strip("/"),
+        autocommit=True,
+    )
+    with closing(session), session.cursor() as cursor:
+        cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',ANSI')")
+        cursor.execute(sql)
+        found: list[tuple[Any, ...]] = list(cursor.fetchall())
+        while cursor.nextset() is not None:
+            found = list(cursor.fetchall())
+        return found
 
 
 class PgBouncer:

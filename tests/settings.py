@@ -27,7 +27,11 @@ DATABASES = {
     ),
 }
 if isolation := env.int("TEST_ISOLATION", default=0):
-    DATABASES["default"].setdefault("OPTIONS", {})["isolation_level"] = isolation
+    levels = ("read uncommitted", "read committed", "repeatable read", "serializable")
+    is_mysql = DATABASES["default"]["ENGINE"].endswith("mysql")
+    DATABASES["default"].setdefault("OPTIONS", {})["isolation_level"] = (
+        levels[isolation - 1] if is_mysql else isolation  # psycopg.IsolationLevel
+    )
 ROOT_URLCONF = "tests.urls"
 STATIC_URL = "static/"
 STATIC_ROOT = env.str("TEST_STATIC", default="")

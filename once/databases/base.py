@@ -5,21 +5,23 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
-from typing import ClassVar
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from once import conf
 from once.exceptions import InsideTransaction
 from once.findings import Finding
 from once.guards import Guard
 
-__all__ = ["SUPPORTED", "Database", "database"]
+__all__ = ["SUPPORTED", "Database", "ServerDatabase", "apart", "database"]
 
-#: Vendor of a Django connection to the class that serves it.
+#: Vendor of a Django connection to the class that serves it; "mysql" is MariaDB's as well.
 SUPPORTED = {
+    "mysql": "once.databases.mysql.MySQL",
     "postgresql": "once.databases.postgresql.PostgreSQL",
     "sqlite": "once.databases.sqlite.SQLite",
 }
@@ -30,6 +32,9 @@ class Database(ABC):
 
     #: Whether there is a server, which lends connections and evicts who falls silent.
     is_server: ClassVar[bool] = True
+    #: Whether the mark of :meth:`lock_work` outlives transactions, so that ending who bears it
+    #: also ends a migration that cannot be rolled back.
+    has_fenced_ddl: ClassVar[bool] = False
 
     def __init__(self, using: str) -> None:
         self.using = using
@@ -169,7 +174,7 @@ class Database(ABC):
         return False
 
     def problems(self) -> list[tuple[str, str]]:
-        """What about this database keeps the protocol from working, each with a remedy."""
+        """What of its configuration keeps the protocol from working, each with a remedy."""
         return []
 
     def place(self) -> str:
@@ -189,6 +194,40 @@ class Database(ABC):
     def advice(self, error: BaseException) -> str:
         """What to do about an error whose cause is how the database is set up; or empty."""
         return ""
+
+
+class ServerDatabase(Database):
+    """One that is reached over a network."""
+
+    def copy(self) -> BaseDatabaseWrapper:
+        # Not from a pool, whose threads and sessions would cross a fork; and without an answer
+        # from a silent network not to be waited for as long as TCP would.
+        return apart(self.connection, max(2, min(10, round(conf.startup_timeout()))))
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        self._refuse_transaction()
+        before = self.connection
+        if before.connection is not None:
+            yield
+            return
+        connections[self.using] = own = self.copy()
+        try:
+            yield
+        finally:
+            own.close()
+            connections[self.using] = before
+
+
+def apart(connection: BaseDatabaseWrapper, connect_timeout: int) -> BaseDatabaseWrapper:
+    """A wrapper for a connection of its own; the timeout counts whole seconds, from 2 on."""
+    copy: Any = connection.copy()
+    if (tenant := getattr(connection, "tenant", None)) is not None:
+        copy.set_tenant(tenant)  # as django-tenants calls what a wrapper sets the search_path by
+    copy.settings_dict["OPTIONS"].pop("pool", None)
+    copy.settings_dict["OPTIONS"].setdefault("connect_timeout", connect_timeout)
+    wrapper: BaseDatabaseWrapper = copy
+    return wrapper
 
 
 def database(using: str) -> Database:

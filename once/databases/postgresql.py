@@ -9,9 +9,8 @@ from typing import Any
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from once import conf
 from once.databases import postgresql_server
-from once.databases.base import Database
+from once.databases.base import ServerDatabase, apart
 from once.exceptions import CannotFence
 from once.findings import Finding
 from once.guards import SessionGuard
@@ -55,27 +54,8 @@ _CONNECTION_CLASS = "08"
 _SHUTDOWN_CLASS = "57P"
 
 
-class PostgreSQL(Database):
+class PostgreSQL(ServerDatabase):
     """PostgreSQL 14 and newer, through psycopg 3."""
-
-    def copy(self) -> BaseDatabaseWrapper:
-        # Not from a pool, whose threads and sessions would cross a fork; and without an answer
-        # from a silent network not to be waited for as long as TCP would.
-        return _copy(self.connection, max(2, min(10, round(conf.startup_timeout()))))
-
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        self._refuse_transaction()
-        before = self.connection
-        if before.connection is not None:
-            yield
-            return
-        connections[self.using] = own = self.copy()
-        try:
-            yield
-        finally:
-            own.close()
-            connections[self.using] = before
 
     def guard(self, name: str, liveness: float) -> "AdvisoryGuard":
         return AdvisoryGuard(self.using, name, liveness)
@@ -196,12 +176,8 @@ class AdvisoryGuard(SessionGuard):
     frozen process, a lost node and a cut cable alike.
     """
 
-    def __init__(self, using: str, name: str, liveness: float) -> None:
-        super().__init__(using, name, liveness)
-        self._like = connections[using]  # of the caller's thread: it may be a tenant's
-
     def connect(self) -> BaseDatabaseWrapper:
-        connection = _copy(self._like, max(2, round(self.liveness)))
+        connection = apart(self.like, max(2, round(self.liveness)))
         # In milliseconds, for what is sent and not acknowledged (manual, "Parameter Key Words").
         connection.settings_dict["OPTIONS"]["tcp_user_timeout"] = round(self.liveness * 1000)
         return connection
@@ -284,17 +260,6 @@ def _whole_transaction(
     for _ in before:
         cursor.nextset()
     return result
-
-
-def _copy(connection: BaseDatabaseWrapper, connect_timeout: int) -> BaseDatabaseWrapper:
-    """A wrapper for a connection of its own; the timeout counts whole seconds, from 2 on."""
-    copy: Any = connection.copy()
-    if (tenant := getattr(connection, "tenant", None)) is not None:
-        copy.set_tenant(tenant)  # as django-tenants calls what a wrapper sets the search_path by
-    copy.settings_dict["OPTIONS"].pop("pool", None)
-    copy.settings_dict["OPTIONS"].setdefault("connect_timeout", connect_timeout)
-    wrapper: BaseDatabaseWrapper = copy
-    return wrapper
 
 
 def _holder(connection: BaseDatabaseWrapper, name: str) -> tuple[str | None, float]:

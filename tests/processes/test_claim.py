@@ -49,7 +49,7 @@ def test_killed_holder_is_succeeded_within_a_second(project: Project) -> None:
     assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
 def test_frozen_holder_is_succeeded_and_commits_nothing(project: Project) -> None:
     project.routines(SEED)
     holder = project.once("run")

@@ -88,7 +88,7 @@ def write_migrations(project: Project) -> None:
     write_migration(project, INDEX, "0003_index")
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer-5", "sqlite"])
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer-5", "mariadb", "sqlite"])
 def test_twenty_replicas_on_an_empty_database(project: Project) -> None:
     project.routines(SEED)
     write_migrations(project)
@@ -189,7 +189,7 @@ def test_each_database_that_routines_or_options_name(project: Project) -> None:
     assert sum(one.output.count("Applying once.0001_initial... OK") for one in named) == 1
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
 def test_holder_frozen_inside_a_migration(project: Project) -> None:
     project.routines(SEED)
     write_migration(project)

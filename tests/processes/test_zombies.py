@@ -50,7 +50,7 @@ GUARDED = "once.guards:SessionGuard.yielding=step"
 CLAIMED = "once.claim:Claim._attempt=step"
 
 #: Behind a pooler, the guard and the work of a zombie and those of its heir all pin a session.
-pytestmark = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer-40"])
+pytestmark = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer-40", "mariadb"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,9 @@ class Pair:
     def effects(self) -> list[str]:
         """The effects that are committed, with ``+`` if they are the heir's."""
         marks = {self.zombie.pid: "", self.heir.pid: "+"}
-        rows = self.project.rows(
-            f"SELECT name, pid FROM shop_effect WHERE name ~ '^{self.name}\\d*$'"
-        )
-        return sorted(name.removeprefix(self.name) + marks[pid] for name, pid in rows)
+        rows = self.project.rows("SELECT name, pid FROM shop_effect")
+        found = [(name, pid) for name, pid in rows if name.rstrip("0123456789") == self.name]
+        return sorted(name.removeprefix(self.name) + marks[pid] for name, pid in found)
 
     def calls(self) -> list[str]:
         """Whom the body was called by, and as which attempt; all of them under the same key."""
@@ -106,7 +105,8 @@ class Scene:
         """Freeze the zombies and wait for their heirs, no longer than is promised."""
         for pair in self:
             pair.heir.wait_for("Waiting")
-        [(frozen_at,)] = self.project.rows("SELECT clock_timestamp()")
+        clock = "CURRENT_TIMESTAMP(6)" if self.project.is_mysql else "clock_timestamp()"
+        [(frozen_at,)] = self.project.rows(f"SELECT {clock}")
         for pair in self:
             pair.zombie.send(signal.SIGSTOP)
         for pair in self:

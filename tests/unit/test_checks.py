@@ -81,7 +81,7 @@ def test_e003_for_a_vendor_without_a_guard(
     declared.append(seed("other"))
     message = only("once.E003")
     assert "of the kind 'unknown'" in message.msg
-    assert message.hint == "Supported kinds: postgresql, sqlite."
+    assert message.hint == "Supported kinds: mysql, postgresql, sqlite."
 
 
 def test_e004_for_an_old_driver(declared: list[Routine], monkeypatch: pytest.MonkeyPatch) -> None:
