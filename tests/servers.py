@@ -102,6 +102,7 @@ class MariaDB:
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
             "--max-connections=200",
+            "--default-time-zone=+05:30",  # not that of anybody here
             "--innodb-flush-method=nosync",  # the tests crash the server, not its machine
             "--innodb-log-file-size=16M",
         ]

@@ -105,7 +105,7 @@ class Scene:
         """Freeze the zombies and wait for their heirs, no longer than is promised."""
         for pair in self:
             pair.heir.wait_for("Waiting")
-        clock = "CURRENT_TIMESTAMP(6)" if self.project.is_mysql else "clock_timestamp()"
+        clock = "UTC_TIMESTAMP(6)" if self.project.is_mysql else "clock_timestamp()"
         [(frozen_at,)] = self.project.rows(f"SELECT {clock}")
         for pair in self:
             pair.zombie.send(signal.SIGSTOP)
