@@ -238,8 +238,8 @@ class NamedLockGuard(SessionGuard):
             cursor.execute(f"SELECT GET_LOCK({_LOCK}, 0)", [_digest(self.name)])
             is_held = bool(cursor.fetchone()[0])
         if is_held:
-            for problem, hint in MySQL(self.using).refusals():
-                raise OnceError(f"Database {self.using!r} cannot be used: {problem}. {hint}")
+            for fault in mysql_server.refusals(connections[self.using]):
+                raise OnceError(f"Database {self.using!r}: {fault.message} {fault.hint}")
         else:
             self.is_free()
         return is_held
