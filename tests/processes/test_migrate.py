@@ -67,7 +67,11 @@ class Migration(migrations.Migration):
     dependencies = [("plant", "0001_fill")]
     operations = [
         migrations.CreateModel(
-            "stock", [("id", models.AutoField(primary_key=True)), ("name", models.TextField())]
+            "stock",
+            [
+                ("id", models.AutoField(primary_key=True)),
+                ("name", models.CharField(max_length=9)),
+            ],
         )
     ]
 """
