@@ -117,9 +117,10 @@ class Claim:
         heeds_delay = self.terms.heeds_delay and is_first
         while True:
             try:
-                if self.wait.has_paused and (in_the_way := self._in_the_way()):
-                    return in_the_way
-                found = self._record()
+                with self.wait.asking():
+                    if self.wait.has_paused and (in_the_way := self._in_the_way()):
+                        return in_the_way
+                    found = self._record()
                 if not self.terms.act.is_due(found.standing):
                     return self._leave(found)
                 if heeds_delay and found.retry_in and not found.is_running:
@@ -141,7 +142,9 @@ class Claim:
         return record.read([self.routine])[self.routine.name]
 
     def _in_the_way(self) -> str | None:
-        """Who holds the guard: all that those who wait ask for as long as somebody does."""
+        """Who holds the guard: those who wait ask no more, for as long as somebody does."""
+        if record.settled([self.routine]):
+            return None
         with self.here.guard(self.routine.name, conf.liveness_timeout()) as guard:
             guard.refuse_own_thread()
             return None if guard.is_free() else self._held(guard)
@@ -157,7 +160,7 @@ class Claim:
         self.here.connection.ensure_connection()
         with self.here.guard(name, conf.liveness_timeout()) as guard:
             try:
-                if not guard.acquire():
+                if not guard.acquire(self.wait.patience_left):
                     guard.refuse_own_thread()
                     return self._held(guard)
                 ahead = guard.read(lambda: ledger.prospect(self.routine))
@@ -177,7 +180,7 @@ class Claim:
                 return str(error)
 
     def _begin(self, ahead: Prospect, guard: Guard) -> Result | str | None:
-        with guard.yielding():
+        with guard.yielding(), self.wait.asking():
             attempt = ledger.begin(
                 self.routine,
                 ahead,

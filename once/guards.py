@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -81,8 +82,11 @@ class Guard(ABC):
         return True
 
     @abstractmethod
-    def acquire(self) -> bool:
+    def acquire(self, within: float = inf) -> bool:
         """Try to take the lock, without waiting for it.
+
+        Args:
+            within: seconds in which its server has to answer.
 
         Raises:
             django.db.Error: the guard's own connection failed.
@@ -186,14 +190,15 @@ class SessionGuard(Guard):
     def end(self) -> None:
         """Free the lock and leave nothing of the session behind."""
 
-    def acquire(self) -> bool:
+    def acquire(self, within: float = inf) -> bool:
         self._thread = threading.Thread(
             target=self._serve, name=f"once guard of {self.name}", daemon=True
         )
         self._thread.start()
         held = False
         try:
-            held = self._call(self._open, timeout=2 * self.liveness + 5)  # connecting included
+            # Connecting included.
+            held = self._call(self._open, timeout=min(within, 2 * self.liveness + 5))
         finally:
             if held:
                 self.mark()

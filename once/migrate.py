@@ -98,12 +98,14 @@ def migrate(
 
 def _try(here: Database, command: Callable[[str], object], wait: Wait) -> str | None:
     """Migrate under the guard; or who is in the way."""
-    if _is_current(here.using):
-        if wait.has_paused:
-            wait.end()
-        return None
     with here.guard(NAME, conf.liveness_timeout()) as guard:
-        if not guard.acquire():
+        with wait.asking():
+            is_held = wait.has_paused and not guard.is_free()
+            if not is_held and _is_current(here.using):
+                if wait.has_paused:
+                    wait.end()
+                return None
+        if is_held or not guard.acquire(wait.patience_left):
             guard.refuse_own_thread()
             wait.expect(guard.freed_in)
             return f"migrations are applied by {guard.holder}"

@@ -39,7 +39,7 @@ def is_ready() -> bool:
 
 
 def is_done(routines: Iterable[Routine]) -> bool:
-    """Whether each of the routines is done, or superseded. One query for each database."""
+    """Whether each of the routines is done, or superseded: at most two queries for a database."""
     return all(_is_done(found) for found in record.read(list(routines)).values())
 
 
@@ -66,25 +66,33 @@ def wait(found: Registry, routines: Sequence[Routine], *, timeout: float | None 
         patience=float("inf"),
     )
     gone: dict[tuple[str, int], float] = {}
+    used = sorted({routine.using for routine in routines})
     with ExitStack() as sessions:
-        for using in sorted({routine.using for routine in routines}):
+        for using in used:
             sessions.enter_context(database(using).session())
         while True:
-            try:
-                stands = record.read(routines)
-                for routine in routines:
-                    if _is_held(routine, stands[routine.name], gone):
-                        raise Held(f"{routine.name}: {way_out(routine.name)}")
-                if all(map(_is_done, stands.values())):
-                    return
-                waiting.pause(lambda: _in_the_way(found, routines))
-            except Error as error:
-                if _is_installed(routines):
-                    waiting.survive(error)
-                else:
-                    waiting.pause(
-                        "the tables of once are missing: run `manage.py once run --migrate`"
-                    )
+            with ExitStack() as answers:
+                for using in used:
+                    answers.enter_context(database(using).answering(waiting.patience_left))
+                try:
+                    if _are_done(routines, gone):
+                        return
+                    waiting.pause(lambda: _in_the_way(found, routines))
+                except Error as error:
+                    if _is_installed(routines):
+                        waiting.survive(error)
+                    else:
+                        waiting.pause(
+                            "the tables of once are missing: run `manage.py once run --migrate`"
+                        )
+
+
+def _are_done(routines: Sequence[Routine], gone: dict[tuple[str, int], float]) -> bool:
+    stands = record.read(routines)
+    for routine in routines:
+        if _is_held(routine, stands[routine.name], gone):
+            raise Held(f"{routine.name}: {way_out(routine.name)}")
+    return all(map(_is_done, stands.values()))
 
 
 def undone(found: Registry, routines: Iterable[Routine]) -> list[Status]:

@@ -167,7 +167,8 @@ class _Pass:
         wait = self._new_wait(routine)
         while True:
             try:
-                return function()
+                with wait.asking():
+                    return function()
             except Error as error:
                 here = database(routine.using)
                 if here.is_lost(error):
@@ -181,8 +182,8 @@ class _Pass:
 def _read(using: str, routines: list[Routine]) -> dict[str, Record]:
     try:
         return record.read(routines)
-    except DatabaseError:
-        if record.is_installed(using):
+    except DatabaseError as error:
+        if database(using).is_lost(error) or record.is_installed(using):
             raise
         return {}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import replace
+from math import inf
 from typing import ClassVar
 
 from once import ledger, record, registry
@@ -51,7 +52,7 @@ class CompletedRoutinesMixin:
 class _NoGuard(Guard):
     """Nobody competes."""
 
-    def acquire(self) -> bool:
+    def acquire(self, within: float = inf) -> bool:
         return True
 
     def release(self) -> None:

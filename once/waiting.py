@@ -3,16 +3,21 @@
 import random
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import monotonic
 
 from django.db import connections
 
 from once import interruption, signals
+from once.databases import database
 from once.exceptions import DatabaseUnavailable, NoConnection, TimedOut
 from once.text import one_line
 
 __all__ = ["Wait"]
+
+#: Seconds after which a question to a database is asked anew.
+_ANSWER = 10.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -66,6 +71,15 @@ class Wait:
             )
         self.answered()
         self._sleep()
+
+    def asking(self) -> AbstractContextManager[None]:
+        """A context for questions to the database that do not outlast the deadline by much."""
+        return database(self.using).answering(self.patience_left)
+
+    @property
+    def patience_left(self) -> float:
+        """Seconds in which an answer has to come, so that the deadline is kept."""
+        return min(_ANSWER, max(0.5, self._left()))
 
     def expect(self, seconds: float | None) -> None:
         """Have the next pause end soon after that many seconds, where the law is for longer."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, ClassVar
@@ -106,6 +106,13 @@ class Database(ABC):
                 "committed. Remove AUTOCOMMIT from DATABASES, or set_autocommit(False) from the "
                 "caller."
             )
+
+    def answering(self, seconds: float) -> AbstractContextManager[None]:
+        """A context in which a statement that gets no answer for that long is an error.
+
+        Where a run opened the connection itself, on a server that can keep it waiting.
+        """
+        return nullcontext()
 
     @abstractmethod
     def statements(self) -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -98,7 +99,7 @@ class FileGuard(Guard):
         mode = path.stat().st_mode & 0o666 if path.exists() else 0o644
         self._lock = FileLock(self._path, mode=mode, thread_local=False)
 
-    def acquire(self) -> bool:
+    def acquire(self, within: float = inf) -> bool:
         if not self.take():
             return False
         self.mark()
@@ -143,7 +144,7 @@ class MemoryGuard(Guard):
         self._held = False
         self.holder = "another thread"
 
-    def acquire(self) -> bool:
+    def acquire(self, within: float = inf) -> bool:
         if self.take():
             self.mark()
         return self._held

@@ -3,6 +3,7 @@
 import time
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from tests.processes.http import Server
@@ -74,3 +75,30 @@ def test_server_behind_a_pool_of_one_starts_and_goes_on_trying(
     wait_until(
         lambda: project.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == [], 15
     )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["run", "--migrate"], ["wait"]], ids=lambda parts: " ".join(parts)
+)
+def test_full_pool_does_not_outlast_the_deadline(project: Project, arguments: list[str]) -> None:
+    project.routines(ROUTINES)
+    with psycopg.connect(project.url) as other:
+        other.execute("SELECT 1")  # its transaction keeps the pool's one connection
+        began = time.monotonic()
+        process = project.once(*arguments, "--timeout=2")
+        assert process.finish() == 4, process.output
+        assert time.monotonic() - began < 15
+        assert "No answer for 2.0 s. A pooler may have no connection to lend" in process.output
+    assert_nothing_is_left(project)
+
+
+def test_server_before_a_full_pool_starts_and_goes_on_once_it_is_not(project: Project) -> None:
+    project.routines(ROUTINES)
+    with psycopg.connect(project.url) as other:
+        other.execute("SELECT 1")
+        server = Server(project, "gunicorn", ONCE_STARTUP_TIMEOUT="2")
+        try:
+            server.process.wait_for("event=startup_incomplete")
+            server.process.wait_for("No answer")
+        finally:
+            server.end()
