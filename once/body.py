@@ -4,6 +4,7 @@ import inspect
 from contextlib import nullcontext, suppress
 from typing import Any
 
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DatabaseError, Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -19,11 +20,13 @@ def call(routine: Routine, run: Run, *batch: Any) -> None:
     """Call a body inside the transaction in hand.
 
     Raises:
-        BodyError: the body ended, broke or left the transaction.
+        BodyError: the body ended, broke or left the transaction, or could not be in it.
 
     """
     connection = connections[routine.using]
     session = connection.connection
+    if inspect.iscoroutinefunction(routine.function):
+        _refuse_other_thread(connection)
     with connection.cursor() as cursor:
         cursor.execute("SAVEPOINT once_body")
     _call(routine, run, *batch)
@@ -54,6 +57,17 @@ def call(routine: Routine, run: Run, *batch: Any) -> None:
             "commits. What it committed stays and is not recorded. Leave BEGIN, COMMIT and "
             f"ROLLBACK to once. ({error})"
         ) from error
+
+
+def _refuse_other_thread(connection: BaseDatabaseWrapper) -> None:
+    """See that what a coroutine asks of the database comes back to this thread's connection."""
+    alias = connection.alias
+    if async_to_sync(sync_to_async(lambda: connections[alias]))() is not connection:
+        raise BodyError(
+            "An `async def` body would use another connection here, outside of the transaction: "
+            "under gevent, threads are not what asyncio takes them for. Make it a plain `def`, or "
+            "have `manage.py once run` run it before the server starts."
+        )
 
 
 def call_outside(routine: Routine, run: Run) -> None:

@@ -10,11 +10,11 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections, router
 
-from once import conf, registry
+from once import conf, registry, server
 from once.databases import SUPPORTED, database
 from once.models import Completion
 
-__all__ = ["check_databases", "check_scopes", "check_settings", "register"]
+__all__ = ["check_databases", "check_scopes", "check_server", "check_settings", "register"]
 
 
 def register() -> None:
@@ -22,6 +22,7 @@ def register() -> None:
     checks.register(check_settings, "once")
     checks.register(check_databases, "once")
     checks.register(check_scopes, "once")
+    checks.register(check_server, "once")
 
 
 def check_settings(
@@ -59,6 +60,15 @@ def check_scopes(
                 )
             )
     return problems
+
+
+def check_server(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """once.W003: threads do not run in the server that asks."""
+    if not server.lacks_threads():
+        return []
+    return [checks.Warning(server.NO_THREADS, hint=server.ENABLE_THREADS, id="once.W003")]
 
 
 def check_databases(

@@ -48,7 +48,7 @@ def ended(work: Work, problem: BaseException | None, seconds: float) -> Result:
         seconds=seconds,
         message=_aftermath(work, problem, what),
         error=problem,
-        has_failed=True,
+        has_failed=attempt.state != State.LOST,  # who took over goes on with it
         is_final=is_final,
     )
 

@@ -1,19 +1,17 @@
-"""Which process is this, and what does it do about routines as it starts."""
+"""What a process does about routines as it starts."""
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
-from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
-from once import conf, process, registry, runner
+from once import conf, process, registry, runner, server
 from once.base import in_event_loop
 from once.exceptions import OnceError, RoutineFailed
 from once.log import logger
@@ -22,7 +20,7 @@ from once.registry import Registry
 from once.results import Result
 from once.text import one_line
 
-__all__ = ["arm", "is_server"]
+__all__ = ["arm"]
 
 
 def arm() -> None:
@@ -34,112 +32,53 @@ def arm() -> None:
     """
     if apps.ready:
         return  # ready() called again, by hand: the event has passed
-    event = apps.ready_event
+    event = getattr(apps, "ready_event", None)
     if not isinstance(event, threading.Event):
         raise ImproperlyConfigured(
             "This version of Django starts its apps in a way that this version of django-once "
             "does not know. Upgrade django-once."
         )
+    apps.ready_event = cast(threading.Event, _Ready(event))
 
-    def set_and_start() -> None:
-        del event.set
-        event.set()
+
+class _Ready:
+    """Stands for an event that is set once. Under gevent its own methods are read-only."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def set(self) -> None:
+        apps.ready_event = self._event
+        self._event.set()
         on_ready()
 
-    event.set = set_and_start  # type: ignore[method-assign]
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._event, name)
 
 
 def on_ready() -> None:
     """Run the in-memory routines, and in servers what is pending in the databases."""
     found = registry.load()
-    process.run(routine for routine in found.process if routine.startup)
-    # Asked last: a setting that is wrong must not keep `manage.py check` from saying so.
-    if not found.startup or not is_server() or conf.startup() == "off":
-        return
-    if conf.startup() == "background" and not _may_fork():
-        _go_on(found, pause=0.0)
+    with _leaving_no_thread() if server.will_fork() else nullcontext():
+        process.run(routine for routine in found.process if routine.startup)
+        # Asked last: a setting that is wrong must not keep `manage.py check` from saying so.
+        if found.startup and server.is_server() and conf.startup() != "off":
+            _on_server_ready(found)
+
+
+def _on_server_ready(found: Registry) -> None:
+    is_background = conf.startup() == "background"
+    if server.lacks_threads():
+        same = 'Here, ONCE_STARTUP="background" does what "run" does. ' if is_background else ""
+        logger.warning(
+            "event=no_threads message=%r", f"{server.NO_THREADS} {same}{server.ENABLE_THREADS}"
+        )
+    if is_background and not server.lacks_threads():
+        server.once_serving(lambda: _go_on(found, pause=0.0))
     elif in_event_loop():
         _in_thread(lambda: _start(found))
-    elif _will_fork():
-        with _leaving_no_thread():
-            _start(found)
     else:
         _start(found)
-
-
-def is_server() -> bool:
-    """Whether the code that is setting up Django now is that of a server.
-
-    That is ``get_wsgi_application`` or ``get_asgi_application``, a Celery worker or beat, or a
-    management command of ``ONCE_STARTUP_COMMANDS``: ``runserver`` only where it serves.
-    """
-    for frame in _frames():
-        where = (frame.f_globals.get("__name__"), frame.f_code.co_name)
-        if where in _SERVER_FRAMES:
-            return True
-        if where == ("django.core.management", "execute"):
-            return _is_server_command(getattr(frame.f_locals.get("self"), "argv", []))
-    return _is_celery(sys.argv)
-
-
-_SERVER_FRAMES = {
-    ("django.core.wsgi", "get_wsgi_application"),
-    ("django.core.asgi", "get_asgi_application"),
-}
-
-
-def _frames() -> Iterator[FrameType]:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-
-def _is_server_command(argv: list[str]) -> bool:
-    command = argv[1] if len(argv) > 1 else ""
-    if command not in conf.startup_commands() or {"-h", "--help", "--version"} & set(argv):
-        return False
-    reloads = command == "runserver" and "--noreload" not in argv
-    return not reloads or os.environ.get(DJANGO_AUTORELOAD_ENV) == "true"
-
-
-def _is_celery(argv: list[str]) -> bool:
-    program, *arguments = argv or [""]
-    name = os.path.basename(program)
-    if name != "celery" and not program.endswith(os.path.join("celery", "__main__.py")):
-        return False
-    rest = iter(arguments)
-    for argument in rest:
-        if argument in _CELERY_OPTIONS_WITH_VALUE:
-            next(rest, None)
-        elif not argument.startswith("-"):
-            return argument in ("worker", "beat")
-    return False
-
-
-_CELERY_OPTIONS_WITH_VALUE = {
-    "-A",
-    "--app",
-    "-b",
-    "--broker",
-    "--config",
-    "--loader",
-    "--result-backend",
-    "--workdir",
-}
-
-
-def _will_fork() -> bool:
-    """Whether this is gunicorn's master under ``--preload``, whose threads its workers lack."""
-    return any(
-        frame.f_globals.get("__name__") == "gunicorn.arbiter" and frame.f_code.co_name == "setup"
-        for frame in _frames()
-    )
-
-
-def _may_fork() -> bool:
-    """Whether this may be a process that forks its workers: a thread must not run across that."""
-    return _will_fork() or _is_celery(sys.argv) or "uwsgi" in sys.modules
 
 
 @contextmanager
@@ -199,20 +138,17 @@ def _start(found: Registry) -> None:
         problem = one_line(error)
     if problem is None:
         return
+    further = (
+        "nothing here tries again: once it is mended, restart this, or call `manage.py once run`."
+        if server.lacks_threads()
+        else "it goes on trying."
+    )
     logger.warning(
         "event=startup_incomplete message=%r",
-        f"{problem} This server starts all the same; its readiness says no, and it goes on trying.",
+        f"{problem} This server starts all the same; its readiness says no, and {further}",
     )
-    if _will_fork():
-        master = os.getpid()
-
-        def go_on_in_worker() -> None:
-            if os.getppid() == master:  # not in what a worker forks
-                _go_on(found)
-
-        os.register_at_fork(after_in_child=go_on_in_worker)
-    else:
-        _go_on(found)
+    if not server.lacks_threads():
+        server.once_serving(lambda: _go_on(found))
 
 
 def _attempt(found: Registry) -> str | None:

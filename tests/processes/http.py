@@ -1,4 +1,4 @@
-"""Web servers of a project, each on a port of its own."""
+"""Servers of a project, each on a port of its own."""
 
 import http.client
 import os
@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from tests.project import Process, Project
 from tests.servers import free_port
@@ -25,17 +26,34 @@ COMMANDS = {
 
 
 class Server:
-    """A web server: a process that leads a group, so that its workers end with it."""
+    """A web server: a process that leads a group, so that its workers end with it.
+
+    Args:
+        project: what it serves.
+        kind: a key of ``COMMANDS``, or a command: of a Python module, or ``uwsgi``.
+        options: further arguments.
+        environment: of the process, besides that of the project.
+
+    """
 
     def __init__(self, project: Project, kind: str, *options: str, **environment: str) -> None:
         self.port = free_port()
-        address = {"address": f"127.0.0.1:{self.port}", "host": "127.0.0.1", "port": self.port}
-        arguments = [part.format(**address) for part in COMMANDS[kind].split()]
+        names = {
+            "address": f"127.0.0.1:{self.port}",
+            "host": "127.0.0.1",
+            "port": self.port,
+            "directory": project.directory,
+        }
+        command = COMMANDS.get(kind, kind)
+        module, *arguments = [part.format(**names) for part in command.split()]
+        program = [sys.executable, "-m", module]
+        if module == "uwsgi":  # a program of its own, in the environment of this interpreter
+            program = [str(Path(sys.executable).parent / module), "--virtualenv", sys.prefix]
         # Servers leave sockets to the garbage collector, which the development mode reports.
         environment = {"PYTHONDEVMODE": "", **environment}
         # setsid replaces itself by the command: the group's number is that of the process.
         self.process: Process = project.start(
-            "setsid", sys.executable, "-m", *arguments, *options, **environment
+            "setsid", *program, *arguments, *options, **environment
         )
         self.pid = self.process.pid
 

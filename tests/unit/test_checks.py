@@ -177,6 +177,14 @@ def test_statement_timeout_on_postgresql_is_no_problem(declared: list[Routine]) 
     assert run_checks() == []
 
 
+def test_w003_where_uwsgi_runs_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("once.server.lacks_threads", lambda: True)
+    message = only("once.W003")
+    assert message.level == checks.WARNING
+    assert "without --enable-threads" in message.msg
+    assert "Start uWSGI with --enable-threads" in str(message.hint)
+
+
 def test_w001_for_a_body_that_does_not_know_its_database(declared: list[Routine]) -> None:
     declared.append(seed("sqlite", takes_run=False))
     message = only("once.W001")

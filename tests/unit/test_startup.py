@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
-from once import Routine, process, startup
+from once import Routine, process, server, startup
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def _plain_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def called_from(module: str, function: str) -> Callable[..., bool]:
     """``is_server`` behind a frame of that function, whose first argument is called ``self``."""
-    namespace: dict[str, Any] = {"__name__": module, "is_server": startup.is_server}
+    namespace: dict[str, Any] = {"__name__": module, "is_server": server.is_server}
     exec(f"def {function}(self=None):\n    return is_server()", namespace)
     called: Callable[..., bool] = namespace[function]
     return called
@@ -51,7 +51,7 @@ def test_server_by_frame(module: str, function: str, expected: bool) -> None:
 
 
 def test_this_test_is_no_server() -> None:
-    assert not startup.is_server()
+    assert not server.is_server()
 
 
 @pytest.mark.parametrize(
@@ -109,19 +109,57 @@ def test_celery_by_its_arguments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "argv", argv.split())
-    assert startup.is_server() is expected
+    assert server.is_server() is expected
+
+
+def uwsgi(
+    monkeypatch: pytest.MonkeyPatch, *, version: int = 31, worker: int = 0, options: str = ""
+) -> None:
+    module = ModuleType("uwsgi")
+    module.version_info = (2, 0, version, 0, b"")  # type: ignore[attr-defined]
+    module.worker_id = lambda: worker  # type: ignore[attr-defined]
+    module.opt = dict.fromkeys(map(str.encode, options.split()), True)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "uwsgi", module)
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "expected"),
+    [
+        (26, "master", True),
+        (26, "enable-threads", False),
+        (26, "threads", False),
+        (27, "master", False),
+    ],
+)
+def test_threads_by_version_and_options_of_uwsgi(
+    version: int, options: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not server.lacks_threads()
+    uwsgi(monkeypatch, version=version, options=options)
+    assert server.lacks_threads() is expected
+
+
+@pytest.mark.parametrize(("worker", "expected"), [(0, True), (1, False)])
+def test_fork_of_uwsgi_by_the_number_of_its_worker(
+    worker: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not server.will_fork()
+    uwsgi(monkeypatch, worker=worker)
+    assert server.will_fork() is expected
 
 
 def test_arm_calls_once_when_the_apps_are_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bool] = []
     event = threading.Event()
-    monkeypatch.setattr(startup, "apps", SimpleNamespace(ready=False, ready_event=event))
+    registry = SimpleNamespace(ready=False, ready_event=event)
+    monkeypatch.setattr(startup, "apps", registry)
     monkeypatch.setattr(startup, "on_ready", lambda: calls.append(event.is_set()))
     startup.arm()
     assert calls == []
-    event.set()
-    event.set()
+    registry.ready_event.set()
+    registry.ready_event.set()
     assert calls == [True]
+    assert registry.ready_event is event
 
 
 def test_arm_after_the_apps_are_ready_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

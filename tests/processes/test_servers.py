@@ -1,0 +1,281 @@
+"""Every server that people run Django with: what runs where, and what docs/servers.md says."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.processes.http import Serve, Server
+from tests.processes.test_startup import COMPLAINTS, DONE, INCOMPLETE, ROUTINES, STRICT
+from tests.project import Project
+from tests.servers import missing
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.django_db(databases=[])
+
+Boot = Callable[..., Server]
+
+WSGI = "tests.wsgi:application"
+ASGI = "tests.asgi:application"
+GUNICORN = f"--no-control-socket --workers 2 --bind {{address}} {WSGI}"
+UVICORN_WORKER = "gunicorn --worker-class uvicorn_worker.UvicornWorker"
+UVICORN = f"--host {{host}} --port {{port}} {ASGI}"
+GRANIAN = "--host {host} --port {port}"
+UWSGI = "--processes 2 --need-app --die-on-term --http-socket {address} --module tests.wsgi"
+CELERY = "--loglevel INFO"
+
+
+class Case(NamedTuple):
+    """One row of the table in docs/servers.md."""
+
+    #: How the server is started: what the table names, and what that needs besides.
+    command: str
+    rest: str
+    #: Where routines of the databases run, and those in memory.
+    runs_in: str
+    memory_in: str
+    #: In how many processes those in memory run, here.
+    processes: int = 2
+
+
+CASES = [
+    Case("gunicorn", GUNICORN, "one worker", "each worker"),
+    Case("gunicorn --preload", GUNICORN, "the master", "the master", 1),
+    Case("gunicorn --worker-class gthread", GUNICORN, "one worker", "each worker"),
+    Case("gunicorn --worker-class gthread --preload", GUNICORN, "the master", "the master", 1),
+    Case("gunicorn --worker-class gevent", GUNICORN, "one worker", "each worker"),
+    Case(
+        "gunicorn --worker-class gevent --preload",
+        f"--config tests/gevent_first.py {GUNICORN}",
+        "the master",
+        "the master",
+        1,
+    ),
+    Case(UVICORN_WORKER, GUNICORN.replace("wsgi", "asgi"), "one worker", "each worker"),
+    Case(
+        f"{UVICORN_WORKER} --preload",
+        GUNICORN.replace("wsgi", "asgi"),
+        "the master",
+        "the master",
+        1,
+    ),
+    Case("uvicorn", UVICORN, "the process", "the process", 1),
+    Case("uvicorn --workers 2", UVICORN, "one worker", "each worker"),
+    Case("daphne", f"--bind {{host}} --port {{port}} {ASGI}", "the process", "the process", 1),
+    Case("hypercorn", f"--bind {{address}} {ASGI}", "one worker", "each worker", 1),
+    Case("hypercorn --workers 2", f"--bind {{address}} {ASGI}", "one worker", "each worker"),
+    Case("granian --interface wsgi --workers 2", f"{GRANIAN} {WSGI}", "one worker", "each worker"),
+    Case(
+        "granian --interface asginl --workers 2", f"{GRANIAN} {ASGI}", "one worker", "each worker"
+    ),
+    Case("uwsgi --master", UWSGI, "the master", "the master", 1),
+    Case("uwsgi --master --enable-threads", UWSGI, "the master", "the master", 1),
+    Case("uwsgi --master --lazy-apps", UWSGI, "one worker", "each worker"),
+    Case("uwsgi --master --lazy-apps --enable-threads", UWSGI, "one worker", "each worker"),
+    Case("celery -A tests.tasks worker", f"-c 2 {CELERY}", "the master", "the master", 1),
+    Case(
+        "celery -A tests.tasks beat",
+        f"--schedule {{directory}}/schedule --pidfile= {CELERY}",
+        "the process",
+        "the process",
+        1,
+    ),
+    # The table names it as people do.
+    Case("tests.manage runserver", "{address}", "the child", "the reloader and the child"),
+    Case("tests.manage runserver --noreload", "{address}", "the process", "the process", 1),
+]
+BY_COMMAND = {case.command: case for case in CASES}
+COROUTINE = """
+    @routine
+    async def fetch():
+        await Effect.objects.acreate(name="fetch")
+"""
+assert COROUTINE in ROUTINES
+
+
+@pytest.fixture
+def kind() -> str:
+    return "postgresql"
+
+
+@pytest.fixture
+def boot(serve: Serve) -> Boot:
+    """Starts a server of the table."""
+
+    def start(command: str, *options: str, **environment: str) -> Server:
+        program = command.split()[0]
+        if program == "uwsgi" and not (Path(sys.executable).parent / program).exists():
+            missing(program)
+        for module in (program, "gevent", "uvicorn_worker"):
+            is_program = module == "uwsgi" or module.startswith("tests.")
+            if module in command and not is_program and importlib.util.find_spec(module) is None:
+                missing(module)
+        return serve(f"{command} {BY_COMMAND[command].rest}", *options, **environment)
+
+    return start
+
+
+def _plant(project: Project, case: Case) -> list[tuple[str, int, str]]:
+    """Write routines that a server can run; the attempts that come of it."""
+    if "gevent" not in case.command:
+        project.routines(ROUTINES)
+        return DONE
+    project.routines(ROUTINES.replace(COROUTINE, ""))
+    return [attempt for attempt in DONE if attempt[0] != "plant.fetch"]
+
+
+def _is_celery(case: Case) -> bool:
+    return case.command.startswith("celery")
+
+
+def _memory(project: Project) -> list[int]:
+    path = project.directory / "handshake" / "memory"
+    return sorted(map(int, path.read_text().split())) if path.exists() else []
+
+
+def _sessions(project: Project) -> int:
+    return int(
+        project.rows(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )[0][0]
+    )
+
+
+def _lacks_threads(server: Server) -> bool:
+    return "Python threads support is disabled" in server.output
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.command)
+def test_server_runs_each_routine_once(project: Project, boot: Boot, case: Case) -> None:
+    done = _plant(project, case)
+    strict = dict(STRICT)
+    if case.command.startswith("granian"):
+        # Its own master has threads as it forks; it never imports the application.
+        strict["PYTHONWARNINGS"] = strict["PYTHONWARNINGS"].replace("always:This", "ignore:This")
+    server = boot(case.command, **strict)
+    if _is_celery(case):
+        server.process.wait_for("ready." if "worker" in case.command else "Starting...")
+    else:
+        server.wait_for(200)
+    wait_until(lambda: len(_memory(project)) >= case.processes, what=lambda: server.output)
+    wait_until(lambda: _sessions(project) == 0, what="sessions of the start-up to end")
+    if not _is_celery(case):
+        assert [server.get() for _ in range(6)] == [200] * 6
+    assert project.attempts() == done
+    assert project.effects() == [routine.removeprefix("plant.") for routine, _, _ in done]
+    memory = _memory(project)
+    assert len(set(memory)) == len(memory) == case.processes
+    runners = {pid for (pid,) in project.rows("SELECT pid FROM once_attempt")}
+    assert runners <= set(memory)
+    if case.runs_in in ("the master", "the process"):
+        assert runners == {server.pid}
+    elif case.runs_in == "the child":
+        assert server.pid not in runners
+    if case.memory_in == "each worker":
+        assert server.pid not in memory
+    assert not COMPLAINTS.search(server.output), server.output
+    assert ("event=no_threads" in server.output) is _lacks_threads(server)
+    if not _is_celery(case):  # which takes its time
+        assert server.stop() in (0, -15), server.output
+        assert not COMPLAINTS.search(server.output), server.output
+
+
+# What is left to do after the fork
+
+
+@pytest.mark.parametrize("is_migrated", [False])
+@pytest.mark.parametrize("startup", ["run", "background"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "gunicorn --preload",
+        "gunicorn --worker-class gevent --preload",
+        "uwsgi --master --enable-threads",
+        "uwsgi --master --lazy-apps --enable-threads",
+        "celery -A tests.tasks worker",
+        "celery -A tests.tasks beat",
+    ],
+)
+def test_what_cannot_be_done_yet_is_done_where_threads_live(
+    project: Project, boot: Boot, command: str, startup: str
+) -> None:
+    case = BY_COMMAND[command]
+    done = _plant(project, case)
+    server = boot(case.command, ONCE_STARTUP=startup, **STRICT)
+    server.process.wait_for(INCOMPLETE)
+    if _is_celery(case):
+        server.process.wait_for("ready." if "worker" in command else "Starting...")
+    else:
+        server.wait_for(503)
+    assert project.manage("migrate").finish() == 0
+    wait_until(lambda: project.attempts() == done, what=lambda: server.output)
+    if not _is_celery(case):
+        server.wait_for(200)
+    runners = {pid for (pid,) in project.rows("SELECT pid FROM once_attempt")}
+    assert (server.pid in runners) is _is_celery(case)
+    wait_until(lambda: _sessions(project) == 0, what="sessions of the start-up to end")
+    assert project.effects() == [routine.removeprefix("plant.") for routine, _, _ in done]
+    assert not COMPLAINTS.search(server.output), server.output
+
+
+@pytest.mark.parametrize("is_migrated", [False])
+@pytest.mark.parametrize("command", ["uwsgi --master", "uwsgi --master --lazy-apps"])
+def test_uwsgi_without_threads_leaves_what_cannot_be_done_yet(
+    project: Project, boot: Boot, command: str
+) -> None:
+    project.routines(ROUTINES)
+    server = boot(command, ONCE_STARTUP="background")
+    server.process.wait_for(INCOMPLETE)
+    server.wait_for(503)
+    assert project.manage("migrate").finish() == 0
+    if _lacks_threads(server):
+        assert "nothing here tries again" in server.output
+        assert project.once("run").finish() == 0
+    server.wait_for(200)
+    assert project.attempts() == DONE
+    assert project.effects() == ["fetch", "seed"]
+
+
+# gevent
+
+
+@pytest.mark.parametrize("unsafe", ["", "true"])
+def test_coroutine_under_gevent_is_refused_before_it_writes_elsewhere(
+    project: Project, boot: Boot, unsafe: str
+) -> None:
+    project.routines(COROUTINE)
+    server = boot("gunicorn --worker-class gevent", DJANGO_ALLOW_ASYNC_UNSAFE=unsafe)
+    assert server.process.finish(30) != 0
+    assert "Make it a plain `def`" in server.output
+    assert project.effects() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "first"),
+    [
+        ("time.sleep(4)", "succeeded"),  # pings come in between, since psycopg waits by gevent
+        ("while time.monotonic() < since + 4: pass", "lost"),
+    ],
+    ids=["sleeps", "computes"],
+)
+def test_body_under_gevent_lasts_longer_than_the_liveness_timeout(
+    project: Project, boot: Boot, body: str, first: str
+) -> None:
+    project.routines(f"""
+    @routine
+    def seed():
+        effect("seed")
+        since = time.monotonic()
+        {body}
+    """)
+    case = BY_COMMAND["gunicorn --worker-class gevent"]
+    server = boot(case.command, ONCE_LIVENESS_TIMEOUT="1", ONCE_RETRY_DELAY="1")
+    server.wait_for(200)
+    assert project.effects() == ["seed"]
+    states = [state for _, _, state in project.attempts()]
+    assert (states[0], states.count("succeeded")) == (first, 1), server.output
+    assert server.process.is_running(), server.output
