@@ -1,6 +1,7 @@
 """Which server this process belongs to, when it forks, and whether its threads live."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -13,6 +14,7 @@ from once import conf
 __all__ = [
     "ENABLE_THREADS",
     "NO_THREADS",
+    "gunicorn_worker",
     "is_server",
     "lacks_threads",
     "once_serving",
@@ -55,6 +57,13 @@ def lacks_threads() -> bool:
     return not {"enable-threads", "threads"} & {
         name.decode() if isinstance(name, bytes) else name for name in uwsgi.opt
     }
+
+
+def gunicorn_worker() -> Any:
+    """The worker of gunicorn that is loading the application, its signal handlers set, if any."""
+    handler = signal.getsignal(signal.SIGTERM)
+    is_its_own = str(getattr(handler, "__module__", "")).startswith("gunicorn.workers.")
+    return getattr(handler, "__self__", None) if is_its_own else None
 
 
 def once_serving(function: Callable[[], None]) -> None:

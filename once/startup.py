@@ -1,6 +1,7 @@
 """What a process does about routines as it starts."""
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +12,11 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 
-from once import conf, process, registry, runner, server
+from once import conf, interruption, process, registry, runner, server
 from once.base import in_event_loop
 from once.exceptions import OnceError, RoutineFailed
 from once.log import logger
+from once.management import interrupts
 from once.models import Trigger
 from once.registry import Registry
 from once.results import Result
@@ -77,8 +79,25 @@ def _on_server_ready(found: Registry) -> None:
         server.once_serving(lambda: _go_on(found, pause=0.0))
     elif in_event_loop():
         _in_thread(lambda: _start(found))
+    elif (worker := server.gunicorn_worker()) is not None:
+        with _heeding_signals(worker):
+            _start(found)
     else:
         _start(found)
+
+
+@contextmanager
+def _heeding_signals(worker: Any) -> Iterator[None]:
+    """A context that a signal ends: gunicorn's worker only notes SIGTERM, and goes on loading."""
+    try:
+        with interrupts.handled():
+            if not worker.alive:  # told before
+                interruption.interrupt(KeyboardInterrupt())
+            yield
+    except KeyboardInterrupt:  # SIGTERM as well; a worker that was told to stop ends with 0
+        raise SystemExit(0) from None
+    finally:
+        signal.siginterrupt(signal.SIGTERM, False)  # as gunicorn had it
 
 
 @contextmanager

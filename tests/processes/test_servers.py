@@ -1,6 +1,7 @@
 """Every server that people run Django with: what runs where, and what docs/servers.md says."""
 
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,15 @@ from typing import NamedTuple
 import pytest
 
 from tests.processes.http import Serve, Server
-from tests.processes.test_startup import COMPLAINTS, DONE, INCOMPLETE, ROUTINES, STRICT
-from tests.project import Project
+from tests.processes.test_startup import (
+    COMPLAINTS,
+    DONE,
+    HOLDING,
+    INCOMPLETE,
+    ROUTINES,
+    STRICT,
+)
+from tests.project import ROOT, Project
 from tests.servers import missing
 from tests.waiting import wait_until
 
@@ -18,6 +26,7 @@ pytestmark = pytest.mark.django_db(databases=[])
 
 Boot = Callable[..., Server]
 
+DOCUMENTATION = (ROOT / "docs" / "servers.md").read_text()
 WSGI = "tests.wsgi:application"
 ASGI = "tests.asgi:application"
 GUNICORN = f"--no-control-socket --workers 2 --bind {{address}} {WSGI}"
@@ -162,6 +171,8 @@ def test_server_runs_each_routine_once(project: Project, boot: Boot, case: Case)
     else:
         server.wait_for(200)
     wait_until(lambda: len(_memory(project)) >= case.processes, what=lambda: server.output)
+    if case.command.startswith("uwsgi"):
+        server.process.wait_for("WSGI app 0", case.processes)
     wait_until(lambda: _sessions(project) == 0, what="sessions of the start-up to end")
     if not _is_celery(case):
         assert [server.get() for _ in range(6)] == [200] * 6
@@ -240,6 +251,73 @@ def test_uwsgi_without_threads_leaves_what_cannot_be_done_yet(
     assert project.effects() == ["fetch", "seed"]
 
 
+# What takes long
+
+
+@pytest.mark.parametrize(
+    ("command", "seconds", "options"),
+    [
+        ("gunicorn", 45, ()),  # whose own timeout is 30 s
+        ("gunicorn --worker-class gthread", 6, ("--timeout", "3")),
+        ("gunicorn --worker-class gevent", 6, ("--timeout", "3")),
+        (UVICORN_WORKER, 6, ("--timeout", "3")),
+    ],
+)
+def test_routine_outlasts_gunicorns_timeout(
+    project: Project, boot: Boot, command: str, seconds: int, options: tuple[str, ...]
+) -> None:
+    project.routines(f"""
+        @routine
+        def seed():
+            effect("seed")
+            time.sleep({seconds})
+    """)
+    server = boot(command, "--workers", "3", *options)
+    server.process.wait_for("event=finished", timeout=90)
+    server.wait_for(200)
+    wait_until(lambda: server.output.count("event=waited") == 2, what=lambda: server.output)
+    assert [server.get() for _ in range(6)] == [200] * 6
+    assert project.attempts() == [("plant.seed", 1, "succeeded")]
+    assert project.effects() == ["seed"]
+    assert server.output.count("Booting worker") == 3
+    assert not re.search("TIMEOUT|died|SIGKILL", server.output), server.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "gunicorn",
+        "gunicorn --worker-class gthread",
+        "gunicorn --worker-class gevent",
+        UVICORN_WORKER,
+        "gunicorn --preload",
+    ],
+)
+def test_gunicorn_that_waits_for_another_process_can_be_stopped(
+    project: Project, boot: Boot, command: str
+) -> None:
+    project.routines(HOLDING)
+    holder = project.once("run")
+    project.wait_for("body")
+    server = boot(command)
+    server.process.wait_for("event=waiting", BY_COMMAND[command].processes)
+    assert server.stop() in (0, -15), server.output  # long before its graceful timeout of 30 s
+    if "gevent" not in command:  # whose hub prints what passes through it
+        assert "Traceback" not in server.output
+    project.release("body")
+    assert holder.finish() == 0
+    assert project.attempts() == [("plant.seed", 1, "succeeded")]
+
+
+def test_stopped_gunicorn_rolls_its_routine_back(project: Project, boot: Boot) -> None:
+    project.routines(HOLDING)
+    server = boot("gunicorn")
+    project.wait_for("body")
+    assert server.stop() == 0, server.output
+    assert project.effects() == []
+    assert project.attempts() == [("plant.seed", 1, "interrupted")]
+
+
 # gevent
 
 
@@ -279,3 +357,17 @@ def test_body_under_gevent_lasts_longer_than_the_liveness_timeout(
     states = [state for _, _, state in project.attempts()]
     assert (states[0], states.count("succeeded")) == (first, 1), server.output
     assert server.process.is_running(), server.output
+
+
+# The table of the documentation
+
+
+def test_documentation_says_what_these_tests_prove() -> None:
+    rows = re.findall(r"^\| `(.+?)` \| (.+?) \| (.+?) \| .* \|$", DOCUMENTATION, re.MULTILINE)
+    shown = {"tests.manage": "manage.py", "tests.tasks": "config"}
+    cases = []
+    for command, _, runs_in, memory_in, _ in CASES:
+        for ours, theirs in shown.items():
+            command = command.replace(ours, theirs)
+        cases.append((command, runs_in, memory_in))
+    assert rows == cases
