@@ -171,8 +171,10 @@ def test_server_runs_each_routine_once(project: Project, boot: Boot, case: Case)
     else:
         server.wait_for(200)
     wait_until(lambda: len(_memory(project)) >= case.processes, what=lambda: server.output)
-    if case.command.startswith("uwsgi"):
-        server.process.wait_for("WSGI app 0", case.processes)
+    # These two do not bear to be stopped before each worker has started.
+    for program, text in (("uwsgi", "WSGI app 0"), ("granian", "Started worker")):
+        if case.command.startswith(program):
+            server.process.wait_for(text, case.processes)
     wait_until(lambda: _sessions(project) == 0, what="sessions of the start-up to end")
     if not _is_celery(case):
         assert [server.get() for _ in range(6)] == [200] * 6
