@@ -4,6 +4,7 @@ import atexit
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import warnings
@@ -102,6 +103,8 @@ class MariaDB:
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
             "--max-connections=200",
+            "--max-recursive-iterations=1000000",
+            "--plugin-load-add=metadata_lock_info",  # by which tests tell sessions apart
             "--default-time-zone=+05:30",  # not that of anybody here
             "--innodb-flush-method=nosync",  # the tests crash the server, not its machine
             "--innodb-log-file-size=16M",
@@ -123,6 +126,10 @@ class MariaDB:
         """SIGKILL it, as a crash would; harmless where it does not run."""
         self._process.kill()
         self._process.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
 
     def stop(self) -> None:
         """End it for good."""

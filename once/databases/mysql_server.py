@@ -31,7 +31,8 @@ def examine(connection: BaseDatabaseWrapper) -> Iterator[Finding]:
     driver: Any = connection
     version = ".".join(map(str, connection.get_database_version()))
     yield finding(id="server", message=f"{connection.display_name} {version}.")
-    yield finding(id="driver", message=f"mysqlclient {driver.Database.__version__}.")
+    driver_version = ".".join(map(str, driver.Database.version_info[:3]))
+    yield finding(id="driver", message=f"mysqlclient {driver_version}.")
     values = _variables(connection)
     if "ON" in (values.get("super_read_only"), values.get("read_only")):
         # Some users may write all the same, and what follows finds that out.

@@ -11,7 +11,7 @@ from tests.project import Project
 from tests.servers import embedded_postgresql
 from tests.waiting import wait_until
 
-__all__ = ["GUARD", "WORK", "Server", "terminate"]
+__all__ = ["GUARD", "GUARDS", "WORK", "Server", "terminate"]
 
 #: The session that is a guard, and the one that holds a work lock.
 GUARD = "application_name LIKE 'once %' AND state = 'idle in transaction'"
@@ -21,8 +21,25 @@ WORK = (
 )
 
 
+#: The same in MariaDB: a guard tells of itself in locks with a number at their end.
+_LOCKS = "SELECT THREAD_ID FROM information_schema.METADATA_LOCK_INFO WHERE TABLE_SCHEMA LIKE"
+GUARDS = f"ID IN ({_LOCKS} 'once:%:%')"
+_IN_MARIADB = {
+    GUARD: GUARDS,
+    WORK: f"ID IN ({_LOCKS} 'once:%') AND ID NOT IN ({_LOCKS} 'once:%:%')",
+}
+
+
 def terminate(project: Project, where: str) -> None:
     """End the one session of which something is true, and wait for its end."""
+    if project.is_mysql:
+        sessions = "SELECT ID FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND "
+        [(session,)] = project.rows(
+            f"{sessions} ID <> CONNECTION_ID() AND {_IN_MARIADB.get(where, where)}"
+        )
+        project.execute(f"KILL CONNECTION {session}")
+        wait_until(lambda: not project.rows(f"{sessions} ID = {session}"))
+        return
     ended = project.rows(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid() "

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.faults.support import GUARD, WORK, terminate
+from tests.faults.support import GUARD, GUARDS, WORK, terminate
 from tests.project import Project
 from tests.servers import PgBouncer, database_url
 from tests.shop.calls import calls
@@ -25,7 +25,7 @@ ANNOUNCE = """
         hold("body")
 """
 BODYS_OWN = "state = 'idle' AND application_name NOT LIKE 'once %'"
-SERVERS = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
+SERVERS = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
 
 
 def assert_called_and_recorded_once(project: Project) -> None:
@@ -40,13 +40,13 @@ def test_bodys_own_session_terminated(project: Project) -> None:
     project.routines(ANNOUNCE)
     process = project.once("run")
     project.wait_for("body")
-    terminate(project, BODYS_OWN)
+    terminate(project, "COMMAND = 'Sleep' AND NOT " + GUARDS if project.is_mysql else BODYS_OWN)
     project.release("body")
     assert process.finish() == 0, process.output
     assert_called_and_recorded_once(project)
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
+@SERVERS
 def test_recording_session_terminated(project: Project) -> None:
     project.routines(ANNOUNCE)
     project.release("body")

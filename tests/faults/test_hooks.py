@@ -4,7 +4,7 @@ import pytest
 
 from tests.project import Project
 
-pytestmark = pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+pytestmark = pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite"])
 
 FAIL = """
     def fail():

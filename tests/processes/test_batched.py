@@ -49,8 +49,8 @@ def counting(*, batch_size: int = 10, hold_at: int = 0, **options: object) -> st
 def fill(project: Project, rows: int) -> None:
     """Make the rows 1, 2, 3 that none has counted."""
     project.execute(
-        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
-        f"WHERE i < {rows}) INSERT INTO shop_counted (id, counter) SELECT i, 0 FROM n"
+        "INSERT INTO shop_counted (id, counter) WITH RECURSIVE n (i) AS "
+        f"(SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) SELECT i, 0 FROM n"
     )
 
 
@@ -112,14 +112,19 @@ class Chance:
     def wait(self, project: Project, number: int) -> None:
         """Wait until an attempt has begun, or did some batches of those that are left."""
         [(done,)] = project.rows("SELECT coalesce(max(processed), 0) FROM once_attempt")
-        left = (self._rows - done) // self._size
+        left = (self._rows - int(done)) // self._size
         some = self._random.randint(0, left // (self._kills - number + 2))
-        wait_until_latest(project, number, done + some * self._size if some else 0)
+        wait_until_latest(project, number, int(done) + some * self._size if some else 0)
 
 
 @pytest.mark.parametrize(
     ("kind", "rows", "kills"),
-    [("postgresql", 100_000, 20), ("pgbouncer", 20_000, 5), ("sqlite", 20_000, 5)],
+    [
+        ("postgresql", 100_000, 20),
+        ("pgbouncer", 20_000, 5),
+        ("mariadb", 20_000, 5),
+        ("sqlite", 20_000, 5),
+    ],
 )
 def test_killed_at_random_moments(project: Project, rows: int, kills: int) -> None:
     size = 500
@@ -138,7 +143,12 @@ def test_killed_at_random_moments(project: Project, rows: int, kills: int) -> No
 
 @pytest.mark.parametrize(
     ("kind", "rows", "kills", "runners"),
-    [("postgresql", 100_000, 20, 3), ("pgbouncer", 20_000, 5, 3), ("sqlite", 20_000, 5, 2)],
+    [
+        ("postgresql", 100_000, 20, 3),
+        ("pgbouncer", 20_000, 5, 3),
+        ("mariadb", 20_000, 5, 3),
+        ("sqlite", 20_000, 5, 2),
+    ],
 )
 def test_holder_killed_while_others_compete(
     project: Project, rows: int, kills: int, runners: int
@@ -166,7 +176,7 @@ def test_holder_killed_while_others_compete(
     assert states(project) == ["lost"] * kills + ["succeeded"]
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite"])
 @pytest.mark.parametrize("when", ["step", "after:step"], ids=["before", "after"])
 @pytest.mark.parametrize("write", ["resume", "advance", "complete"])
 def test_killed_beside_a_write_of_its_progress(project: Project, write: str, when: str) -> None:
@@ -370,7 +380,7 @@ def test_signal_is_told_to_an_external_body_that_asks(project: Project) -> None:
     assert after.finish() == 0, after.output
     assert project.effects() == ["announced"]
     assert states(project) == ["interrupted", "succeeded"]
-    assert len(project.rows("SELECT DISTINCT key FROM once_attempt")) == 1
+    assert len(project.rows('SELECT DISTINCT "key" FROM once_attempt')) == 1
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
@@ -595,7 +605,7 @@ def test_iterator_of_a_queryset_works_or_is_refused(project: Project) -> None:
     assert runner.finish() == 0 or "over= of plant.count" in runner.output, runner.output
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
 def test_frozen_in_a_batch(project: Project) -> None:
     fill(project, 40)
     project.routines(counting(hold_at=11))
@@ -614,7 +624,7 @@ def test_frozen_in_a_batch(project: Project) -> None:
     assert states(project) == ["lost", "succeeded"]
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
 def test_frozen_in_a_pause(project: Project) -> None:
     fill(project, 40)
     project.routines(counting(hold_at=1, pause=1))
@@ -648,7 +658,7 @@ def taken_over_as_a_batch_begins(project: Project) -> tuple[Process, Process]:
     return frozen, successor
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
 def test_frozen_as_a_batch_begins(project: Project) -> None:
     frozen, successor = taken_over_as_a_batch_begins(project)
     frozen.send(signal.SIGCONT)

@@ -62,6 +62,8 @@ BEFORE_COMMIT = "once.ledger:complete=after:"
         ("postgresql", BEFORE_RECORDING),
         ("postgresql", BEFORE_COMMIT),
         ("pgbouncer", BEFORE_COMMIT),
+        ("mariadb", EFFECT),
+        ("mariadb", BEFORE_COMMIT),
         ("sqlite", BEFORE_COMMIT),
     ],
 )
@@ -89,6 +91,7 @@ def test_killed_between_effect_and_record_is_repeated_under_the_same_key(
         ("postgresql", EFFECT),
         ("pgbouncer", BEFORE_RECORDING),
         ("postgresql", BEFORE_COMMIT),
+        ("mariadb", BEFORE_COMMIT),
         ("sqlite", BEFORE_COMMIT),
     ],
 )
@@ -147,7 +150,7 @@ def test_held_is_what_every_command_says(held: Project) -> None:
     assert len(announced(held)) == 1
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite"])
 def test_held_is_tried_again_after_a_reset_under_the_same_key(held: Project) -> None:
     unconfirmed = held.once("reset", NAME)
     assert unconfirmed.finish() == 2
@@ -157,7 +160,7 @@ def test_held_is_tried_again_after_a_reset_under_the_same_key(held: Project) -> 
     assert reset.finish() == 0, reset.output
     assert of_status(held)["state"] == "pending"
     [decision] = held.rows(
-        "SELECT number, state, \"user\", reason FROM once_attempt WHERE trigger = 'reset'"
+        'SELECT number, state, "user", reason FROM once_attempt WHERE "trigger" = \'reset\''
     )
     assert decision == (3, "succeeded", getpass.getuser(), "the partner got nothing")
     again = held.once("run")

@@ -88,7 +88,7 @@ def record(project: Project) -> list[list[tuple[object, ...]]]:
     return [project.rows(f"SELECT * FROM {table} ORDER BY id") for table in tables]
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite"])
 def test_releases_take_turns(project: Project, old: Release, new: Release) -> None:
     for environment, effects in (
         (old, OLD),
@@ -144,7 +144,7 @@ SEVERAL = """
 """
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite"])
 def test_releases_start_at_once(project: Project) -> None:
     releases = [
         release(project, name, SEVERAL.replace("VERSION", version), "")
@@ -225,7 +225,12 @@ class Takeover:
 
 @pytest.mark.parametrize(
     ("kind", "step"),
-    [("postgresql", GUARDED), ("pgbouncer-20", GUARDED), ("postgresql", CLAIMED)],
+    [
+        ("postgresql", GUARDED),
+        ("pgbouncer-20", GUARDED),
+        ("postgresql", CLAIMED),
+        ("mariadb", CLAIMED),
+    ],
 )
 def test_old_release_frozen_before_its_work(
     project: Project, old: Release, new: Release, step: str
@@ -260,7 +265,7 @@ def test_old_release_frozen_before_its_work(
     assert numbers == [(takeover.attempt,), (takeover.attempt + 1,)]
 
 
-@pytest.mark.parametrize("kind", ["postgresql"])
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_old_release_frozen_in_its_body(project: Project, old: Release, new: Release) -> None:
     takeover = Takeover(project, old, new)
     for name, process in takeover.old.items():

@@ -1,4 +1,4 @@
-"""Faults of processes, sessions and servers, against a real PostgreSQL."""
+"""Faults of processes, sessions and servers, against real servers."""
 
 import os
 import signal
@@ -9,7 +9,8 @@ import pytest
 from tests.faults.support import GUARD, WORK, terminate
 from tests.project import Project
 
-pytestmark = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
+SERVERS = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
+POSTGRESQL = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
 
 SEED = """
     @routine
@@ -19,6 +20,7 @@ SEED = """
 """
 
 
+@SERVERS
 def test_guard_terminated_and_nobody_else_there(project: Project) -> None:
     project.routines(SEED)
     holder = project.once("run")
@@ -30,6 +32,7 @@ def test_guard_terminated_and_nobody_else_there(project: Project) -> None:
     assert project.attempts() == [("plant.seed", 1, "succeeded")]
 
 
+@SERVERS
 def test_guard_terminated_while_another_waits(project: Project) -> None:
     project.routines(SEED)
     holder = project.once("run")
@@ -46,6 +49,7 @@ def test_guard_terminated_while_another_waits(project: Project) -> None:
     assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
 
 
+@SERVERS
 def test_work_session_terminated_is_retried(project: Project) -> None:
     project.routines(
         """
@@ -65,6 +69,7 @@ def test_work_session_terminated_is_retried(project: Project) -> None:
     assert project.attempts() == [("plant.seed", 1, "failed"), ("plant.seed", 2, "succeeded")]
 
 
+@SERVERS
 def test_work_session_terminated_before_its_commit_is_retried(project: Project) -> None:
     project.routines('@routine\ndef seed():\n    effect("seed")')
     holder = project.once("run", TEST_HOLD="once.ledger:complete=after:step")
@@ -76,6 +81,7 @@ def test_work_session_terminated_before_its_commit_is_retried(project: Project) 
     assert project.attempts() == [("plant.seed", 1, "failed"), ("plant.seed", 2, "succeeded")]
 
 
+@SERVERS
 @pytest.mark.parametrize(
     "step",
     ["once.ledger:begin=step", "once.claim:Claim._fence=step", "once.work:Work.do=step"],
@@ -100,6 +106,7 @@ def test_frozen_before_its_work_and_thawed_after_a_takeover(project: Project, st
     assert [state for *_, state in project.attempts()].count("succeeded") == 1
 
 
+@SERVERS
 def test_frozen_after_its_work_and_before_its_commit(project: Project) -> None:
     project.routines('@routine\ndef seed():\n    effect("seed")\n    reach("body")')
     frozen = project.once("run", TEST_HOLD="once.ledger:complete=after:step")
@@ -114,6 +121,7 @@ def test_frozen_after_its_work_and_before_its_commit(project: Project) -> None:
     assert project.effects() == ["seed"]
 
 
+@SERVERS
 @pytest.mark.parametrize("point", ["once.ledger:begin", "once.claim:Claim._fence"])
 def test_killed_before_its_work(project: Project, point: str) -> None:
     project.routines(SEED)
@@ -126,6 +134,7 @@ def test_killed_before_its_work(project: Project, point: str) -> None:
     assert project.effects() == ["seed"]
 
 
+@SERVERS
 def test_killed_between_effect_and_commit(project: Project) -> None:
     project.routines('@routine\ndef seed():\n    effect("seed")')
     holder = project.once("run", TEST_HOLD="once.ledger:complete=after:step")
@@ -138,6 +147,7 @@ def test_killed_between_effect_and_commit(project: Project) -> None:
     assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
 
 
+@POSTGRESQL
 @pytest.mark.parametrize("table", ["once_completion", "once_attempt"])
 def test_locked_table_is_waited_for(project: Project, table: str) -> None:
     project.routines(SEED)
@@ -150,6 +160,7 @@ def test_locked_table_is_waited_for(project: Project, table: str) -> None:
     assert project.effects() == ["seed"]
 
 
+@POSTGRESQL
 def test_guard_whose_server_falls_silent_is_lost_in_time(project: Project) -> None:
     project.routines(SEED)
     holder = project.once("run", TEST_HOLD="once.work:Work.do=step")
@@ -168,6 +179,7 @@ def test_guard_whose_server_falls_silent_is_lost_in_time(project: Project) -> No
     assert project.effects() == ["seed"]
 
 
+@POSTGRESQL
 def test_roles_timeouts_do_not_end_guard_or_waiters(project: Project) -> None:
     timeouts = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]
     [(version,)] = project.rows("SELECT current_setting('server_version_num')::int")

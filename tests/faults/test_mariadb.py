@@ -1,0 +1,261 @@
+"""What is MariaDB's own: named locks, DDL that commits, engines, privileges, a crash."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.project import Project
+from tests.servers import MariaDB
+
+pytestmark = pytest.mark.parametrize("kind", ["mariadb"])
+
+SEED = """
+    @routine
+    def seed():
+        effect("seed")
+        hold("body")
+"""
+
+
+@contextmanager
+def globally(server: MariaDB, **variables: int) -> Iterator[None]:
+    """Have sessions that begin meanwhile have other values of these."""
+    before = {name: server.query(f"SELECT @@GLOBAL.{name}")[0][0] for name in variables}
+    try:
+        for name, value in variables.items():
+            server.query(f"SET GLOBAL {name} = {value}")
+        yield
+    finally:
+        for name, value in before.items():
+            server.query(f"SET GLOBAL {name} = {value}")
+
+
+def test_ddl_in_a_body_is_an_error(project: Project) -> None:
+    project.routines(
+        """
+        @routine
+        def seed():
+            effect("before")
+            with connection.cursor() as cursor:
+                cursor.execute("CREATE TABLE plant_made (id int)")
+            effect("after")
+        """
+    )
+    process = project.once("run")
+    assert process.finish() == 1, process.output
+    assert "The body ended its transaction itself" in process.output
+    assert "What it committed stays and is not recorded" in process.output
+    assert project.effects() == ["before"]  # CREATE TABLE committed it
+    assert project.completions() == []
+    assert project.attempts() == [("plant.seed", 1, "failed")]
+
+
+@pytest.mark.parametrize("isolation", ["3", "4"], ids=["REPEATABLE READ", "SERIALIZABLE"])
+def test_other_isolation_level_of_the_project(project: Project, isolation: str) -> None:
+    project.routines(SEED)
+    project.environment["TEST_ISOLATION"] = isolation
+    killed = project.once("run")
+    project.wait_for("body")
+    waiters = [project.once("run") for _ in range(3)]
+    for waiter in waiters:
+        waiter.wait_for("Waiting")
+    killed.kill()
+    project.release("body")
+    for waiter in waiters:
+        assert waiter.finish() == 0, waiter.output
+    assert project.effects() == ["seed"]
+    assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
+
+
+def test_idle_timeouts_of_the_server_do_not_end_a_body_that_thinks(
+    project: Project, mariadb: MariaDB
+) -> None:
+    project.routines(
+        """
+        @routine
+        def seed():
+            effect("seed")
+            reach("body")
+            time.sleep(2.5)  # longer than the timeouts, which is what is tested
+        """
+    )
+    with globally(mariadb, wait_timeout=1, idle_transaction_timeout=1, lock_wait_timeout=1):
+        holder = project.once("run")
+        project.wait_for("body")
+        waiter = project.once("run")
+        assert [holder.finish(), waiter.finish()] == [0, 0], holder.output + waiter.output
+    assert project.attempts() == [("plant.seed", 1, "succeeded")]
+
+
+def test_server_crash_in_a_body(project: Project, mariadb: MariaDB) -> None:
+    project.routines(
+        """
+        @routine
+        def seed(run):
+            effect("seed")
+            hold(f"body{run.attempt}")
+
+
+        @routine(atomic=False, after=[seed])
+        def announce(run):
+            hold(f"outside{run.attempt}")
+        """
+    )
+    project.release("body2")
+    runner = project.once("run")
+    for body in ("body1", "outside1"):
+        project.wait_for(body)
+        mariadb.kill()
+        project.release(body)
+        mariadb.start()
+    assert runner.finish() == 0, runner.output
+    assert project.effects() == ["seed"]
+    assert project.attempts() == [
+        ("plant.announce", 1, "succeeded"),
+        ("plant.seed", 1, "failed"),
+        ("plant.seed", 2, "succeeded"),
+    ]
+
+
+def test_body_is_told_in_time_that_the_server_fell_silent(
+    project: Project, mariadb: MariaDB
+) -> None:
+    project.routines(
+        """
+        from once.exceptions import GuardLost
+
+
+        @routine(atomic=False)
+        def announce(run):
+            reach("body")
+            try:
+                while True:
+                    run.check()
+                    time.sleep(0.01)
+            except GuardLost as error:
+                print("told:", error, flush=True)
+        """
+    )
+    holder = project.once("run")
+    project.wait_for("body")
+    mariadb.send(signal.SIGSTOP)
+    try:
+        holder.wait_for("told: The guard of plant.announce", timeout=2 + 1)
+    finally:
+        mariadb.send(signal.SIGCONT)
+    assert holder.finish() == 0, holder.output
+    assert project.attempts() == [("plant.announce", 1, "succeeded")]
+
+
+def test_missing_right_to_end_a_zombie_is_named(project: Project, mariadb: MariaDB) -> None:
+    [(name,)] = project.rows("SELECT DATABASE()")
+    for user in ("zombie", "heir"):
+        mariadb.query(f"CREATE OR REPLACE USER {user}@localhost")
+        mariadb.query(f"GRANT ALL ON {name}.* TO {user}@localhost")
+    project.routines(SEED)
+    zombie = project.once("run", DATABASE_URL=project.url.replace("root@", "zombie@"))
+    project.wait_for("body")
+    zombie.send(signal.SIGSTOP)
+    heirs_url = project.url.replace("root@", "heir@")
+    heir = project.once("run", DATABASE_URL=heirs_url)
+    heir.wait_for("GRANT CONNECTION ADMIN ON *.* TO heir")
+    heir.kill()
+    mariadb.query("GRANT CONNECTION ADMIN ON *.* TO heir@localhost")
+    heir = project.once("run", DATABASE_URL=heirs_url)
+    project.wait_for("body", processes=2)
+    project.release("body")
+    assert heir.finish() == 0, heir.output
+    zombie.send(signal.SIGCONT)
+    assert zombie.finish() == 1, zombie.output
+    assert project.effects() == ["seed"]
+
+
+def test_table_that_cannot_roll_back_is_refused(project: Project) -> None:
+    project.routines(SEED)
+    project.release("body")
+    project.execute("ALTER TABLE once_attempt ENGINE = Aria")
+    refused = project.once("run")
+    assert refused.finish() == 1, refused.output
+    assert "ALTER TABLE once_attempt ENGINE = InnoDB" in refused.output
+    assert project.effects() == []
+    doctor = project.once("doctor")
+    assert doctor.finish() == 1, doctor.output
+    assert "ALTER TABLE once_attempt ENGINE = InnoDB" in doctor.output
+    project.execute("ALTER TABLE once_attempt ENGINE = InnoDB")
+    assert project.once("run").finish() == 0
+    assert project.effects() == ["seed"]
+
+
+def test_doctor_finds_what_the_protocol_needs(project: Project) -> None:
+    project.routines(SEED)
+    doctor = project.once("doctor", "--json")
+    assert doctor.finish() == 0, doctor.output
+    assert '"level": "fault"' not in doctor.output
+    for proof in ("exclusion", "eviction", "fencing", "privileges", "clock"):
+        assert f'"id": "{proof}"' in doctor.output
+
+
+def test_databases_of_one_server_do_not_exclude_each_other(
+    project: Project, mariadb: MariaDB
+) -> None:
+    project.routines(SEED)
+    [(name,)] = project.rows("SELECT DATABASE()")
+    mariadb.copy_database("once_migrated", f"{name}_beside")
+    try:
+        processes = [
+            project.once("run", DATABASE_URL=mariadb.url(database))
+            for database in (name, f"{name}_beside")
+        ]
+        project.wait_for("body", processes=2)
+        project.release("body")
+        assert [process.finish() for process in processes] == [0, 0], processes[0].output
+    finally:
+        mariadb.query(f"DROP DATABASE {name}_beside")
+
+
+def test_session_is_left_as_it_was_found(project: Project) -> None:
+    project.routines(
+        """
+        STATE = "SELECT @@wait_timeout, @@idle_transaction_timeout, @@innodb_lock_wait_timeout, "
+        LOCKS = (
+            "(SELECT count(*) FROM information_schema.METADATA_LOCK_INFO "
+            "WHERE THREAD_ID = CONNECTION_ID() AND TABLE_SCHEMA LIKE 'once:%')"
+        )
+
+
+        def state():
+            with connection.cursor() as cursor:
+                cursor.execute(STATE + LOCKS)
+                return cursor.fetchone()
+
+
+        @routine
+        def seed():
+            effect("seed")
+            assert state()[0] == 2147483 and state()[3] == 1, state()
+
+
+        @routine
+        def fail():
+            raise ValueError("no such brand")
+        """
+    )
+    ask = """
+import django; django.setup()
+from django.core.management import CommandError, call_command
+from plant.routines import connection, state
+before = state()
+try:
+    call_command("once", "run", "--keep-going")
+except CommandError:
+    pass
+print("the same:", state() == before, before[3])
+connection.close()
+"""
+    process = project.start(sys.executable, "-c", ask)
+    assert process.finish() == 0, process.output
+    assert "the same: True 0" in process.output
+    assert project.effects() == ["seed"]
