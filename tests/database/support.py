@@ -83,7 +83,7 @@ def last(using: str) -> Attempt:
 
 def conflict(using: str) -> OperationalError:
     """What a database says where another transaction was in the way."""
-    error = OperationalError("in the way")
+    error = OperationalError(1213, "in the way")
     error.sqlstate = "40001"  # type: ignore[attr-defined]
     error.sqlite_errorcode = 5  # type: ignore[attr-defined]
     return error

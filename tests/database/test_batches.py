@@ -740,6 +740,7 @@ def test_body_is_told_the_same_of_every_batch_of_an_attempt(using: str) -> None:
 # The database
 
 
+@pytest.mark.postgresql
 def test_statement_timeout_cancels_a_statement_of_a_batch() -> None:
     def body(batch: list[int]) -> None:
         rows("default", "SELECT pg_sleep(60)")
@@ -764,6 +765,7 @@ def test_total_that_takes_too_long_to_find_out_is_unknown() -> None:
     assert heard == [(2, None, 0), (3, None, 0)]
 
 
+@pytest.mark.postgresql
 def test_statement_timeout_ends_with_the_batch() -> None:
     timeouts: list[str] = []
 
@@ -791,6 +793,7 @@ def queries_of(using: str, batch_count: int) -> int:
     return len(queries)
 
 
+@pytest.mark.postgresql
 def test_one_more_batch_takes_a_fixed_number_of_statements(using: str) -> None:
     """Begin, savepoint and its end, commit; work lock, attempt row, items, place to go on."""
     stock(using, *range(3))

@@ -63,6 +63,7 @@ def test_clock_that_is_off_is_a_warning(
     assert faults(findings) == []
 
 
+@pytest.mark.postgresql
 def test_server_that_does_not_evict_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AdvisoryGuard, "set_liveness", lambda guard: None)
     findings = found()
@@ -78,6 +79,7 @@ def test_server_that_does_not_evict_is_a_fault(monkeypatch: pytest.MonkeyPatch) 
     ],
     ids=["not found", "not ended"],
 )
+@pytest.mark.postgresql
 def test_work_session_that_lives_on_is_a_fault(
     end_work: Callable[[Any, str], int], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +89,7 @@ def test_work_session_that_lives_on_is_a_fault(
     assert told in findings["fencing"].message
 
 
+@pytest.mark.postgresql
 def test_lock_that_outlives_its_release_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     # As where a pooler hands on sessions with what they hold.
     guards = iter([True, *[False] * 10])
@@ -110,6 +113,7 @@ def test_silence_is_a_fault_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) 
     assert findings["tables"].message == "No answer within 0 s."
 
 
+@pytest.mark.postgresql
 def test_locked_table_is_named_and_not_waited_for() -> None:
     [(name,)] = rows("default", "SELECT current_database()")
     with psycopg.connect(database_url(), dbname=name) as other:
@@ -168,6 +172,7 @@ def test_json_has_the_contracts_keys() -> None:
     assert doctor.to_json([fault])["healthy"] is False
 
 
+@pytest.mark.postgresql
 def test_old_server_and_other_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from once.databases import postgresql_server
 
@@ -206,6 +211,7 @@ def test_old_server_and_other_settings_are_named(monkeypatch: pytest.MonkeyPatch
         ("local", "one", 2, Level.WARNING),
     ],
 )
+@pytest.mark.postgresql
 def test_replication_that_may_lose_what_is_committed_is_a_warning(
     commit: str, standbys: str, replicas: int, level: Level, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,10 +17,9 @@ from filelock import SoftFileLock
 from psycopg.pq import TransactionStatus
 
 from once.databases import database, sqlite
-from once.databases.postgresql import AdvisoryGuard
 from once.databases.sqlite import FileGuard, MemoryGuard
 from once.exceptions import GuardLost, OnceError
-from once.guards import Guard
+from once.guards import Guard, SessionGuard
 from tests.database.support import beside, receiving, rows
 from tests.waiting import wait_until
 
@@ -33,15 +32,17 @@ NAME = "shop.seed"
 def new(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Guard]:
     """Makes guards of one lock, of each class in turn."""
     guards: dict[str, Callable[[], Guard]] = {
-        "session": lambda: AdvisoryGuard("default", NAME, 15.0),
+        "session": session,
         "file": lambda: FileGuard(tmp_path / "db.sqlite3"),
         "memory": lambda: MemoryGuard("test"),
     }
     return guards[request.param]
 
 
-def session(name: str = NAME, liveness: float = 15.0) -> AdvisoryGuard:
-    return AdvisoryGuard("default", name, liveness)
+def session(name: str = NAME, liveness: float = 15.0) -> SessionGuard:
+    guard = database("default").guard(name, liveness)
+    assert isinstance(guard, SessionGuard)
+    return guard
 
 
 def setting(guard: Guard, name: str) -> str:
@@ -50,12 +51,25 @@ def setting(guard: Guard, name: str) -> str:
 
 
 def backend(guard: Guard) -> int:
-    pid: int = guard.read(lambda: rows("default", "SELECT pg_backend_pid()"))[0][0]
+    sql = "SELECT CONNECTION_ID()" if is_mysql() else "SELECT pg_backend_pid()"
+    pid: int = guard.read(lambda: rows("default", sql))[0][0]
     return pid
 
 
 def is_alive(pid: int) -> bool:
-    return bool(rows("default", "SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]))
+    return pid in sessions()
+
+
+def sessions() -> list[int]:
+    """The sessions in this database, by the number that the server gave each."""
+    sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    if is_mysql():
+        sql = "SELECT ID FROM information_schema.PROCESSLIST WHERE DB = DATABASE()"
+    return [session for (session,) in rows("default", sql)]
+
+
+def is_mysql() -> bool:
+    return connections["default"].vendor == "mysql"
 
 
 def threads() -> list[str]:
@@ -133,6 +147,7 @@ def test_names_do_not_exclude_each_other() -> None:
         assert second.acquire()
 
 
+@pytest.mark.postgresql
 def test_schemas_do_not_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     rows("default", "CREATE SCHEMA tenant")
     try:
@@ -172,6 +187,7 @@ def test_guard_opens_one_connection_of_its_own() -> None:
     assert opened == ["once guard of shop.seed"]
 
 
+@pytest.mark.postgresql
 def test_guard_is_a_read_committed_transaction_that_only_silence_ends() -> None:
     with session(liveness=7.0) as guard:
         assert guard.acquire()
@@ -195,10 +211,10 @@ def test_no_thread_and_no_session_remains(refused: bool) -> None:
         assert is_alive(pid)
     assert threads() == []
     wait_until(lambda: not is_alive(pid))
-    ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-    wait_until(lambda: rows("default", ours) == [(1,)], what="the sessions of the guards to end")
+    wait_until(lambda: len(sessions()) == 1, what="the sessions of the guards to end")
 
 
+@pytest.mark.postgresql
 def test_session_is_given_back_without_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pooler closes the server's connection of a client that leaves in a transaction."""
     left: list[TransactionStatus] = []
@@ -232,7 +248,7 @@ def test_guard_that_cannot_connect_raises_and_leaves_no_thread(
 ) -> None:
     for name, value in (("HOST", "127.0.0.1"), ("PORT", "1")):
         monkeypatch.setitem(connections.settings["default"], name, value)
-    with session() as guard, pytest.raises(Exception, match="refused"):
+    with session() as guard, pytest.raises(Exception, match=r"refused|Can't connect"):
         guard.acquire()
     assert threads() == []
 
@@ -240,7 +256,7 @@ def test_guard_that_cannot_connect_raises_and_leaves_no_thread(
 @pytest.fixture
 def frozen(
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[tuple[AdvisoryGuard, threading.Event]]:
+) -> Iterator[tuple[SessionGuard, threading.Event]]:
     """A guard that stops to ping, as if its process was frozen, and what thaws it."""
     thaw = threading.Event()
     guard = session(liveness=0.6)
@@ -257,8 +273,9 @@ def frozen(
         thaw.set()
 
 
+@pytest.mark.postgresql
 def test_server_evicts_a_holder_that_stops_to_ping(
-    frozen: tuple[AdvisoryGuard, threading.Event],
+    frozen: tuple[SessionGuard, threading.Event],
 ) -> None:
     guard, thaw = frozen
     guard.check()
@@ -277,8 +294,9 @@ def test_server_evicts_a_holder_that_stops_to_ping(
         guard.check()
 
 
+@pytest.mark.postgresql
 def test_silent_holder_tells_losers_when_it_will_be_evicted(
-    frozen: tuple[AdvisoryGuard, threading.Event],
+    frozen: tuple[SessionGuard, threading.Event],
 ) -> None:
     seen: list[float | None] = []
 
@@ -297,6 +315,7 @@ def test_silent_holder_tells_losers_when_it_will_be_evicted(
     assert 0.0 < announced[0] < 0.3
 
 
+@pytest.mark.postgresql
 def test_holder_that_pings_outlives_its_liveness_timeout() -> None:
     with session(liveness=0.4) as guard:
         assert guard.acquire()
@@ -307,6 +326,7 @@ def test_holder_that_pings_outlives_its_liveness_timeout() -> None:
             assert not other.acquire()
 
 
+@pytest.mark.postgresql
 def test_ping_after_the_end_of_the_session_says_lost() -> None:
     with session() as guard:
         assert guard.acquire()
@@ -326,6 +346,7 @@ def test_ping_after_the_end_of_the_session_says_lost() -> None:
             assert successor.acquire()
 
 
+@pytest.mark.postgresql
 def test_what_raises_in_the_session_loses_the_guard() -> None:
     with session() as guard:
         assert guard.acquire()
@@ -338,7 +359,7 @@ def test_what_raises_in_the_session_loses_the_guard() -> None:
 def test_guard_gives_itself_up_while_its_caller_waits_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(AdvisoryGuard, "patience", (0.1, 0.2))
+    monkeypatch.setattr(SessionGuard, "patience", (0.1, 0.2))
     with session() as guard:
         assert guard.acquire()
         with guard.yielding(), session() as other:
@@ -348,7 +369,7 @@ def test_guard_gives_itself_up_while_its_caller_waits_too_long(
 
 
 def test_guard_whose_caller_waited_shortly_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AdvisoryGuard, "patience", (0.2, 0.2))
+    monkeypatch.setattr(SessionGuard, "patience", (0.2, 0.2))
     with session(liveness=1.2) as guard:
         assert guard.acquire()
         with guard.yielding():

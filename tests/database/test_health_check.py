@@ -74,6 +74,7 @@ def test_health_names_what_is_not_done_to_whom_it_may(
     )
 
 
+@pytest.mark.postgresql
 def test_health_leaves_no_connection_open(declared: list[Routine]) -> None:
     declared.append(seed("default"))
     sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"

@@ -79,7 +79,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 def lost_connection(using: str) -> OperationalError:
     """What a database says whose connection is gone."""
-    error = OperationalError("the connection is gone")
+    error = OperationalError(2006, "the connection is gone")
     error.sqlstate = "08006"  # type: ignore[attr-defined]
     error.sqlite_errorcode = 14  # type: ignore[attr-defined]
     return error
@@ -173,6 +173,7 @@ def test_external_body_may_lose_its_connection() -> None:
     assert attempts("default") == [("shop.seed", 1, "failed")]
 
 
+@pytest.mark.postgresql
 def test_recording_of_outside_effects_is_repeated_on_a_fresh_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,14 +4,13 @@ import threading
 
 import pytest
 from django.db import DatabaseError, OperationalError, connections, transaction
-from django.db.models.functions import Now
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from once import Routine, ledger, record
 from once.databases import database
 from once.exceptions import AttemptLost, CannotFence
-from once.models import Attempt, Completion, State
+from once.models import Attempt, Completion, Now, State
 from once.record import Standing
 from tests.database.support import attempts, begin, beside, rows, seed, standings
 
@@ -309,6 +308,7 @@ SETTINGS = (
 )
 
 
+@pytest.mark.postgresql
 def test_statement_is_read_committed_and_durable_whatever_the_session_says() -> None:
     with connections["default"].cursor() as cursor:
         cursor.execute("SET default_transaction_isolation = 'serializable'")
@@ -332,6 +332,7 @@ def test_statement_reads_what_was_committed_meanwhile(using: str) -> None:
 
 
 @pytest.mark.parametrize("sql", ["SELECT 1 / 0", "SELECT no_such_column", "nonsense", "SELECT 'x"])
+@pytest.mark.postgresql
 def test_failed_statement_leaves_the_connection_usable(sql: str) -> None:
     here = database("default")
     with here.statements():
@@ -353,6 +354,7 @@ def test_failed_statement_leaves_the_connection_usable(sql: str) -> None:
         ("SELECT %s", ["back\\slash"], "back\\slash"),
     ],
 )
+@pytest.mark.postgresql
 def test_percent_signs_survive(sql: str, params: list[str] | None, answer: str) -> None:
     with database("default").statements():
         assert rows("default", sql, params) == [(answer,)]

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from django.db import connections
 from django.db.models import F
-from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from once import Routine, content, ledger, record
-from once.models import Attempt, Completion, State
+from once.models import Attempt, Completion, Now, State
 from once.record import Record, Standing
 from tests.database.support import begin, seed, standings
 
