@@ -94,7 +94,10 @@ class MariaDB:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        setpriv = shutil.which("setpriv")
         self._command = [
+            # Where this process is killed, nothing of it is left to end the server.
+            *([setpriv, "--pdeathsig", "KILL"] if setpriv else []),
             str(program),
             "--no-defaults",
             *data,
