@@ -118,13 +118,15 @@ class Claim:
         while True:
             try:
                 with self.wait.asking():
+                    found = self._record()
+                    if not self.terms.act.is_due(found.standing):
+                        return self._leave(found)
+                    if heeds_delay and found.retry_in and not found.is_running:
+                        return self._put_off(found)
+                    # On the same connection: a session more for each look of each who waits would
+                    # keep others from theirs.
                     if self.wait.has_paused and (in_the_way := self._in_the_way()):
                         return in_the_way
-                    found = self._record()
-                if not self.terms.act.is_due(found.standing):
-                    return self._leave(found)
-                if heeds_delay and found.retry_in and not found.is_running:
-                    return self._put_off(found)
                 return self._try(heeds_delay=heeds_delay)
             except NoConnection as error:
                 self.wait.survive(error)
@@ -142,9 +144,7 @@ class Claim:
         return record.read([self.routine])[self.routine.name]
 
     def _in_the_way(self) -> str | None:
-        """Who holds the guard: those who wait ask no more, for as long as somebody does."""
-        if record.settled([self.routine]):
-            return None
+        """Who holds the guard, if anybody does."""
         with self.here.guard(self.routine.name, conf.liveness_timeout()) as guard:
             guard.refuse_own_thread()
             return None if guard.is_free() else self._held(guard)

@@ -31,7 +31,6 @@ __all__ = [
     "read",
     "read_under_guard",
     "recorded",
-    "settled",
 ]
 
 #: Seconds that the delay between attempts at start-up doubles up to.
@@ -105,19 +104,6 @@ def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str
         here = [routine for routine in routines if routine.using == using]
         with database(using).statements():
             found |= _read(using, here, thoroughly=thoroughly)
-    return found
-
-
-def settled(routines: Collection[Routine]) -> set[str]:
-    """Names of the routines that are done or superseded by what was completed alone.
-
-    One indexed query for each of their databases.
-    """
-    found: set[str] = set()
-    for using in sorted({routine.using for routine in routines}):
-        here = [routine for routine in routines if routine.using == using]
-        with database(using).statements():
-            found |= _settled(using, here).keys()
     return found
 
 
@@ -204,17 +190,6 @@ def recorded(using: str) -> dict[str, list[Completion]]:
 
 
 def _read(using: str, routines: list[Routine], *, thoroughly: bool = False) -> dict[str, Record]:
-    found = _settled(using, routines)
-    unsure = [routine for routine in routines if thoroughly or routine.name not in found]
-    if unsure:
-        attempts = _attempted(using, unsure)
-        for routine in unsure:
-            stands = found.get(routine.name, Record(standing=Standing.OPEN)).standing
-            found[routine.name] = _of(routine, stands, attempts.get(routine.name, []))
-    return found
-
-
-def _settled(using: str, routines: list[Routine]) -> dict[str, Record]:
     completions = _completed(using, routines)
     found: dict[str, Record] = {}
     for routine in routines:
@@ -223,6 +198,12 @@ def _settled(using: str, routines: list[Routine]) -> dict[str, Record]:
             found[routine.name] = Record(standing=Standing.SUPERSEDED)
         elif versions and routine.scope_key in versions.get(routine.version, ()):
             found[routine.name] = Record(standing=Standing.DONE)
+    unsure = [routine for routine in routines if thoroughly or routine.name not in found]
+    if unsure:
+        attempts = _attempted(using, unsure)
+        for routine in unsure:
+            stands = found.get(routine.name, Record(standing=Standing.OPEN)).standing
+            found[routine.name] = _of(routine, stands, attempts.get(routine.name, []))
     return found
 
 

@@ -102,7 +102,9 @@ def take(guard: Guard) -> None:
     guard.unmark()
 
 
-def lose_first_guard(using: str, monkeypatch: pytest.MonkeyPatch, method: str = "ping") -> None:
+def lose_first_guard(
+    using: str, monkeypatch: pytest.MonkeyPatch, method: str = "ping", call: int = 1
+) -> None:
     """Have the guard be lost at its first ping, before any body, or at another method's call."""
     calls: list[int] = []
     here = type(database(using))
@@ -114,7 +116,7 @@ def lose_first_guard(using: str, monkeypatch: pytest.MonkeyPatch, method: str = 
 
         def lose_first() -> None:
             calls.append(1)
-            if len(calls) == 1:
+            if len(calls) == call:
                 raise GuardLost("evicted")
             original()
 

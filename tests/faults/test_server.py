@@ -140,7 +140,7 @@ def test_commits_of_killed_processes_that_become_visible_late(
 def seen_fences(project: Project, seen: set[str]) -> set[str]:
     """The statements, one for each predecessor, that were seen to end a session."""
     statements = project.rows(
-        "SELECT query FROM pg_stat_activity WHERE query LIKE '%pg_terminate_backend(l.pid%' "
+        "SELECT query FROM pg_stat_activity WHERE query LIKE '%WITH holders AS%' "
         "AND pid <> pg_backend_pid()"
     )
     seen.update(statement for (statement,) in statements)

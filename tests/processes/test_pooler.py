@@ -36,7 +36,8 @@ def assert_nothing_is_left(project: Project) -> None:
     assert project.effects() == project.completions() == []
     assert {state for _, _, state in project.attempts()} <= {"interrupted"}
     assert project.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
-    assert project.rows("SELECT pid FROM pg_stat_activity WHERE state LIKE 'idle in %'") == []
+    idle = "SELECT pid FROM pg_stat_activity WHERE state LIKE 'idle in %'"
+    wait_until(lambda: project.rows(idle) == [], what="the pooler to end what the test held")
 
 
 @pytest.mark.parametrize(
