@@ -20,12 +20,12 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("routine", models.CharField(max_length=200, verbose_name="routine")),
+                ("routine", once.models.ExactCharField(max_length=200, verbose_name="routine")),
                 ("number", models.PositiveIntegerField(verbose_name="number")),
                 ("version", models.PositiveIntegerField(verbose_name="version")),
                 (
                     "scope_key",
-                    models.CharField(
+                    once.models.ExactCharField(
                         blank=True, default="", max_length=200, verbose_name="scope key"
                     ),
                 ),
@@ -131,11 +131,11 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("routine", models.CharField(max_length=200, verbose_name="routine")),
+                ("routine", once.models.ExactCharField(max_length=200, verbose_name="routine")),
                 ("version", models.PositiveIntegerField(verbose_name="version")),
                 (
                     "scope_key",
-                    models.CharField(
+                    once.models.ExactCharField(
                         blank=True, default="", max_length=200, verbose_name="scope key"
                     ),
                 ),

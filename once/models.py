@@ -3,7 +3,7 @@
 Only :mod:`once.ledger` writes it, and :mod:`once.record` reads it.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models import functions
@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from once.base import NAME_LENGTH
 
-__all__ = ["DECISIONS", "Attempt", "Completion", "Now", "State", "Trigger"]
+__all__ = ["DECISIONS", "Attempt", "Completion", "ExactCharField", "Now", "State", "Trigger"]
 
 
 class Now(functions.Now):
@@ -21,6 +21,22 @@ class Now(functions.Now):
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **context)
 
 
+if TYPE_CHECKING:
+    _CharField = models.CharField[str, str]
+else:
+    _CharField = models.CharField  # takes no types when it runs
+
+
+class ExactCharField(_CharField):
+    """Text whose every character counts, where MySQL's default is to take an é for an E."""
+
+    def db_parameters(self, connection: Any) -> dict[str, Any]:
+        found: dict[str, Any] = super().db_parameters(connection)
+        if connection.vendor == "mysql":
+            found["collation"] = "utf8mb4_bin"
+        return found
+
+
 class Completion(models.Model):
     """Having a row means that the effects of the routine are committed.
 
@@ -28,9 +44,9 @@ class Completion(models.Model):
     version and scope key; none of the three is ever NULL.
     """
 
-    routine = models.CharField(_("routine"), max_length=NAME_LENGTH)
+    routine = ExactCharField(_("routine"), max_length=NAME_LENGTH)
     version = models.PositiveIntegerField(_("version"))
-    scope_key = models.CharField(_("scope key"), max_length=200, blank=True, default="")
+    scope_key = ExactCharField(_("scope key"), max_length=200, blank=True, default="")
     completed_at = models.DateTimeField(_("completed at"), db_default=Now())
 
     class Meta:
@@ -86,10 +102,10 @@ class Attempt(models.Model):
     the attempts before, where it is empty.
     """
 
-    routine = models.CharField(_("routine"), max_length=NAME_LENGTH)
+    routine = ExactCharField(_("routine"), max_length=NAME_LENGTH)
     number = models.PositiveIntegerField(_("number"))
     version = models.PositiveIntegerField(_("version"))
-    scope_key = models.CharField(_("scope key"), max_length=200, blank=True, default="")
+    scope_key = ExactCharField(_("scope key"), max_length=200, blank=True, default="")
     key = models.CharField(_("idempotency key"), max_length=32)
     state = models.CharField(
         _("state"), max_length=11, choices=State.choices, default=State.RUNNING
