@@ -1,4 +1,4 @@
-"""Cuts a connection off from which no answer comes: a pooler may have none to lend for it."""
+"""Cuts a connection off from which no answer comes: a server may hang, a pooler be full."""
 
 import os
 import socket
@@ -40,8 +40,8 @@ def expected(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
         if not is_over.is_set():
             raise
         raise OperationalError(
-            f"No answer for {seconds:.1f} s. A pooler may have no connection to lend: see that its "
-            "pool is larger than what holds connections for long"
+            f"No answer for {seconds:.1f} s. A pooler may have no connection to lend (see that "
+            "its pool is larger than what holds connections for long), or the server hangs"
         ) from (error.__cause__ if isinstance(error, Error) else error)  # what the driver says
     finally:
         timer.cancel()

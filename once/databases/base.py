@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ImproperlyConfigured
@@ -13,6 +14,7 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once import conf
+from once.databases import answers
 from once.exceptions import InsideTransaction
 from once.findings import Finding
 from once.guards import Guard
@@ -25,6 +27,12 @@ SUPPORTED = {
     "postgresql": "once.databases.postgresql.PostgreSQL",
     "sqlite": "once.databases.sqlite.SQLite",
 }
+
+#: Seconds in which a connection of a run has to answer, where its caller says nothing else.
+_PATIENCE = 10.0
+
+#: Wrappers of connections that runs opened for themselves, and seconds in which each has to answer.
+_own: WeakKeyDictionary[BaseDatabaseWrapper, float] = WeakKeyDictionary()
 
 
 class Database(ABC):
@@ -209,7 +217,30 @@ class ServerDatabase(Database):
     def copy(self) -> BaseDatabaseWrapper:
         # Not from a pool, whose threads and sessions would cross a fork; and without an answer
         # from a silent network not to be waited for as long as TCP would.
-        return apart(self.connection, max(2, min(10, round(conf.startup_timeout()))))
+        own = apart(self.connection, max(2, min(10, round(conf.startup_timeout()))))
+        _own[own] = _PATIENCE
+        initialize = own.init_connection_state
+
+        def initialize_in_time() -> None:
+            # Behind a pooler, what Django asks first waits for a server connection.
+            with answers.expected(own, _own[own]):
+                initialize()
+
+        own.init_connection_state = initialize_in_time  # type: ignore[method-assign]
+        return own
+
+    @contextmanager
+    def answering(self, seconds: float) -> Iterator[None]:
+        own = self.connection
+        if own not in _own:
+            yield
+            return
+        before, _own[own] = _own[own], seconds
+        try:
+            with own.execute_wrapper(answers.within(seconds)):
+                yield
+        finally:
+            _own[own] = before
 
     @contextmanager
     def session(self) -> Iterator[None]:

@@ -323,7 +323,9 @@ def _whole(seconds: float) -> int:
 
 
 def _code(error: BaseException) -> int | None:
-    # The driver's own errors come from connect(), which Django does not wrap everywhere.
-    is_drivers = type(error).__module__.partition(".")[0] == "MySQLdb"
-    code = error.args[0] if error.args and (is_drivers or isinstance(error, Error)) else None
+    # Of the driver's own error: connect() raises that, which Django does not wrap everywhere, and
+    # one that says more than the driver did has it as its cause.
+    found = (error.__cause__ if isinstance(error, Error) else None) or error
+    is_drivers = type(found).__module__.partition(".")[0] == "MySQLdb"
+    code = found.args[0] if found.args and (is_drivers or isinstance(found, Error)) else None
     return code if isinstance(code, int) else None

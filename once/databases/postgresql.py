@@ -5,12 +5,11 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from once.databases import answers, postgresql_server
+from once.databases import postgresql_server
 from once.databases.base import ServerDatabase, apart
 from once.exceptions import CannotFence
 from once.findings import Finding
@@ -45,9 +44,6 @@ _END_HOLDERS = f"""WITH holders AS MATERIALIZED (SELECT l.pid {_HOLDERS}),
              SELECT set_config('role', 'none', true) FROM (SELECT count(*) FROM holders) AS found)
     SELECT count(pg_terminate_backend(pid, 1000)) FROM holders, login"""
 
-#: Seconds in which a connection of a run has to answer, where its caller says nothing else.
-_PATIENCE = 10.0
-
 _SERIALIZATION_FAILURE = "40001"
 _DEADLOCK = "40P01"
 _IN_FAILED_TRANSACTION = "25P02"
@@ -58,44 +54,14 @@ _CONNECTION_CLASS = "08"
 _SHUTDOWN_CLASS = "57P"
 
 
-#: Wrappers of connections that runs opened for themselves, and seconds in which each has to answer.
-_own: WeakKeyDictionary[BaseDatabaseWrapper, float] = WeakKeyDictionary()
-
-
 class PostgreSQL(ServerDatabase):
     """PostgreSQL 14 and newer, through psycopg 3."""
-
-    def copy(self) -> BaseDatabaseWrapper:
-        own = super().copy()
-        _own[own] = _PATIENCE
-        initialize = own.init_connection_state
-
-        def initialize_in_time() -> None:
-            # Behind a pooler, what Django asks first waits for a server connection.
-            with answers.expected(own, _own[own]):
-                initialize()
-
-        own.init_connection_state = initialize_in_time  # type: ignore[method-assign]
-        return own
 
     def guard(self, name: str, liveness: float) -> "AdvisoryGuard":
         return AdvisoryGuard(self.using, name, liveness)
 
     def holder(self, name: str) -> str | None:
         return _holder(self.connection, name)[0]
-
-    @contextmanager
-    def answering(self, seconds: float) -> Iterator[None]:
-        own = self.connection
-        if own not in _own:
-            yield
-            return
-        before, _own[own] = _own[own], seconds
-        try:
-            with own.execute_wrapper(answers.within(seconds)):
-                yield
-        finally:
-            _own[own] = before
 
     @contextmanager
     def statements(self) -> Iterator[None]:

@@ -4,11 +4,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.project import Project
-from tests.servers import MariaDB
+from tests.servers import MariaDB, free_port
 
 pytestmark = pytest.mark.parametrize("kind", ["mariadb"])
 
@@ -259,3 +260,50 @@ connection.close()
     assert process.finish() == 0, process.output
     assert "the same: True 0" in process.output
     assert project.effects() == ["seed"]
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["wait"]], ids=" ".join)
+def test_server_that_hangs_does_not_outlast_the_deadline(
+    project: Project, mariadb: MariaDB, arguments: list[str]
+) -> None:
+    project.routines(SEED)
+    # Each has asked something before, so that its connection is open.
+    steps = {"run": "once.migrate:unapplied=asked", "wait": "once.record:_attempted=asked"}
+    process = project.once(*arguments, "--timeout=2", TEST_HOLD=steps[arguments[0]])
+    project.wait_for("asked")
+    mariadb.send(signal.SIGSTOP)
+    try:
+        project.release("asked")
+        assert process.finish(timeout=30) == 4, process.output
+        assert "No answer for" in process.output
+    finally:
+        mariadb.send(signal.SIGCONT)
+
+
+def test_server_that_is_down_is_waited_for(project: Project) -> None:
+    project.routines(SEED)
+    project.release("body")
+    nowhere = project.url.replace(f":{urlsplit(project.url).port}/", f":{free_port()}/")
+    for arguments in (["run"], ["run", "--migrate"], ["wait", "--timeout=1"]):
+        process = project.once(*arguments, DATABASE_URL=nowhere, ONCE_STARTUP_TIMEOUT="1")
+        assert process.finish() == 4, process.output
+        assert "database 'default' cannot be used" in process.output
+        assert "Traceback" not in process.output
+
+
+def test_names_and_releases_differ_by_case_and_accents(project: Project) -> None:
+    project.routines(
+        """
+        for name in ("seed", "Seed", "séed"):
+            @routine(name=f"plant.{name}", scope="release")
+            def seed(name=name):
+                effect(name)
+        """
+    )
+    for release in ("v1a", "v1A"):
+        process = project.once("run", "--timeout=10", ONCE_RELEASE=release)
+        assert process.finish() == 0, process.output
+    assert sorted(project.effects()) == sorted(["seed", "Seed", "séed"] * 2)
+    again = project.once("run", ONCE_RELEASE="v1a")
+    assert again.finish() == 0, again.output
+    assert len(project.attempts()) == 6
