@@ -25,6 +25,7 @@ def _few_connections(server: Server, own_project: Project) -> Iterator[None]:
     server.restart()
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("_few_connections")
 def test_two_hundred_processes_on_twenty_connections(
     own_project: Project, record_property: Any

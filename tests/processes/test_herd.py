@@ -47,6 +47,7 @@ def run_rounds(project: Project, processes: int, rounds: int, **environment: str
     assert len(succeeded) == rounds
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
 def test_forty_processes_twenty_rounds(project: Project) -> None:
     run_rounds(project, processes=40, rounds=20)

@@ -92,6 +92,7 @@ def write_migrations(project: Project) -> None:
     write_migration(project, INDEX, "0003_index")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["postgresql", "pgbouncer-5", "mariadb", "sqlite"])
 def test_twenty_replicas_on_an_empty_database(project: Project) -> None:
     project.routines(SEED)
