@@ -23,29 +23,43 @@ def expected(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
         django.db.OperationalError: there was no answer.
 
     """
-    is_over = threading.Event()
-
-    def cut() -> None:
-        is_over.set()
-        with suppress(OSError), socket.socket(fileno=os.dup(number)) as found:
-            found.shutdown(socket.SHUT_RDWR)
-
-    number = connection.connection.fileno()
-    timer = threading.Timer(seconds, cut)
-    timer.daemon = True
-    timer.start()
-    try:
+    line = _line(connection)
+    if line is None:
         yield
-    except Exception as error:
-        if not is_over.is_set():
-            raise
-        raise OperationalError(
-            f"No answer for {seconds:.1f} s. A pooler may have no connection to lend (see that "
-            "its pool is larger than what holds connections for long), or the server hangs"
-        ) from (error.__cause__ if isinstance(error, Error) else error)  # what the driver says
-    finally:
-        timer.cancel()
-        timer.join()  # the number must not be another connection's when it cuts
+        return
+    is_over = threading.Event()
+    with line:
+
+        def cut() -> None:
+            is_over.set()
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(seconds, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except Exception as error:
+            if not is_over.is_set():
+                raise
+            raise OperationalError(
+                f"No answer for {seconds:.1f} s. A pooler may have no connection to lend (see that "
+                "its pool is larger than what holds connections for long), a table may be locked, "
+                "or the server hangs"
+            ) from (error.__cause__ if isinstance(error, Error) else error)  # what the driver says
+        finally:
+            timer.cancel()
+            timer.join()
+
+
+def _line(connection: Any) -> socket.socket | None:
+    """The socket of a connection; none where that is broken, as a statement finds out at once."""
+    try:
+        # By a number of its own, which cannot come to be that of another connection meanwhile.
+        return socket.socket(fileno=os.dup(connection.connection.fileno()))
+    except (OSError, connection.Database.Error):
+        return None
 
 
 def within(seconds: float) -> Callable[..., Any]:

@@ -2,15 +2,14 @@
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
-from django.db import Error, connections
+from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once.databases import mysql_server
@@ -59,7 +58,7 @@ _CLOSED = 0
 
 
 class MySQL(ServerDatabase):
-    """MySQL 8.0.11 and newer, or MariaDB, through mysqlclient; the tables in InnoDB.
+    """MySQL 8.0.13 and newer, or MariaDB, through mysqlclient; the tables in InnoDB.
 
     What a COMMIT acknowledges outlives a crash of the server's machine only where the server has
     ``innodb_flush_log_at_trx_commit = 1``, its default. No session can ask for it, so there is no
@@ -85,11 +84,12 @@ class MySQL(ServerDatabase):
 
     @contextmanager
     def work(self) -> Iterator[None]:
-        try:
+        with ExitStack() as marks:
+            marks.callback(self._unlock_work)
             with super().work():
+                # Before any hook of the body's, which may run another routine in this session.
+                transaction.on_commit(marks.close, using=self.using)
                 yield
-        finally:
-            self._unlock_work()
 
     @contextmanager
     def migration(self) -> Iterator[None]:
@@ -219,15 +219,6 @@ class NamedLockGuard(SessionGuard):
     def begin(self) -> None:
         connections[self.using].ensure_connection()
         self.set_liveness()
-        with connections[self.using].cursor() as cursor:
-            # No session sees what another one's variables or its last statement were; but which
-            # names are locked. So this one's process and start are told in locks, one for a bit.
-            cursor.execute("SELECT CONNECTION_ID(), UNIX_TIMESTAMP()")
-            session, now = cursor.fetchone()
-            told = (int(now) << 32) | os.getpid()
-            bits = [name for n, name in enumerate(_bits(session)) if told >> n & 1]
-            cursor.execute("SELECT " + ", ".join(f"GET_LOCK('{bit}', 0)" for bit in bits))
-            cursor.fetchone()
 
     def set_liveness(self) -> None:
         with connections[self.using].cursor() as cursor:
@@ -286,28 +277,18 @@ def _impatiently(
 def _holder(connection: BaseDatabaseWrapper, name: str) -> tuple[str | None, float]:
     """Who holds the lock of a name, and for how many seconds its session was silent."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT IS_USED_LOCK({_LOCK}), UNIX_TIMESTAMP()", [_digest(name)])
-        session, now = cursor.fetchone()
-        if session is None:
-            return None, 0.0
-        bits = _bits(session)
-        cursor.execute("SELECT " + ", ".join(f"IS_USED_LOCK('{bit}')" for bit in bits))
-        told = sum(1 << n for n, holder in enumerate(cursor.fetchone()) if holder == session)
-        # Without the right to PROCESS, only the sessions of the same user.
+        # Without the right to PROCESS, the list has the sessions of the same user only.
         cursor.execute(
-            "SELECT HOST, TIME FROM information_schema.PROCESSLIST WHERE ID = %s", [session]
+            "SELECT held.session, p.HOST, p.TIME "
+            f"FROM (SELECT IS_USED_LOCK({_LOCK}) AS session) AS held "
+            "LEFT JOIN information_schema.PROCESSLIST AS p ON p.ID = held.session",
+            [_digest(name)],
         )
-        host, silence = cursor.fetchone() or ("", 0)
-    if not told:
-        return "another process", float(silence)
-    address = host.rpartition(":")[0] or host or "another host"
-    since, pid = told >> 32, told & 0xFFFFFFFF
-    return f"{address} (pid {pid}) for {max(0, int(now) - since)} s", float(silence)
-
-
-def _bits(session: int) -> list[str]:
-    """Names of the locks in which a session tells a number of 64 bits, from the lowest on."""
-    return [f"once:{session}:{n}" for n in range(64)]
+        session, host, silence = cursor.fetchone()
+    if session is None:
+        return None, 0.0
+    address = str(host or "another process")  # with the port, but for a socket file
+    return f"{address.rpartition(':')[0] or address} (session {session})", float(silence or 0)
 
 
 def _work(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.models import F
 
 from once import Routine, content, ledger, migrate, record, signals
@@ -141,7 +141,8 @@ def test_timeout_names_the_holder(using: str, declared: list[Routine]) -> None:
         take(guard)
         answer = Answer("run", "--timeout", "0.2")
     assert answer.code == 4
-    holder = f"(pid {os.getpid()})" if using == "default" else "another thread"
+    told = {"mysql": "(session ", "postgresql": f"(pid {os.getpid()})", "sqlite": "another thread"}
+    holder = told[connections[using].vendor]
     assert "Gave up after 0.2 s: shop.seed is run by" in answer.message
     assert holder in answer.message
     assert re.search(r"  Waiting for 0\.\ds: shop.seed is run by", answer.out)

@@ -220,6 +220,8 @@ def test_databases_of_one_server_do_not_exclude_each_other(
 def test_session_is_left_as_it_was_found(project: Project) -> None:
     project.routines(
         """
+        from django.core.management import call_command
+
         STATE = "SELECT @@wait_timeout, @@idle_transaction_timeout, @@innodb_lock_wait_timeout, "
         LOCKS = (
             "(SELECT count(*) FROM information_schema.METADATA_LOCK_INFO "
@@ -237,6 +239,12 @@ def test_session_is_left_as_it_was_found(project: Project) -> None:
         def seed():
             effect("seed")
             assert state()[0] == 2147483 and state()[3] == 1, state()
+            transaction.on_commit(lambda: call_command("once", "run", "plant.later"))
+
+
+        @routine
+        def later():
+            effect("later")
 
 
         @routine
@@ -259,7 +267,7 @@ connection.close()
     process = project.start(sys.executable, "-c", ask)
     assert process.finish() == 0, process.output
     assert "the same: True 0" in process.output
-    assert project.effects() == ["seed"]
+    assert project.effects() == ["later", "seed"]
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["wait"]], ids=" ".join)
