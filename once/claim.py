@@ -247,7 +247,7 @@ class Claim:
         for predecessor in ahead.predecessors:
             while True:
                 try:
-                    with guard.yielding():
+                    with guard.yielding(), self.here.answering():
                         ledger.close(predecessor, State.LOST, "A successor took over.")
                 except CannotFence as error:
                     if not self.terms.is_patient:
@@ -264,9 +264,10 @@ class Claim:
         since = monotonic()
         while True:
             try:
-                return ledger.close(
-                    work.attempt, ended, whole(problem), is_harmless=not work.is_begun
-                )
+                with self.here.answering():
+                    return ledger.close(
+                        work.attempt, ended, whole(problem), is_harmless=not work.is_begun
+                    )
             except (Error, CannotFence) as error:
                 may_pass = isinstance(error, CannotFence) or self.here.is_lost(error)
                 if not may_pass or monotonic() - since > self.wait.patience:

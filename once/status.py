@@ -99,7 +99,8 @@ def statuses(registry: Registry, *, databases: Collection[str] | None = None) ->
         here = [routine for routine in registry.recorded if routine.using == using]
         if not here and not _has_record(using):
             continue
-        known, strange = _statuses_of(using, here)
+        with database(using).reading():
+            known, strange = _statuses_of(using, here)
         found += known
         # A replica shows the routines of its primary: of one that has none, commands only.
         mine = [one for one in strange if using in used or one.kind == "call"]
@@ -156,7 +157,8 @@ def _has_record(using: str) -> bool:
     if not router.allow_migrate_model(using, Completion):
         return False
     try:
-        return record.is_installed(using)
+        with database(using).reading():
+            return record.is_installed(using)
     except Error:
         return False
 

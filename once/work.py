@@ -222,7 +222,7 @@ class Work:
 
     def _lock(self) -> None:
         """Make the transaction in hand the one that may commit for this attempt."""
-        with self.guard.yielding():
+        with self.guard.yielding(), self.here.answering():
             is_marked = self.here.lock_work(ledger.work_name(self.attempt))
         if not is_marked:
             raise AttemptLost(f"Another session claims to work on {self.attempt}.")

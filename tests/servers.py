@@ -240,6 +240,18 @@ ignore_startup_parameters = extra_float_digits
         """The URL of a database through this pooler."""
         return f"postgresql://{self.user}:any@127.0.0.1:{self.port}/{database}"
 
+    def waiting(self) -> int:
+        """How many clients wait for a server connection."""
+        # Its console takes no other protocol (PgBouncer's manual, "Admin console").
+        with psycopg.connect(
+            self.url("pgbouncer"), autocommit=True, cursor_factory=psycopg.ClientCursor
+        ) as console:
+            cursor = console.execute("SHOW POOLS")
+            [column] = [
+                n for n, one in enumerate(cursor.description or ()) if one[0] == "cl_waiting"
+            ]
+            return sum(int(row[column]) for row in cursor)
+
     def stop(self) -> None:
         """End it."""
         self._process.terminate()

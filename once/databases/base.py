@@ -115,7 +115,14 @@ class Database(ABC):
                 "caller."
             )
 
-    def answering(self, seconds: float) -> AbstractContextManager[None]:
+    def reading(self) -> AbstractContextManager[None]:
+        """A context for questions outside of a run, which end as well where no answer comes.
+
+        Where the calling thread's connection is open, as inside a transaction, it is used as it is.
+        """
+        return nullcontext()
+
+    def answering(self, seconds: float = _PATIENCE) -> AbstractContextManager[None]:
         """A context in which a statement that gets no answer for that long is an error.
 
         Where a run opened the connection itself, on a server that can keep it waiting.
@@ -230,7 +237,15 @@ class ServerDatabase(Database):
         return own
 
     @contextmanager
-    def answering(self, seconds: float) -> Iterator[None]:
+    def reading(self) -> Iterator[None]:
+        if self.connection.connection is not None or self.connection in _own:
+            yield
+            return
+        with self._apart(), self.answering():
+            yield
+
+    @contextmanager
+    def answering(self, seconds: float = _PATIENCE) -> Iterator[None]:
         own = self.connection
         if own not in _own:
             yield
@@ -245,10 +260,15 @@ class ServerDatabase(Database):
     @contextmanager
     def session(self) -> Iterator[None]:
         self._refuse_transaction()
-        before = self.connection
-        if before.connection is not None:
+        if self.connection.connection is not None:
             yield
             return
+        with self._apart():
+            yield
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        before = self.connection
         connections[self.using] = own = self.copy()
         try:
             yield

@@ -1,6 +1,7 @@
 """PgBouncer in transaction mode, where it has fewer connections than a run needs."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import psycopg
@@ -91,6 +92,45 @@ def test_full_pool_does_not_outlast_the_deadline(project: Project, arguments: li
         assert time.monotonic() - began < 15
         assert "No answer for 2.0 s. A pooler may have no connection to lend" in process.output
     assert_nothing_is_left(project)
+
+
+def test_full_pool_is_named_to_who_looks(project: Project) -> None:
+    project.routines(ROUTINES)
+    with psycopg.connect(project.url) as other:
+        other.execute("SELECT 1")
+        reset = project.once("reset", "plant.seed", "--no-input")
+        for process in (project.once("status", "--check"), reset):
+            assert process.finish(timeout=30) == 1, process.output
+            assert "No answer for 10.0 s. A pooler may have no connection to lend" in process.output
+    assert_nothing_is_left(project)
+
+
+def test_pool_that_is_full_before_a_batch_is_named(
+    project: Project, pools: dict[int, PgBouncer]
+) -> None:
+    project.routines(ROUTINES)
+    url = pools[2].url(urlsplit(project.admin_url).path.removeprefix("/"))
+    process = project.once(
+        "run",
+        "plant.fill",
+        DATABASE_URL=url,
+        ONCE_STARTUP_TIMEOUT="1",
+        TEST_HOLD="once.work:Work._commit_batch=batch",
+    )
+    project.wait_for("batch")
+    with psycopg.connect(url) as one, psycopg.connect(url) as next_one:
+        one.execute("SELECT 1")
+        with ThreadPoolExecutor() as threads:
+            # It comes first, also where the guard gives itself up.
+            is_lent = threads.submit(next_one.execute, "SELECT 1")
+            wait_until(lambda: pools[2].waiting() == 1, what="a client in the pooler's queue")
+            project.release("batch")
+            is_lent.result(30)
+        assert process.finish() == 4, process.output
+    assert "No answer for 10.0 s. A pooler may have no connection to lend" in process.output
+    again = project.once("run", "plant.fill", DATABASE_URL=url)
+    assert again.finish() == 0, again.output
+    assert project.effects() == ["one", "two"]
 
 
 def test_server_before_a_full_pool_starts_and_goes_on_once_it_is_not(project: Project) -> None:
