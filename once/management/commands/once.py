@@ -5,7 +5,6 @@ import getpass
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -14,23 +13,22 @@ from django.core.management import (
     BaseCommand,
     CommandError,
     call_command,
-    get_commands,
-    load_command_class,
 )
 from django.core.management.base import CommandParser, SystemCheckError
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS
 
 from once import doctor, migrate, process, readiness, registry, runner, status
-from once.base import CALL, Routine
-from once.exceptions import MigrationFailed, UnknownRoutine
+from once.base import Routine
+from once.exceptions import MigrationFailed
 from once.findings import Finding
-from once.management import exits, interrupts, parsers, reporting
+from once.management import calling, exits, interrupts, parsers, reporting, resetting
+from once.management.selection import chosen
 from once.models import Trigger
 from once.registry import Registry
 from once.results import Outcome, Result
 from once.runner import Act
-from once.status import RoutineState, Status
+from once.status import RoutineState
 from once.text import whole
 
 __all__ = ["Command"]
@@ -199,7 +197,7 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         """``once status``."""
-        shown = _chosen(found, names)
+        shown = chosen(found, names)
         if as_json:
             self._print_json(status.to_json(shown))
         else:
@@ -250,14 +248,8 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         """``once call``."""
-        _refuse_arguments(command, arguments)
-
-        routine = Routine(
-            function=lambda: call_command(command, *arguments),
-            name=CALL + key,
-            version=version,
-            using=database,
-            atomic=atomic,
+        routine = calling.routine(
+            key, command, arguments, version=version, using=database, atomic=atomic
         )
         with self._reporting(verbosity, as_json=as_json):
             results = runner.run(
@@ -286,38 +278,17 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         """``once reset``."""
-        meant = _chosen(found, names, database)
-        meant = [one for one in meant if one.kind != "process" or one.name in names]
-        for name, count in Counter(one.name for one in meant).items():
-            if count > 1:
-                where = ", ".join(str(one.database) for one in meant if one.name == name)
-                raise CommandError(
-                    f"{name} is recorded in several databases: {where}. Name one by --database.",
-                    returncode=exits.USAGE,
-                )
-        chosen = [one for one in meant if self._may_reset(one)]
-        if not chosen:
+        meant = chosen(found, names, database)
+        resets = resetting.resettable(meant, names, self.stdout)
+        if not resets:
             return
         if interactive:
-            self._confirm_reset(chosen)
-        by_name = {routine.name: routine for routine in found.recorded}
-        results = []
+            resetting.confirm(resets, self.stdout, self.style)
         with self._reporting(verbosity):
-            for one in chosen:
-                # What nobody saw completed is not reset where it was completed meanwhile.
-                is_done = one.state is RoutineState.COMPLETED
-                results += runner.run(
-                    [by_name.get(one.name) or _called(one)],
-                    registry=found,
-                    trigger=Trigger.RESET,
-                    act=Act.RESET if is_done else Act.RETRY,
-                    wait=False,
-                    user=_user(),
-                    reason=reason,
-                )
+            results = resetting.reset(found, resets, user=_user(), reason=reason)
         exits.after(results, no_wait=False)
         if verbosity:
-            is_call = all(one.kind == "call" for one in chosen)
+            is_call = all(one.kind == "call" for one in resets)
             again = "call it again by `manage.py once call`" if is_call else "`manage.py once run`"
             self.stdout.write(f"  Pending again. Next: {again}.")
 
@@ -343,48 +314,6 @@ class Command(BaseCommand):
             self._print_json(doctor.to_json(findings))
         exits.after_findings(findings)
 
-    def _may_reset(self, one: Status) -> bool:
-        if one.kind == "process":
-            raise UnknownRoutine(
-                f"{one.name} keeps no record (process scope): restart the process."
-            )
-        if one.state in (RoutineState.SUPERSEDED, RoutineState.UNKNOWN):
-            raise CommandError(
-                f"{one.name} is {one.state}: another release of the code knows more of it. Reset "
-                "it with that release.",
-                returncode=exits.USAGE,
-            )
-        if one.state is RoutineState.RUNNING:
-            raise CommandError(
-                f"{one.name} is run now on {one.host} (pid {one.pid}). End that process, or wait.",
-                returncode=exits.NOT_DONE,
-            )
-        if one.state in (RoutineState.PENDING, RoutineState.BLOCKED):
-            self.stdout.write(f"  {one.name} is {one.state}, so not done: nothing to reset.")
-            return False
-        return True
-
-    def _confirm_reset(self, chosen: list[Status]) -> None:
-        """Ask where effects may come to exist twice."""
-        lost = [one for one in chosen if one.state in (RoutineState.COMPLETED, RoutineState.HELD)]
-        if not lost:
-            return
-        if sys.stdin is None or not sys.stdin.isatty():
-            raise CommandError(
-                f"This has routines run again that ran: {', '.join(one.name for one in lost)}. "
-                "Where there is no terminal to ask, confirm by --no-input.",
-                returncode=exits.USAGE,
-            )
-        self.stdout.write("These ran, or may have run, and will run again:")
-        for line in reporting.lines(lost, self.style):
-            self.stdout.write(f"  {line}")
-        try:
-            answer = input("Type 'yes' to continue: ")
-        except EOFError:
-            answer = "no"
-        if answer.strip().lower() != "yes":
-            raise CommandError("Nothing was reset.", returncode=exits.NOT_DONE)
-
     @contextlib.contextmanager
     def _reporting(self, verbosity: int, *, as_json: bool = False) -> Iterator[None]:
         """A context that tells what goes on; with --json, stdout is for the one object."""
@@ -404,56 +333,6 @@ class Command(BaseCommand):
 
     def _print_json(self, value: dict[str, Any]) -> None:
         self.stdout.write(json.dumps(value, indent=2, cls=DjangoJSONEncoder))
-
-
-def _chosen(found: Registry, names: list[str], database: str | None = None) -> list[Status]:
-    """The status of what the names mean, recorded or registered, in one database or in all."""
-    registered = {routine.name: routine.using for routine in found.recorded}
-    if database is not None:
-        shown = status.statuses(found, databases={database})
-    elif names and set(names) <= set(registered):
-        # Another database may be out of reach.
-        shown = status.statuses(found, databases={registered[name] for name in names})
-    else:
-        shown = status.statuses(found, databases=connections.settings)
-    if not names:
-        return shown
-    # A command may be named by its key alone.
-    known = {one.name: one.name.removeprefix(CALL) for one in shown} | found.labels
-    meant = set[str]().union(*registry.match(names, known).values())
-    chosen = [one for one in shown if one.name in meant]
-    if database is not None and not chosen:
-        raise CommandError(
-            f"None of these is in database {database!r}. Leave out --database, or name others.",
-            returncode=exits.USAGE,
-        )
-    return chosen
-
-
-def _refuse_arguments(command: str, arguments: list[str]) -> None:
-    """Refuse, before anything is recorded, a command that cannot be called so."""
-    app = get_commands().get(command)
-    if app is None:
-        raise CommandError(
-            f"Unknown command: {command!r}. `manage.py help` lists those that there are.",
-            returncode=exits.USAGE,
-        )
-    target = app if isinstance(app, BaseCommand) else load_command_class(app, command)
-    try:
-        target.create_parser("manage.py", command).parse_args(arguments)
-    except CommandError as error:
-        message = str(error).removeprefix("Error: ")
-        raise CommandError(f"{command}: {message}", returncode=exits.USAGE) from error
-
-
-def _called(one: Status) -> Routine:
-    """What stands for a command that ``once call`` ran."""
-    return Routine(
-        function=lambda: None,
-        name=one.name,
-        version=one.version or 1,
-        using=one.database or DEFAULT_DB_ALIAS,
-    )
 
 
 def _user() -> str:

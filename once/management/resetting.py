@@ -1,0 +1,106 @@
+"""Makes routines pending again, for ``once reset``: which may be, and who is asked before."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+from django.core.management import CommandError
+from django.core.management.base import OutputWrapper
+from django.core.management.color import Style
+
+from once import runner
+from once.exceptions import UnknownRoutine
+from once.management import calling, exits
+from once.management.reporting import lines
+from once.models import Trigger
+from once.registry import Registry
+from once.results import Result
+from once.runner import Act
+from once.status import RoutineState, Status
+
+__all__ = ["confirm", "reset", "resettable"]
+
+
+def resettable(meant: Sequence[Status], names: Sequence[str], out: OutputWrapper) -> list[Status]:
+    """Those that there is something to reset of.
+
+    Args:
+        meant: what the names mean.
+        names: as they were given: what is in memory only is meant where it is named in full.
+        out: where it is told of those that are pending anyway.
+
+    Raises:
+        CommandError: one cannot be reset here and now.
+        UnknownRoutine: one keeps no record.
+
+    """
+    meant = [one for one in meant if one.kind != "process" or one.name in names]
+    for name, count in Counter(one.name for one in meant).items():
+        if count > 1:
+            where = ", ".join(str(one.database) for one in meant if one.name == name)
+            raise CommandError(
+                f"{name} is recorded in several databases: {where}. Name one by --database.",
+                returncode=exits.USAGE,
+            )
+    return [one for one in meant if _may_reset(one, out)]
+
+
+def confirm(chosen: Sequence[Status], out: OutputWrapper, style: Style) -> None:
+    """Ask where effects may come to exist twice."""
+    lost = [one for one in chosen if one.state in (RoutineState.COMPLETED, RoutineState.HELD)]
+    if not lost:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise CommandError(
+            f"This has routines run again that ran: {', '.join(one.name for one in lost)}. "
+            "Where there is no terminal to ask, confirm by --no-input.",
+            returncode=exits.USAGE,
+        )
+    out.write("These ran, or may have run, and will run again:")
+    for line in lines(lost, style):
+        out.write(f"  {line}")
+    try:
+        answer = input("Type 'yes' to continue: ")
+    except EOFError:
+        answer = "no"
+    if answer.strip().lower() != "yes":
+        raise CommandError("Nothing was reset.", returncode=exits.NOT_DONE)
+
+
+def reset(found: Registry, chosen: Sequence[Status], *, user: str, reason: str) -> list[Result]:
+    """Make them pending again."""
+    by_name = {routine.name: routine for routine in found.recorded}
+    results = []
+    for one in chosen:
+        # What nobody saw completed is not reset where it was completed meanwhile.
+        is_done = one.state is RoutineState.COMPLETED
+        results += runner.run(
+            [by_name.get(one.name) or calling.called(one)],
+            registry=found,
+            trigger=Trigger.RESET,
+            act=Act.RESET if is_done else Act.RETRY,
+            wait=False,
+            user=user,
+            reason=reason,
+        )
+    return results
+
+
+def _may_reset(one: Status, out: OutputWrapper) -> bool:
+    if one.kind == "process":
+        raise UnknownRoutine(f"{one.name} keeps no record (process scope): restart the process.")
+    if one.state in (RoutineState.SUPERSEDED, RoutineState.UNKNOWN):
+        raise CommandError(
+            f"{one.name} is {one.state}: another release of the code knows more of it. Reset "
+            "it with that release.",
+            returncode=exits.USAGE,
+        )
+    if one.state is RoutineState.RUNNING:
+        raise CommandError(
+            f"{one.name} is run now on {one.host} (pid {one.pid}). End that process, or wait.",
+            returncode=exits.NOT_DONE,
+        )
+    if one.state in (RoutineState.PENDING, RoutineState.BLOCKED):
+        out.write(f"  {one.name} is {one.state}, so not done: nothing to reset.")
+        return False
+    return True
