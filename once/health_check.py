@@ -12,7 +12,7 @@ from health_check.exceptions import ServiceUnavailable
 from once import registry
 from once.databases import database
 from once.log import logger
-from once.readiness import is_ready, undone
+from once.readiness import PROBE, is_ready, undone
 
 __all__ = ["Routines"]
 
@@ -41,7 +41,7 @@ class Routines(HealthCheck):
             # This is a thread whose connections nobody else would close.
             with ExitStack() as sessions:
                 for using in sorted({routine.using for routine in startup}):
-                    sessions.enter_context(database(using).session())
+                    sessions.enter_context(database(using).reading(PROBE))
                 if is_ready():
                     return
                 pending = undone(registry.load(), startup)

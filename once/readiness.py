@@ -16,7 +16,10 @@ from once.report import way_out
 from once.status import RoutineState, Status, statuses
 from once.waiting import Wait
 
-__all__ = ["is_done", "is_ready", "undone", "wait"]
+__all__ = ["PROBE", "is_done", "is_ready", "undone", "wait"]
+
+#: Seconds in which a database has to answer who asks whether everything is done: a probe gives up.
+PROBE = 2.0
 
 _is_ready = False
 
@@ -40,7 +43,11 @@ def is_ready() -> bool:
 
 def is_done(routines: Iterable[Routine]) -> bool:
     """Whether each of the routines is done, or superseded: at most two queries for a database."""
-    return all(_is_done(found) for found in record.read(list(routines)).values())
+    wanted = list(routines)
+    with ExitStack() as answers:
+        for using in {routine.using for routine in wanted}:
+            answers.enter_context(database(using).reading(PROBE))
+        return all(map(_is_done, record.read(wanted).values()))
 
 
 def wait(found: Registry, routines: Sequence[Routine], *, timeout: float | None = None) -> None:

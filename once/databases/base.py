@@ -115,7 +115,7 @@ class Database(ABC):
                 "caller."
             )
 
-    def reading(self) -> AbstractContextManager[None]:
+    def reading(self, seconds: float = _PATIENCE) -> AbstractContextManager[None]:
         """A context for questions outside of a run, which end as well where no answer comes.
 
         Where the calling thread's connection is open, as inside a transaction, it is used as it is.
@@ -237,11 +237,11 @@ class ServerDatabase(Database):
         return own
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self, seconds: float = _PATIENCE) -> Iterator[None]:
         if self.connection.connection is not None or self.connection in _own:
             yield
             return
-        with self._apart(), self.answering():
+        with self._apart(), self.answering(seconds):
             yield
 
     @contextmanager

@@ -30,15 +30,23 @@ ROUTINES = """
     def fill(names):
         effect(names[0])
 """
+#: Of this project's database: other tests may run on the same server.
+LOCKS = """
+    SELECT l.pid FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+    WHERE l.locktype = 'advisory' AND d.datname = current_database()
+"""
+IDLE = """
+    SELECT pid FROM pg_stat_activity
+    WHERE state LIKE 'idle in %' AND datname = current_database()
+"""
 ADVICE = "A run needs two at once: raise the size of the pool"
 
 
 def assert_nothing_is_left(project: Project) -> None:
     assert project.effects() == project.completions() == []
     assert {state for _, _, state in project.attempts()} <= {"interrupted"}
-    assert project.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == []
-    idle = "SELECT pid FROM pg_stat_activity WHERE state LIKE 'idle in %'"
-    wait_until(lambda: project.rows(idle) == [], what="the pooler to end what the test held")
+    assert project.rows(LOCKS) == []
+    wait_until(lambda: project.rows(IDLE) == [], what="the pooler to end what the test held")
 
 
 @pytest.mark.parametrize(
@@ -74,9 +82,7 @@ def test_server_behind_a_pool_of_one_starts_and_goes_on_trying(
         assert ADVICE in server.output
     finally:
         server.end()
-    wait_until(
-        lambda: project.rows("SELECT pid FROM pg_locks WHERE locktype = 'advisory'") == [], 15
-    )
+    wait_until(lambda: project.rows(LOCKS) == [], 15)
 
 
 @pytest.mark.parametrize(
@@ -141,5 +147,17 @@ def test_server_before_a_full_pool_starts_and_goes_on_once_it_is_not(project: Pr
         try:
             server.process.wait_for("event=startup_incomplete")
             server.process.wait_for("No answer")
+        finally:
+            server.end()
+
+
+def test_readiness_says_no_before_a_probe_gives_up(project: Project) -> None:
+    project.routines(ROUTINES)
+    with psycopg.connect(project.url) as other:
+        other.execute("SELECT 1")
+        server = Server(project, "gunicorn", ONCE_STARTUP="off")
+        try:
+            server.wait_for(503)
+            server.process.wait_for("event=readiness_unknown")
         finally:
             server.end()
