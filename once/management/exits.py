@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
+from django.core.management.base import SystemCheckError
 from django.db import Error
 
 from once.exceptions import DatabaseUnavailable, Held, OnceError, TimedOut, UnknownRoutine
@@ -29,6 +30,9 @@ def translated() -> Iterator[None]:
     """A context whose errors end the command with the code that they stand for."""
     try:
         yield
+    except SystemCheckError as error:
+        error.returncode = USAGE
+        raise
     except interrupts.Terminated as error:
         raise CommandError(str(error), returncode=TERMINATED) from None
     except KeyboardInterrupt:

@@ -270,6 +270,25 @@ def test_migration_that_migrates_another_database(project: Project) -> None:
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
+def test_system_check_that_fails_keeps_from_migrating(project: Project) -> None:
+    project.routines(
+        """
+        from django.core import checks
+
+        @checks.register
+        def check(**kwargs):
+            return [checks.Error("No such model.", id="plant.E001")]
+        """
+    )
+    refused = project.once("run", "--migrate")
+    assert refused.finish() == 2, refused.output
+    assert "(plant.E001) No such model." in refused.output
+    assert project.rows("SELECT 1 FROM pg_tables WHERE tablename LIKE 'once_%'") == []
+    unchecked = project.once("run", "--migrate", "--skip-checks")
+    assert unchecked.finish() == 0, unchecked.output
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
 def test_missing_schema_is_named(project: Project) -> None:
     project.routines(SEED)
     url = f"{project.url}&options=-c%20search_path%3Dnowhere"

@@ -14,7 +14,7 @@ from django.core.management import (
     CommandError,
     call_command,
 )
-from django.core.management.base import CommandParser, SystemCheckError
+from django.core.management.base import CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DEFAULT_DB_ALIAS
 
@@ -38,7 +38,8 @@ class Command(BaseCommand):
     """See ``manage.py once --help``."""
 
     help = "Runs initialization routines exactly once, and shows how they stand."
-    #: Django's own checks of models ask a MySQL for its version, which may not answer yet.
+    #: Django's own checks of models ask a MySQL for its version, which may not answer yet: they are
+    #: for ``migrate``.
     requires_system_checks = ("once",)
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -46,11 +47,8 @@ class Command(BaseCommand):
 
     def check(self, *args: Any, **kwargs: Any) -> None:
         """As Django's, but with an exit code of its own: no routine failed."""
-        try:
+        with exits.translated():
             super().check(*args, **kwargs)
-        except SystemCheckError as error:
-            error.returncode = exits.USAGE
-            raise
 
     def handle(self, *, subcommand: str, **options: Any) -> None:
         handlers: dict[str, Callable[..., None]] = {
@@ -98,7 +96,14 @@ class Command(BaseCommand):
         with self._reporting(verbosity, as_json=as_json):
             if options["migrate"]:
                 aliases = {one.using for one in routines} or {database or DEFAULT_DB_ALIAS}
-                self._migrate(sorted(aliases), not no_wait, timeout, verbosity, as_json=as_json)
+                self._migrate(
+                    sorted(aliases),
+                    not no_wait,
+                    timeout,
+                    verbosity,
+                    as_json=as_json,
+                    skip_checks=options["skip_checks"],
+                )
             if not fake:
                 process.run(found.process)
             results = runner.run(
@@ -161,6 +166,7 @@ class Command(BaseCommand):
         verbosity: int,
         *,
         as_json: bool,
+        skip_checks: bool,
     ) -> None:
         out = self.stderr if as_json else self.stdout
 
@@ -170,7 +176,7 @@ class Command(BaseCommand):
                 database=using,
                 interactive=False,
                 verbosity=verbosity,
-                skip_checks=True,
+                skip_checks=skip_checks,
                 stdout=out._out,  # the stream itself: a wrapped wrapper ends lines twice
                 stderr=self.stderr._out,
             )
