@@ -337,7 +337,9 @@ def test_signal_to_who_cannot_fence_its_predecessor_ends_at_once(project: Projec
     after = project.once("run")
     assert after.finish() == 0, after.output
     assert_each_once(project, 20)
-    assert states(project) == ["lost", "interrupted", "succeeded"]
+    # More than one where its guard made way, which it does after a second or more.
+    first, *between, last = states(project)
+    assert (first, {*between}, last) == ("lost", {"interrupted"}, "succeeded")
 
 
 EXTERNAL = """
