@@ -91,13 +91,8 @@ class Database(ABC):
 
         """
         self._refuse_transaction()
-        connection = self.connection
-        was_open = connection.connection is not None
-        try:
+        with self.reading():
             yield
-        finally:
-            if not was_open and not connection.in_atomic_block:
-                connection.close()
 
     def _refuse_transaction(self) -> None:
         connection = self.connection
@@ -115,12 +110,20 @@ class Database(ABC):
                 "caller."
             )
 
-    def reading(self, seconds: float = _PATIENCE) -> AbstractContextManager[None]:
+    @contextmanager
+    def reading(self, seconds: float = _PATIENCE) -> Iterator[None]:
         """A context for questions outside of a run, which end as well where no answer comes.
 
         Where the calling thread's connection is open, as inside a transaction, it is used as it is.
+        Where it was not open before it is not open afterwards.
         """
-        return nullcontext()
+        connection = self.connection
+        was_open = connection.connection is not None
+        try:
+            yield
+        finally:
+            if not was_open and not connection.in_atomic_block:
+                connection.close()
 
     def answering(self, seconds: float = _PATIENCE) -> AbstractContextManager[None]:
         """A context in which a statement that gets no answer for that long is an error.

@@ -2,18 +2,20 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connections
 from django.test import Client, modify_settings, override_settings
 from django.urls import path
 from health_check.views import HealthCheckView
 
 from once import Routine, ledger
 from once import readiness as readiness_module
+from once.databases import database
 from once.health_check import Routines
 from once.models import State
-from tests.database.support import begin, rows, run, seed
+from tests.database.support import begin, beside, rows, run, seed
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -81,6 +83,18 @@ def test_health_leaves_no_connection_open(declared: list[Routine]) -> None:
     before = rows("default", sessions)
     assert health()[0] == 500
     wait_until(lambda: rows("default", sessions) == before, what="the end of its session")
+
+
+def test_thread_that_reads_leaves_no_file_open(tmp_path: Path) -> None:
+    def is_closed() -> bool:
+        connection = connections["sqlite"]  # of this thread, and not in memory
+        connection.settings_dict = {**connection.settings_dict, "NAME": str(tmp_path / "db")}
+        with database("sqlite").reading():
+            connection.ensure_connection()
+        return connection.connection is None
+
+    with beside(is_closed) as answer:
+        assert answer.result(30)
 
 
 def test_health_says_nothing_of_the_database_that_is_down(
