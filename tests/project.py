@@ -237,6 +237,10 @@ class Project:
         shown: dict[str, Any] = json.loads(text[text.index("{") :])
         return {routine["name"]: routine for routine in shown["routines"]}
 
+    def named(self, holder: Process) -> str:
+        """How others call a process that holds a guard: MySQL knows no more than its session."""
+        return "(session " if self.is_mysql else f"pid {holder.pid}"
+
     def close(self) -> None:
         """End what still runs."""
         for process in self._processes:

@@ -21,13 +21,13 @@ WORK = (
 )
 
 
-#: The same in MariaDB: a guard tells of itself in locks with a number at their end.
-_LOCKS = "SELECT THREAD_ID FROM information_schema.METADATA_LOCK_INFO WHERE TABLE_SCHEMA LIKE"
-GUARDS = f"ID IN ({_LOCKS} 'once:%:%')"
-_IN_MARIADB = {
-    GUARD: GUARDS,
-    WORK: f"ID IN ({_LOCKS} 'once:%') AND ID NOT IN ({_LOCKS} 'once:%:%')",
-}
+#: The same in MariaDB: both have a named lock, and a guard has no transaction.
+_LOCKS = (
+    "SELECT THREAD_ID FROM information_schema.METADATA_LOCK_INFO WHERE TABLE_SCHEMA LIKE 'once:%'"
+)
+_TRANSACTIONS = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX"
+GUARDS = f"ID IN ({_LOCKS}) AND ID NOT IN ({_TRANSACTIONS})"
+_IN_MARIADB = {GUARD: GUARDS, WORK: f"ID IN ({_LOCKS}) AND ID IN ({_TRANSACTIONS})"}
 
 
 def terminate(project: Project, where: str) -> None:

@@ -97,7 +97,7 @@ def test_frozen_before_its_work_and_thawed_after_a_takeover(project: Project, st
     frozen.send(signal.SIGCONT)
     project.release("step")
     # The zombie finds out, leaves its live successor alone, and waits for it.
-    frozen.wait_for(f"pid {successor.pid}")
+    frozen.wait_for(project.named(successor))
     project.release("body")
     assert successor.finish() == 0, successor.output
     assert frozen.finish() == 0, frozen.output

@@ -25,7 +25,7 @@ def test_waiters_succeed_after_the_holder_did(project: Project) -> None:
     waiters = [project.once("run") for _ in range(3)]
     for waiter in waiters:
         waiter.wait_for("Waiting")
-        assert f"pid {holder.pid}" in waiter.output
+        assert project.named(holder) in waiter.output
     project.release("body")
     assert [process.finish() for process in (holder, *waiters)] == [0, 0, 0, 0]
     assert project.effects() == ["seed"]
@@ -88,7 +88,7 @@ def test_deadline_names_the_holder(project: Project) -> None:
     waiter = project.once("run", "--timeout", "0.5")
     assert waiter.finish() == 4
     assert "Gave up after 0." in waiter.output
-    assert f"pid {holder.pid}" in waiter.output.splitlines()[-1]
+    assert project.named(holder) in waiter.output.splitlines()[-1]
     assert "once status" in waiter.output.splitlines()[-1]
     assert project.once("run", "--no-wait").finish() == 3
     running = project.status()["plant.seed"]

@@ -132,7 +132,7 @@ def test_interrupted_index_is_named_and_dropped_by_hand(project: Project) -> Non
         wait_until(lambda: project.rows(invalid) == [("stock_name",)])
         waiters = [project.once("run", "--migrate") for _ in range(2)]
         for waiter in waiters:
-            waiter.wait_for(f"pid {holder.pid}")
+            waiter.wait_for(project.named(holder))
         holder.kill()
         project.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
@@ -201,7 +201,7 @@ def test_holder_frozen_inside_a_migration(project: Project) -> None:
     holder = project.once("run", "--migrate")
     project.wait_for("migration")
     waiter = project.once("run", "--migrate")
-    waiter.wait_for(f"pid {holder.pid}")
+    waiter.wait_for(project.named(holder))
     holder.send(signal.SIGSTOP)
     assert project.wait_for("migration", processes=2) < 2 + 1
     project.release("migration")
