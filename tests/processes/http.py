@@ -82,10 +82,13 @@ class Server:
 
         wait_until(answers, 30, lambda: f"{status} from {path}: {self.output}")
 
-    def stop(self) -> int:
-        """Ask it to end, and wait; its exit code."""
+    def stop(self, timeout: float = 45.0) -> int:
+        """Ask it to end, and wait; its exit code.
+
+        A worker of gunicorn that is asked before it listens to signals ends after 30 s only.
+        """
         self.process.send(signal.SIGTERM)
-        return self.process.finish(15)
+        return self.process.finish(timeout)
 
     def end(self) -> None:
         """SIGKILL it and its workers."""

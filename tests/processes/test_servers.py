@@ -303,7 +303,7 @@ def test_gunicorn_that_waits_for_another_process_can_be_stopped(
     project.wait_for("body")
     server = boot(command)
     server.process.wait_for("event=waiting", BY_COMMAND[command].processes)
-    assert server.stop() in (0, -15), server.output  # long before its graceful timeout of 30 s
+    assert server.stop(15) in (0, -15), server.output  # long before its graceful timeout of 30 s
     if "gevent" not in command:  # whose hub prints what passes through it
         assert "Traceback" not in server.output
     project.release("body")
