@@ -29,7 +29,7 @@ T = TypeVar("T")
 class Guard(ABC):
     """A lock on a name. Leaving the context frees it."""
 
-    #: Who holds the lock, for people to read; known once one of the below says no.
+    #: Who holds the lock, for people to read; known after ``is_free`` or ``acquire`` said no.
     holder: str = "another process"
     #: Where the holder is silent: seconds until the server evicts it. Known like the holder.
     freed_in: float | None = None

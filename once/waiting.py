@@ -10,14 +10,11 @@ from time import monotonic
 from django.db import connections
 
 from once import interruption, signals
-from once.databases import database
+from once.databases import PATIENCE, database
 from once.exceptions import DatabaseUnavailable, NoConnection, TimedOut
 from once.text import one_line
 
 __all__ = ["Wait"]
-
-#: Seconds after which a question to a database is asked anew.
-_ANSWER = 10.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -79,7 +76,7 @@ class Wait:
     @property
     def patience_left(self) -> float:
         """Seconds in which an answer has to come, so that the deadline is kept."""
-        return min(_ANSWER, max(0.5, self._left()))
+        return min(PATIENCE, max(0.5, self._left()))
 
     def expect(self, seconds: float | None) -> None:
         """Have the next pause end soon after that many seconds, where the law is for longer."""

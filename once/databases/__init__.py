@@ -1,5 +1,5 @@
 """What the protocol needs from a database, one class for each kind."""
 
-from once.databases.base import SUPPORTED, Database, database
+from once.databases.base import PATIENCE, SUPPORTED, Database, database
 
-__all__ = ["SUPPORTED", "Database", "database"]
+__all__ = ["PATIENCE", "SUPPORTED", "Database", "database"]

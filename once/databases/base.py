@@ -19,7 +19,7 @@ from once.exceptions import InsideTransaction
 from once.findings import Finding
 from once.guards import Guard
 
-__all__ = ["SUPPORTED", "Database", "ServerDatabase", "apart", "database"]
+__all__ = ["PATIENCE", "SUPPORTED", "Database", "ServerDatabase", "apart", "database"]
 
 #: Vendor of a Django connection to the class that serves it; "mysql" is MariaDB's as well.
 SUPPORTED = {
@@ -29,7 +29,7 @@ SUPPORTED = {
 }
 
 #: Seconds in which a connection of a run has to answer, where its caller says nothing else.
-_PATIENCE = 10.0
+PATIENCE = 10.0
 
 #: Wrappers of connections that runs opened for themselves, and seconds in which each has to answer.
 _own: WeakKeyDictionary[BaseDatabaseWrapper, float] = WeakKeyDictionary()
@@ -111,7 +111,7 @@ class Database(ABC):
             )
 
     @contextmanager
-    def reading(self, seconds: float = _PATIENCE) -> Iterator[None]:
+    def reading(self, seconds: float = PATIENCE) -> Iterator[None]:
         """A context for questions outside of a run, which end as well where no answer comes.
 
         Where the calling thread's connection is open, as inside a transaction, it is used as it is.
@@ -125,7 +125,7 @@ class Database(ABC):
             if not was_open and not connection.in_atomic_block:
                 connection.close()
 
-    def answering(self, seconds: float = _PATIENCE) -> AbstractContextManager[None]:
+    def answering(self, seconds: float = PATIENCE) -> AbstractContextManager[None]:
         """A context in which a statement that gets no answer for that long is an error.
 
         Where a run opened the connection itself, on a server that can keep it waiting.
@@ -228,7 +228,7 @@ class ServerDatabase(Database):
         # Not from a pool, whose threads and sessions would cross a fork; and without an answer
         # from a silent network not to be waited for as long as TCP would.
         own = apart(self.connection, max(2, min(10, round(conf.startup_timeout()))))
-        _own[own] = _PATIENCE
+        _own[own] = PATIENCE
         initialize = own.init_connection_state
 
         def initialize_in_time() -> None:
@@ -240,7 +240,7 @@ class ServerDatabase(Database):
         return own
 
     @contextmanager
-    def reading(self, seconds: float = _PATIENCE) -> Iterator[None]:
+    def reading(self, seconds: float = PATIENCE) -> Iterator[None]:
         if self.connection.connection is not None or self.connection in _own:
             yield
             return
@@ -248,7 +248,7 @@ class ServerDatabase(Database):
             yield
 
     @contextmanager
-    def answering(self, seconds: float = _PATIENCE) -> Iterator[None]:
+    def answering(self, seconds: float = PATIENCE) -> Iterator[None]:
         own = self.connection
         if own not in _own:
             yield
