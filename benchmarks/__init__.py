@@ -1,0 +1,1 @@
+"""Speed and scale, measured beside the alternatives: ``python -m benchmarks --help``."""

@@ -1,0 +1,44 @@
+"""The figures as a table in Markdown."""
+
+from benchmarks.contenders import TITLES
+from benchmarks.figures import FLOOR, Figure, Report, Row
+
+__all__ = ["amount", "table"]
+
+
+def table(report: Report) -> str:
+    """One row for each row of the report, one column for each contender."""
+    head = ["", *(TITLES.get(name, name) for name in report.contenders)]
+    lines = [head, ["---"] * len(head)]
+    lines += [
+        [row.title, *(_cell(report, row, name) for name in report.contenders)]
+        for row in report.rows
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(report: Report, row: Row, contender: str) -> str:
+    figure = report.find(row, contender)
+    if figure is None:
+        return "-"
+    shown = [_value(report, figure), figure.note]
+    if figure.counts is not None:
+        shown.append(f"({figure.counts.trips:,} trips)")
+    return " ".join(filter(None, shown))
+
+
+def _value(report: Report, figure: Figure) -> str:
+    compared = report.compared(figure)
+    if figure.contender == FLOOR or compared is None:
+        return amount(figure.median, figure.row.unit) if figure.values else "never"
+    if figure.row.relation == "difference":
+        return f"+{amount(compared, figure.row.unit)}"
+    return f"{compared:.3g}x" if compared < 100 else f"{compared:.0f}x"
+
+
+def amount(value: float, unit: str) -> str:
+    """A value for people, to three figures."""
+    if unit == "s" and abs(value) < 1:
+        value, unit = 1000 * value, "ms"
+    shown = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{shown} {unit}".rstrip()
