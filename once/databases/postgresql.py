@@ -240,8 +240,9 @@ def _whole_transaction(
     if connection.in_atomic_block or not connection.autocommit:
         # Part of the caller's transaction, which is the caller's to end.
         return execute(sql, params, many, context)
-    if params is not None:
-        sql = connection.ops.compose_sql(sql, params)
+    if params is not None and connection.features.uses_server_side_binding:
+        # The server takes no parameters of such a message; Django's own cursor puts them in itself.
+        sql, params = connection.ops.compose_sql(sql, params), None
     before = (
         "BEGIN ISOLATION LEVEL READ COMMITTED",
         "SET LOCAL synchronous_commit = on",
@@ -250,7 +251,7 @@ def _whole_transaction(
     driver = connection.connection
     threshold, driver.prepare_threshold = driver.prepare_threshold, None
     try:
-        result = execute("; ".join((*before, sql, "COMMIT")), None, many, context)
+        result = execute("; ".join((*before, sql, "COMMIT")), params, many, context)
     except BaseException:
         with suppress(connection.Database.Error):
             driver.rollback()
