@@ -13,7 +13,7 @@ import psycopg
 
 from tests.project import with_database
 
-__all__ = ["ROOT", "Stage", "on_server", "truncate"]
+__all__ = ["ROOT", "Stage", "on_server"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,6 +41,7 @@ class Stage:
         """What processes of the project need."""
         return {
             **os.environ,
+            "PYTHONDONTWRITEBYTECODE": "",  # what is compiled anew each time is not comparable
             "DATABASE_URL": self.url,
             "DJANGO_SETTINGS_MODULE": "benchmarks.project.settings",
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
@@ -75,14 +76,3 @@ def on_server(url: str, rounds: int | None) -> Iterator[Stage]:
             yield stage
         finally:
             session.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
-def truncate() -> None:
-    """Forget all that contenders recorded and left behind, in this process's database."""
-    from django.db import connection
-
-    tables = (
-        "once_attempt, once_completion, project_done, project_effect, post_deploy_postdeploylog"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(f"TRUNCATE {tables}; DELETE FROM django_migrations WHERE app = 'steps'")

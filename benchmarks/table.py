@@ -8,12 +8,10 @@ __all__ = ["amount", "table"]
 
 def table(report: Report) -> str:
     """One row for each row of the report, one column for each contender."""
-    head = ["", *(TITLES.get(name, name) for name in report.contenders)]
+    columns = [name for name in TITLES if name in report.contenders]
+    head = ["", *(TITLES[name] for name in columns)]
     lines = [head, ["---"] * len(head)]
-    lines += [
-        [row.title, *(_cell(report, row, name) for name in report.contenders)]
-        for row in report.rows
-    ]
+    lines += [[row.title, *(_cell(report, row, name) for name in columns)] for row in report.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -32,7 +30,7 @@ def _value(report: Report, figure: Figure) -> str:
     if figure.contender == FLOOR or compared is None:
         return amount(figure.median, figure.row.unit) if figure.values else "never"
     if figure.row.relation == "difference":
-        return f"+{amount(compared, figure.row.unit)}"
+        return f"{'+' if compared >= 0 else ''}{amount(compared, figure.row.unit)}"
     return f"{compared:.3g}x" if compared < 100 else f"{compared:.0f}x"
 
 

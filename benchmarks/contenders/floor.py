@@ -11,7 +11,6 @@ __all__ = ["Floor"]
 class Floor(Contender):
     """Raw SQL on Django's own connection, with the completion rows that ``once`` keeps."""
 
-    apps = ("once",)  # whose table it is
     command = ("floor",)
 
     def prepare(self, count: int) -> None:

@@ -16,10 +16,15 @@ class Migrate(Contender):
     command = ("migrate",)
 
     def prepare(self, count: int) -> None:
-        settings.MIGRATION_MODULES["steps"] = migration_files.written(count)
+        self._package = migration_files.written(count)
 
     def run(self) -> None:
-        call_command("migrate", verbosity=0)
+        # For this call only: to others they would be unapplied migrations of this code.
+        settings.MIGRATION_MODULES["steps"] = self._package
+        try:
+            call_command("migrate", verbosity=0)
+        finally:
+            settings.MIGRATION_MODULES["steps"] = None
 
     def environment(self, count: int) -> dict[str, str]:
         return {"BENCHMARK_STEPS": migration_files.written(count)}

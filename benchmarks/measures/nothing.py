@@ -8,7 +8,8 @@ from functools import partial
 
 from benchmarks.contenders import contenders
 from benchmarks.figures import Figure, Row
-from benchmarks.stage import Stage, truncate
+from benchmarks.project.work import truncate
+from benchmarks.stage import Stage
 from benchmarks.timing import interleaved, seconds
 from benchmarks.wire import count
 

@@ -3,7 +3,7 @@
 import environ
 from django.db import connection
 
-__all__ = ["COUNT", "effect", "names"]
+__all__ = ["COUNT", "effect", "effects", "names", "truncate"]
 
 env = environ.Env()
 
@@ -20,3 +20,20 @@ def effect(name: str) -> None:
     """The body: one INSERT."""
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO project_effect (name) VALUES (%s)", [name])
+
+
+def effects() -> int:
+    """How often the body was called to some effect."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM project_effect")
+        found: int = cursor.fetchone()[0]
+        return found
+
+
+def truncate() -> None:
+    """Forget all effects, and all that contenders recorded."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "TRUNCATE once_attempt, once_completion, project_done, project_effect, project_item, "
+            "post_deploy_postdeploylog; DELETE FROM django_migrations WHERE app = 'steps'"
+        )
