@@ -7,7 +7,7 @@ from once.base import Routine
 from once.models import Trigger
 from once.registry import Registry
 
-__all__ = ["Once"]
+__all__ = ["Once", "run"]
 
 
 class Once(Contender):
@@ -20,14 +20,16 @@ class Once(Contender):
         self._registry = Registry(_routine(name) for name in work.names(count))
 
     def run(self) -> None:
-        results = runner.run(
-            self._registry.startup,
-            registry=self._registry,
-            trigger=Trigger.STARTUP,
-            heeds_delay=True,
-        )
-        if undone := [result for result in results if not result.is_done]:
-            raise RuntimeError(f"{undone[0].routine}: {undone[0].message}")
+        run(self._registry)
+
+
+def run(registry: Registry) -> None:
+    """What a starting server does about these routines."""
+    results = runner.run(
+        registry.startup, registry=registry, trigger=Trigger.STARTUP, heeds_delay=True
+    )
+    if undone := [result for result in results if not result.is_done]:
+        raise RuntimeError(f"{undone[0].routine}: {undone[0].message}")
 
 
 def _routine(name: str) -> Routine:

@@ -9,7 +9,7 @@ from benchmarks.stage import Stage
 __all__ = ["NAMES", "measure"]
 
 #: In the order of the table.
-NAMES = ("nothing", "loading", "process", "running")
+NAMES = ("nothing", "loading", "process", "running", "batched")
 
 
 def measure(name: str, stage: Stage) -> Iterator[Figure]:
