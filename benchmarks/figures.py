@@ -3,9 +3,10 @@
 import json
 import os
 import platform
+import re
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -18,6 +19,8 @@ FLOOR = "floor"
 Unit = Literal["s", "MiB", "runs", "processes", "connections", ""]
 
 _SCHEMA = 1
+#: A list of numbers, which is to be one line of the file.
+_NUMBERS = re.compile(r"\[[^\[\]{}\"]+\]")
 _PACKAGES = ("Django", "django-once", "django-pglock", "django-post-deploy", "psycopg")
 
 
@@ -89,7 +92,10 @@ class Report:
     @classmethod
     def here(cls, figures: Iterable[Figure], server: str) -> Self:
         """A report of this machine."""
-        return cls(figures=tuple(figures), versions=_versions(server), machine=_machine())
+        rounded = (
+            replace(figure, values=tuple(map(_rounded, figure.values))) for figure in figures
+        )
+        return cls(figures=tuple(rounded), versions=_versions(server), machine=_machine())
 
     @property
     def rows(self) -> list[Row]:
@@ -132,7 +138,8 @@ class Report:
             "machine": dict(self.machine),
             "rows": rows,
         }
-        path.write_text(json.dumps(whole, indent=1) + "\n")
+        text = json.dumps(whole, indent=1)
+        path.write_text(_NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -153,15 +160,20 @@ class Report:
 
 
 def _as_json(report: Report, figure: Figure) -> dict[str, Any]:
+    compared = report.compared(figure)
     # The median and what it is compared with are there for other readers; they follow from values.
     return {
         "contender": figure.contender,
-        "median": figure.median if figure.values else None,
-        "compared": report.compared(figure),
+        "median": _rounded(figure.median) if figure.values else None,
+        "compared": None if compared is None else _rounded(compared),
         "values": figure.values,
         "counts": asdict(figure.counts) if figure.counts else None,
         "note": figure.note,
     }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def _from_json(row: Row, found: dict[str, Any]) -> Figure:

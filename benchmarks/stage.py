@@ -68,7 +68,7 @@ def on_server(url: str, rounds: int | None) -> Iterator[Stage]:
     """A stage on a new, migrated database of a PostgreSQL; no other database there is touched."""
     name = f"once_benchmarks_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(url, autocommit=True) as session:
-        version = f"PostgreSQL {session.info.server_version / 10000:.4g}"
+        version = f"PostgreSQL {session.info.parameter_status('server_version')}"
         session.execute(f"CREATE DATABASE {name}")
         try:
             stage = Stage(url=with_database(url, name), server=version, rounds=rounds)

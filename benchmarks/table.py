@@ -20,9 +20,9 @@ def _cell(report: Report, row: Row, contender: str) -> str:
     if figure is None:
         return "-"
     shown = [_value(report, figure), figure.note]
-    if figure.counts is not None:
-        shown.append(f"({figure.counts.trips:,} trips)")
-    return " ".join(filter(None, shown))
+    if (counts := figure.counts) is not None:
+        shown.append("1 trip" if counts.trips == 1 else f"{counts.trips:,} trips")
+    return ", ".join(filter(None, shown))
 
 
 def _value(report: Report, figure: Figure) -> str:
@@ -31,7 +31,7 @@ def _value(report: Report, figure: Figure) -> str:
         return amount(figure.median, figure.row.unit) if figure.values else "never"
     if figure.row.relation == "difference":
         return f"{'+' if compared >= 0 else ''}{amount(compared, figure.row.unit)}"
-    return f"{compared:.3g}x" if compared < 100 else f"{compared:.0f}x"
+    return f"{compared:.3g} x" if compared < 1000 else f"{compared:,.0f} x"
 
 
 def amount(value: float, unit: str) -> str:

@@ -13,8 +13,8 @@ __all__ = ["TITLES", "Contender", "contenders"]
 #: What people call them, in the order of the table.
 TITLES: Mapping[str, str] = {
     "floor": "floor",
-    "pglock": "pglock `xact` + own model",
-    "pglock_read": "the same + one SELECT first",
+    "pglock": "`pglock`, own model",
+    "pglock_read": "`pglock`, one SELECT first",
     "post_deploy": "django-post-deploy",
     "migrate": "`migrate` + `RunPython`",
     "once": "**once**",

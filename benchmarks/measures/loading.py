@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from benchmarks.contenders import contenders
-from benchmarks.figures import FLOOR, Figure, Row
+from benchmarks.figures import Figure, Row
 from benchmarks.stage import Stage
 from benchmarks.timing import interleaved
 
@@ -17,18 +17,16 @@ __all__ = ["figures"]
 
 
 def figures(stage: Stage) -> Iterator[Figure]:
-    """Seconds of ``django.setup()``; the floor is a project without any of the apps."""
-    apps = {each.name: each.apps for each in contenders(["pglock", "post_deploy", "once"])}
-    cases = {
-        name: partial(_load, stage, ",".join(installed))
-        for name, installed in {FLOOR: (), **apps}.items()
-    }
+    """Seconds of CPU time; the floor is a project without any of the apps."""
+    apps = {each.name: ",".join(each.apps) for each in contenders()}
+    cases = {each: partial(_load, stage, each) for each in sorted(set(apps.values()))}
     interleaved(cases, 1)  # writes bytecode
+    found = interleaved(cases, stage.times(41))
     row = Row(
         measure="loading", title="the app's own share of `django.setup()`", relation="difference"
     )
-    for name, values in interleaved(cases, stage.times(41)).items():
-        yield Figure(row=row, contender=name, values=values)
+    for name, each in apps.items():
+        yield Figure(row=row, contender=name, values=found[each])
 
 
 def _load(stage: Stage, apps: str) -> float:
