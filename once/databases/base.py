@@ -1,7 +1,7 @@
 """The face that every supported kind of database shows to the protocol."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib import import_module
@@ -139,6 +139,10 @@ class Database(ABC):
         It reads what is committed and is durable once it returns. Where there is a server, it
         reaches it whole, so that a process which freezes leaves no lock behind.
         """
+
+    def among(self, names: Sequence[str]) -> tuple[str, list[str]]:
+        """SQL that asks of a column whether it is one of these names, and its parameters."""
+        return f"IN ({', '.join(['%s'] * len(names))})", [*names]
 
     @contextmanager
     def work(self) -> Iterator[None]:
