@@ -5,9 +5,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import django
+from django.db import connection, connections
 
 from benchmarks import measures, table
 from benchmarks.figures import Figure, Report
@@ -21,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
         stage = stack.enter_context(on_server(_url(options.database), options.rounds))
         _set_up(stage)
         report = Report.here(_measured(options.measures, stage), stage.server)
-        django.db.connections.close_all()
+        connections.close_all()
     print(table.table(report))
     if options.json is not None:
         report.write(options.json)
@@ -45,6 +47,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if unknown := set(options.measures) - set(measures.NAMES):
         parser.error(f"no measure is called {', '.join(sorted(unknown))}")
+    if options.database and not options.database.startswith(("postgres://", "postgresql://")):
+        parser.error("what is measured is PostgreSQL's alone: give a postgresql:// URL")
+    if find_spec("pglock") is None or find_spec("post_deploy") is None:
+        parser.error('contenders are missing. Run: pip install -e ".[benchmarks]"')
     options.measures = options.measures or measures.NAMES
     return options
 
@@ -61,7 +67,7 @@ def _url(given: str | None) -> str:
 def _set_up(stage: Stage) -> None:
     os.environ.update(stage.environment())
     django.setup()
-    django.db.connection.ensure_connection()
+    connection.ensure_connection()
 
 
 def _measured(names: list[str], stage: Stage) -> Iterator[Figure]:

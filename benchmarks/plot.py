@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
 from benchmarks.contenders import TITLES
 from benchmarks.figures import FLOOR, Report, Row
 
@@ -39,6 +37,8 @@ def digest(source: Path) -> str:
 
 def plot(source: Path, target: Path) -> None:
     """Draw each row that is compared by ratio, all contenders on one scale."""
+    import matplotlib as mpl  # of an extra
+
     mpl.use("svg")
     from matplotlib import pyplot
 

@@ -21,7 +21,9 @@ def _cell(report: Report, row: Row, contender: str) -> str:
         return "-"
     shown = [_value(report, figure), figure.note]
     if (counts := figure.counts) is not None:
-        shown.append("1 trip" if counts.trips == 1 else f"{counts.trips:,} trips")
+        shown.append(_number(counts.trips, "trip"))
+        if counts.connections:
+            shown.append(_number(counts.connections, "session"))
     return ", ".join(filter(None, shown))
 
 
@@ -32,6 +34,10 @@ def _value(report: Report, figure: Figure) -> str:
     if figure.row.relation == "difference":
         return f"{'+' if compared >= 0 else ''}{amount(compared, figure.row.unit)}"
     return f"{compared:.3g} x" if compared < 1000 else f"{compared:,.0f} x"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' if count != 1 else ''}"
 
 
 def amount(value: float, unit: str) -> str:
