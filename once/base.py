@@ -126,6 +126,8 @@ class Routine:
             ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, or a file is missing.
 
         """
+        if self.scope == "database":
+            return ""
         self.check_scope()
         if isinstance(self.scope, Content):
             return digest(self.scope, self._directory)
@@ -138,6 +140,8 @@ class Routine:
             ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, or a file is missing.
 
         """
+        if self.scope == "database":
+            return
         if isinstance(self.scope, Content):
             try:
                 matches(self.scope, self._directory)

@@ -194,17 +194,18 @@ def recorded(using: str) -> dict[str, list[Completion]]:
 
 
 def _read(using: str, routines: list[Routine], *, thoroughly: bool = False) -> dict[str, Record]:
-    rows = _completed(using, routines)
+    wanted = [(routine.name, routine.version, routine.scope_key) for routine in routines]
+    rows = _completed(using, wanted)
     highest: dict[str, int] = {}
     for name, version, _ in rows:
         if version > highest.get(name, 0):
             highest[name] = version
     found: dict[str, Record] = {}
-    for routine in routines:
-        name, version = routine.name, routine.version
+    for completion in wanted:
+        name, version, _ = completion
         if highest.get(name, 0) > version:
             found[name] = _SUPERSEDED
-        elif name in highest and (name, version, routine.scope_key) in rows:
+        elif completion in rows:
             found[name] = _DONE
     unsure = [routine for routine in routines if thoroughly or routine.name not in found]
     if unsure:
@@ -215,11 +216,11 @@ def _read(using: str, routines: list[Routine], *, thoroughly: bool = False) -> d
     return found
 
 
-def _completed(using: str, routines: Collection[Routine]) -> set[tuple[str, int, str | None]]:
-    """Names of these routines, each with the versions and own scope keys that are recorded."""
+def _completed(using: str, wanted: list[tuple[str, int, str]]) -> set[tuple[str, int, str | None]]:
+    """The completions of the routines that are named in these, other scope keys as ``None``."""
     here = database(using)
-    condition, values = here.among([routine.name for routine in routines])
-    keys = sorted({routine.scope_key for routine in routines})
+    condition, values = here.among([name for name, _, _ in wanted])
+    keys = sorted({scope_key for _, _, scope_key in wanted})
     columns = "routine, version, scope_key"
     if keys != [""]:
         # Each release, or state of files, has left a row: one answer for all that are not here.

@@ -2,11 +2,12 @@
 
 import enum
 from dataclasses import dataclass
+from functools import cache
 
 from once.base import Routine
 from once.models import Attempt
 
-__all__ = ["Outcome", "Result"]
+__all__ = ["Outcome", "Result", "already_done"]
 
 
 class Outcome(enum.StrEnum):
@@ -48,3 +49,9 @@ class Result:
     def is_done(self) -> bool:
         """Whether the effects exist."""
         return self.outcome in (Outcome.RAN, Outcome.WAITED, Outcome.ALREADY_DONE)
+
+
+@cache
+def already_done(routine: Routine) -> Result:
+    """The result for a routine that is done, the same value each time: there may be thousands."""
+    return Result(routine=routine, outcome=Outcome.ALREADY_DONE)

@@ -15,7 +15,7 @@ from once.claim import Act, Claim, Terms
 from once.databases import database
 from once.record import Record, Standing
 from once.registry import Registry
-from once.results import Outcome, Result
+from once.results import Outcome, Result, already_done
 from once.text import one_line
 from once.waiting import Wait
 
@@ -105,14 +105,14 @@ class _Pass:
     def over(self, routines: Sequence[Routine]) -> list[Result]:
         results: dict[str, Result] = {}
         stands = self._read(routines) if routines else {}
+        due = [standing for standing in Standing if self.terms.act.is_due(standing)]
         stopped = ""
         for routine in routines:
             known = stands.get(routine.name)
             standing = known.standing if known else Standing.OPEN
-            if not self.terms.act.is_due(standing):
+            if standing not in due:
                 is_held = standing is Standing.HELD
-                done = Result(routine=routine, outcome=Outcome.ALREADY_DONE)
-                result = report.held(routine) if is_held else done
+                result = report.held(routine) if is_held else already_done(routine)
             elif hindrance := stopped or self._hindrance(routine, results):
                 result = Result(routine=routine, outcome=Outcome.SKIPPED, message=hindrance)
             else:
