@@ -1,11 +1,12 @@
 """Settings, read when used: an environment variable beats the Django setting of the same name."""
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from environ import Env
 
 __all__ = ["NAMES"]
 
@@ -69,9 +70,11 @@ NAMES: dict[str, Callable[[], object]] = {
 
 
 def _raw(name: str, kind: type, *, default: object) -> Any:
-    if name in Env.ENVIRON:
-        return Env.parse_value(Env.ENVIRON[name], kind)
-    return getattr(settings, name, default)
+    if name not in os.environ:
+        return getattr(settings, name, default)
+    from environ import Env  # for nothing in most processes, and one of the larger imports
+
+    return Env.parse_value(os.environ[name], kind)
 
 
 def _choice(name: str, choices: tuple[str, ...], *, default: str) -> str:
@@ -82,20 +85,16 @@ def _choice(name: str, choices: tuple[str, ...], *, default: str) -> str:
 
 
 def _seconds(name: str, *, default: float, minimum: float) -> float:
-    wanted = f"a number of seconds from {minimum:g} to {_DAY:g}"
     value = _raw(name, str, default=default)
-    if name in Env.ENVIRON:
-        try:
-            value = float(value)  # environ's own float takes "2m" for 2 and "1e3" for 13
-        except ValueError:
-            raise _refusal(name, wanted, value) from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _refusal(name, wanted, value)
-    if not minimum <= value <= _DAY:  # so is not a number
-        raise _refusal(name, wanted, value)
+    if isinstance(value, str) and name in os.environ:
+        with suppress(ValueError):  # environ's own float takes "2m" for 2 and "1e3" for 13
+            value = float(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not minimum <= value <= _DAY:  # nor is nan
+        raise _refusal(name, f"a number of seconds from {minimum:g} to {_DAY:g}", value)
     return float(value)
 
 
 def _refusal(name: str, wanted: str, value: object) -> ImproperlyConfigured:
-    source = "environment variable" if name in Env.ENVIRON else "setting"
+    source = "environment variable" if name in os.environ else "setting"
     return ImproperlyConfigured(f"The {source} {name} must be {wanted}, not {value!r}.")

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -251,12 +252,12 @@ class ServerDatabase(Database):
         with self._apart(), self.answering(seconds):
             yield
 
-    @contextmanager
-    def answering(self, seconds: float = PATIENCE) -> Iterator[None]:
+    def answering(self, seconds: float = PATIENCE) -> AbstractContextManager[None]:
         own = self.connection
-        if own not in _own:
-            yield
-            return
+        return self._answering(own, seconds) if own in _own else nullcontext()
+
+    @contextmanager
+    def _answering(self, own: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
         before, _own[own] = _own[own], seconds
         try:
             with own.execute_wrapper(answers.within(seconds)):
@@ -308,6 +309,11 @@ def database(using: str) -> Database:
             f"Database {using!r} is of the kind {vendor!r}, which has no guard. "
             f"Supported: {', '.join(SUPPORTED)}."
         )
+    return _kind(vendor)(using)
+
+
+@cache
+def _kind(vendor: str) -> type[Database]:
     module, _, name = SUPPORTED[vendor].rpartition(".")
-    found: Database = getattr(import_module(module), name)(using)
-    return found
+    kind: type[Database] = getattr(import_module(module), name)
+    return kind
