@@ -115,12 +115,17 @@ class Report:
         return None
 
     def compared(self, figure: Figure) -> float | None:
-        """A figure's median beside that of the floor in the same run, by the row's relation."""
+        """A figure beside that of the floor in the same run, by the row's relation.
+
+        A ratio is one of medians. A difference is the median of those in each round, since what it
+        tells is smaller than what else the machine does from round to round.
+        """
         floor = self.find(figure.row, FLOOR)
         if floor is None or not floor.values or not figure.values or figure.row.relation == "-":
             return None
         if figure.row.relation == "difference":
-            return figure.median - floor.median
+            pairs = zip(figure.values, floor.values, strict=True)
+            return statistics.median(value - least for value, least in pairs)
         return figure.median / floor.median
 
     def write(self, path: Path) -> None:
