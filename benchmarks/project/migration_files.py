@@ -1,6 +1,8 @@
 """The routines as migrations with one ``RunPython`` each, written where they are asked for."""
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from functools import cache
@@ -46,6 +48,7 @@ def written(count: int) -> str:
 def _directory() -> Path:
     """Where packages are written: on the path of this process and of those that it starts."""
     directory = tempfile.mkdtemp(prefix="once-benchmarks-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     sys.path.append(directory)
     os.environ["PYTHONPATH"] = os.pathsep.join([os.environ.get("PYTHONPATH", ""), directory])
     return Path(directory)
