@@ -11,7 +11,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections, router
 
 from once import conf, registry, server
-from once.databases import SUPPORTED, database
 from once.models import Completion
 
 __all__ = ["check_databases", "check_scopes", "check_server", "check_settings", "register"]
@@ -75,6 +74,8 @@ def check_databases(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """once.E002 to E006, E009, W001 and W002: a routine's database does not fit."""
+    from once.databases import SUPPORTED, database  # guards and all: for those who ask
+
     problems: list[CheckMessage] = []
     routines = registry.load().recorded
     for using in sorted({routine.using for routine in routines}):

@@ -1,12 +1,14 @@
 """One ``key=value`` log line for each event, under the logger ``once``."""
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from once import signals
 from once.base import Routine
 from once.models import Attempt, State
-from once.results import Outcome, Result
+
+if TYPE_CHECKING:
+    from once.results import Result
 
 __all__ = ["connect", "logger"]
 
@@ -51,7 +53,9 @@ def _progressed(
         )
 
 
-def _finished(sender: Routine, result: Result, **kwargs: Any) -> None:
+def _finished(sender: Routine, result: "Result", **kwargs: Any) -> None:
+    from once.results import Outcome  # who sends this has loaded it; who starts need not
+
     attempt = result.attempt
     is_fault = result.outcome is Outcome.FAILED and (
         attempt is None or attempt.state != State.INTERRUPTED

@@ -6,21 +6,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 
-from once import conf, interruption, process, registry, runner, server
+from once import conf, interruption, process, registry, server
 from once.base import in_event_loop
 from once.exceptions import OnceError, RoutineFailed
 from once.log import logger
-from once.management import interrupts
 from once.models import Trigger
 from once.registry import Registry
-from once.results import Result
 from once.text import one_line
+
+if TYPE_CHECKING:
+    from once.results import Result
 
 __all__ = ["arm"]
 
@@ -89,6 +90,8 @@ def _on_server_ready(found: Registry) -> None:
 @contextmanager
 def _heeding_signals(worker: Any) -> Iterator[None]:
     """A context that a signal ends: gunicorn's worker only notes SIGTERM, and goes on loading."""
+    from once.management import interrupts
+
     try:
         with interrupts.handled():
             if not worker.alive:  # told before
@@ -186,11 +189,13 @@ def _attempt(found: Registry) -> str | None:
     return _why(undone[0]) if undone else None
 
 
-def _run(found: Registry) -> list[Result]:
+def _run(found: Registry) -> "list[Result]":
+    from once import runner  # most of this package, which a process that serves nobody needs not
+
     return runner.run(found.startup, registry=found, trigger=Trigger.STARTUP, heeds_delay=True)
 
 
-def _why(result: Result) -> str:
+def _why(result: "Result") -> str:
     return f"{result.routine.name}: {result.message}"
 
 
