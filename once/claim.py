@@ -3,9 +3,11 @@
 import enum
 import random
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.db import Error
 
@@ -24,6 +26,9 @@ from once.waiting import Wait
 from once.work import Work
 
 __all__ = ["Act", "Claim", "Terms"]
+
+#: The end of it; why to pause, or what finds that out; or that the record has changed.
+Answer: TypeAlias = "Result | str | Callable[[], str] | None"
 
 #: How often one call makes another attempt, after one that ended for no reason of its body.
 _ATTEMPTS = 10
@@ -79,11 +84,17 @@ class Claim:
 
     routine: Routine
     here: Database
+    guard: Guard
     wait: Wait
     terms: Terms
 
-    def settle(self) -> Result:
+    def settle(self, known: Record | None = None) -> Result:
         """Poll until the routine is done, failed, or given up.
+
+        Where it succeeded, the guard is still held, for the next claim to take over.
+
+        Args:
+            known: what the record said a moment ago.
 
         Raises:
             DatabaseUnavailable: the database was out of reach for too long.
@@ -92,9 +103,11 @@ class Claim:
         attempts = 0
         try:
             while True:
-                answer = self._poll(is_first=not attempts)
-                if answer is None:
-                    continue  # it changed since it was read: look again
+                answer = self._poll(known, is_first=not attempts)
+                known = None
+                if answer is None:  # it changed since it was read: look again
+                    self.guard.step_back()
+                    continue
                 if isinstance(answer, Result):
                     if answer.outcome is not Outcome.FAILED:
                         return answer
@@ -105,31 +118,31 @@ class Claim:
                         return answer
                     answer = one_line(answer.error)
                 elif not self.terms.is_patient:
-                    return self._result(Outcome.SKIPPED, message=answer)
+                    why = answer() if callable(answer) else answer
+                    return self._result(Outcome.SKIPPED, message=why)
+                self.guard.step_back()
                 self.wait.pause(answer)
         except TimedOut as error:
             return self._result(
                 Outcome.SKIPPED, message=str(error), seconds=self.wait.seconds, timed_out=True
             )
 
-    def _poll(self, *, is_first: bool) -> Result | str | None:
-        """One look at the record and, where there is something to do, one try at the guard."""
+    def _poll(self, known: Record | None, *, is_first: bool) -> Answer:
+        """One look at the guard and the record and, where something is to be done, one try."""
         heeds_delay = self.terms.heeds_delay and is_first
         while True:
             try:
                 with self.wait.asking():
-                    found = self._record()
+                    if self.wait.has_paused and self._is_in_other_hands():
+                        return self._held
+                    found = known or self._record()
                     if not self.terms.act.is_due(found.standing):
                         return self._leave(found)
                     if heeds_delay and found.retry_in and not found.is_running:
                         return self._put_off(found)
-                    # On the same connection: a session more for each look of each who waits would
-                    # keep others from theirs.
-                    if self.wait.has_paused and (in_the_way := self._in_the_way()):
-                        return in_the_way
                 return self._try(heeds_delay=heeds_delay)
             except NoConnection as error:
-                self.wait.survive(error)
+                self._survive(error)
             except Error as error:
                 if self.here.is_conflict(error) or self.here.is_locked(error):
                     return one_line(error)
@@ -138,49 +151,61 @@ class Claim:
                     return self._result(
                         Outcome.FAILED, message=message, error=error, has_failed=True
                     )
-                self.wait.survive(error)
+                self._survive(error)
+            known = None
+
+    def _survive(self, error: Exception) -> None:
+        # Nor an heir's session: others may lack the connection.
+        self.guard.release()
+        self.wait.survive(error)
 
     def _record(self) -> Record:
         return record.read([self.routine])[self.routine.name]
 
-    def _in_the_way(self) -> str | None:
-        """Who holds the guard, if anybody does."""
-        with self.here.guard(self.routine.name, conf.liveness_timeout()) as guard:
-            guard.refuse_own_thread()
-            return None if guard.is_free() else self._held(guard)
+    def _is_in_other_hands(self) -> bool:
+        """Whether there is nothing but to wait: a look that costs as little as can be.
 
-    def _held(self, guard: Guard) -> str:
-        self.wait.expect(guard.freed_in)
-        return f"{self.routine.name} is run by {guard.holder}"
+        Now and then it reads the record as well. Who is done may hold the guard on: it is frozen,
+        or a hook that follows its commit takes long.
+        """
+        self.guard.refuse_own_thread()
+        if self.guard.is_worth_trying():
+            return False
+        self.wait.expect(self.guard.freed_in)
+        return not (self.wait.is_report_due and record.is_done(self.routine))
 
-    def _try(self, *, heeds_delay: bool) -> Result | str | None:
+    def _held(self) -> str:
+        with suppress(Error), self.wait.asking():
+            self.guard.find_holder()
+        return f"{self.routine.name} is run by {self.guard.holder}"
+
+    def _try(self, *, heeds_delay: bool) -> Answer:
         """Guard and claim, then work; or who is in the way."""
-        name = self.routine.name
         # First the connection for the work: a guard without one would only keep others waiting.
         self.here.connection.ensure_connection()
-        with self.here.guard(name, conf.liveness_timeout()) as guard:
-            try:
-                if not guard.acquire(self.wait.patience_left):
-                    guard.refuse_own_thread()
-                    return self._held(guard)
-                ahead = guard.read(lambda: ledger.prospect(self.routine))
-                if not self.terms.act.is_due(ahead.record.standing):
-                    return None
-                if heeds_delay and ahead.record.retry_in:
-                    return self._put_off(ahead.record)
-                if doublings := min(ahead.record.lost_in_a_row, _DOUBLINGS):
-                    guard.keep(conf.liveness_timeout() * 2**doublings)
-                # From here on a signal waits, except where a body or a pause may be broken off:
-                # raised inside a COMMIT it would leave the connection in a state that lies.
-                with interruption.deferred():
-                    return self._begin(ahead, guard)
-            except NoConnection:
-                raise
-            except GuardLost as error:
-                return str(error)
+        guard = self.guard
+        try:
+            if not guard.acquire(self.wait.patience_left):
+                guard.refuse_own_thread()
+                return self._held
+            ahead = guard.read(lambda: ledger.prospect(self.routine))
+            if not self.terms.act.is_due(ahead.record.standing):
+                return None
+            if heeds_delay and ahead.record.retry_in:
+                return self._put_off(ahead.record)
+            if doublings := min(ahead.record.lost_in_a_row, _DOUBLINGS):
+                guard.keep(conf.liveness_timeout() * 2**doublings)
+            # From here on a signal waits, except where a body or a pause may be broken off:
+            # raised inside a COMMIT it would leave the connection in a state that lies.
+            with interruption.deferred():
+                return self._begin(ahead)
+        except NoConnection:
+            raise
+        except GuardLost as error:
+            return str(error)
 
-    def _begin(self, ahead: Prospect, guard: Guard) -> Result | str | None:
-        with guard.yielding(), self.wait.asking():
+    def _begin(self, ahead: Prospect) -> Answer:
+        with self.guard.yielding(), self.wait.asking():
             attempt = ledger.begin(
                 self.routine,
                 ahead,
@@ -190,9 +215,9 @@ class Claim:
             )
         if attempt is None:
             return f"{self.routine.name} was claimed by another process"
-        return self._attempt(attempt, ahead, guard)
+        return self._attempt(attempt, ahead)
 
-    def _attempt(self, attempt: Attempt, ahead: Prospect, guard: Guard) -> Result | str | None:
+    def _attempt(self, attempt: Attempt, ahead: Prospect) -> Answer:
         started = monotonic()
         is_announced = False
         problem: BaseException | None = None
@@ -200,17 +225,17 @@ class Claim:
             routine=self.routine,
             attempt=attempt,
             here=self.here,
-            guard=guard,
+            guard=self.guard,
             patience=self.wait.patience,
             may_repeat=self.routine.retry and self.terms.repeats,
             was_batched=ahead.record.is_batched,
         )
         try:
-            guard.check()  # it may have made way for the claim
+            self.guard.check()  # it may have made way for the claim
             self.wait.answered()
-            self._fence(ahead, guard)
+            self._fence(ahead)
             # Only now: a predecessor may have committed until it was fenced.
-            if not self.terms.act.is_due(self._record().standing):
+            if ahead.record.has_running and not self.terms.act.is_due(self._record().standing):
                 why = "There was nothing left to do, or to try by itself."
                 ledger.close(attempt, State.INTERRUPTED, why, is_harmless=True)
                 return None
@@ -242,17 +267,17 @@ class Claim:
         }
         acts[self.terms.act]()
 
-    def _fence(self, ahead: Prospect, guard: Guard) -> None:
+    def _fence(self, ahead: Prospect) -> None:
         """Take from every predecessor the right to commit; final, also for a frozen one."""
         for predecessor in ahead.predecessors:
             while True:
                 try:
-                    with guard.yielding(), self.here.answering():
+                    with self.guard.yielding(), self.here.answering():
                         ledger.close(predecessor, State.LOST, "A successor took over.")
                 except CannotFence as error:
                     if not self.terms.is_patient:
                         raise
-                    guard.ping()
+                    self.guard.ping()
                     self.wait.pause(str(error))
                 else:
                     break

@@ -4,40 +4,45 @@ A guard knows no routine and no model. It is for efficiency: losing it makes not
 because whoever holds it next ends its predecessor's right to commit before starting.
 """
 
-import queue
 import random
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import inf
-from time import monotonic
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
-from django.db import Error, connections
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from once.exceptions import GuardLost, InsideRun, NoConnection
+from once.exceptions import GuardLost, InsideRun
+from once.sessions import Session
 
-__all__ = ["Guard", "SessionGuard"]
+__all__ = ["ATTENTION", "Guard", "SessionGuard"]
 
 T = TypeVar("T")
+
+#: Seconds between two questions of who is to notice at once that a lock is free.
+ATTENTION = 0.05
 
 
 class Guard(ABC):
     """A lock on a name. Leaving the context frees it."""
 
-    #: Who holds the lock, for people to read; known after ``is_free`` or ``acquire`` said no.
+    #: Who held the lock when that was last found out, for people to read.
     holder: str = "another process"
-    #: Where the holder is silent: seconds until the server evicts it. Known like the holder.
+    #: Where the holder was silent: seconds until the server evicts it. Known like the holder.
     freed_in: float | None = None
+    #: Seconds after which who waits asks again at the latest.
+    longest_pause: float = 5.0
     #: What tells the lock from others, in this process.
     identity: Hashable
     #: The locks that this process holds, each with the thread that took it.
     _threads: ClassVar[dict[Hashable, int]] = {}
-    _is_marked = False
+    #: Whether this thread is known to hold it by this.
+    is_marked = False
 
     def __enter__(self) -> Self:
         return self
@@ -52,13 +57,13 @@ class Guard(ABC):
 
     def mark(self) -> None:
         """Note that this thread holds the lock."""
-        self._is_marked = True
+        self.is_marked = True
         self._threads[self.identity] = threading.get_ident()
 
     def unmark(self) -> None:
         """Note that it does no more."""
-        if self._is_marked:
-            self._is_marked = False
+        if self.is_marked:
+            self.is_marked = False
             self._threads.pop(self.identity, None)
 
     def refuse_own_thread(self) -> None:
@@ -74,16 +79,31 @@ class Guard(ABC):
                 "cannot start the same again and wait for it. Do it after that run."
             )
 
-    def is_free(self) -> bool:
-        """Whether it is worth trying to take the lock, where somebody had it a moment ago.
+    def is_worth_trying(self) -> bool:
+        """Whether to try to take the lock, where somebody had it a moment ago.
 
         Asks in the calling thread's session, where that is cheaper than one more session.
         """
         return True
 
+    def find_holder(self) -> bool:
+        """Find out who holds the lock. Asks in the calling thread's session.
+
+        Returns:
+            Whether anybody does.
+
+        """
+        return True
+
+    def attend(self, seconds: float) -> None:
+        """Sleep for that long, or until the lock may be had, where this can know."""
+        time.sleep(seconds)
+
     @abstractmethod
     def acquire(self, within: float = inf) -> bool:
         """Try to take the lock, without waiting for it.
+
+        Who does not get it may have become its heir, who is told by :meth:`attend`.
 
         Args:
             within: seconds in which its server has to answer.
@@ -95,7 +115,11 @@ class Guard(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Free the lock. Harmless where it is not held."""
+        """Free the lock, and be no heir. Harmless where it is not held."""
+
+    def step_back(self) -> None:
+        """Free the lock, but stay its heir where this is."""
+        self.release()
 
     def read(self, function: Callable[[], T]) -> T:
         """Call a function whose queries see what only the holder of the lock can know.
@@ -146,201 +170,167 @@ class Guard(ABC):
 class SessionGuard(Guard):
     """A guard that lives in a database session of its own, kept alive by a thread of its own.
 
-    What that session does is for the subclass to say: four methods, each called in the thread,
-    where the connection of the alias *is* the guard's session.
+    One of those who wait for the lock is its *heir*: it holds a second lock, keeps its session and
+    asks often, so that a holder who dies is followed at once and the others may ask rarely.
+
+    What is done in the session is for the subclass to say: methods called in its thread.
     """
 
     #: Seconds that a caller may keep :meth:`yielding`, drawn at random so that guards part.
     patience: ClassVar[tuple[float, float]] = (1.0, 3.0)
 
-    def __init__(self, using: str, name: str, liveness: float) -> None:
+    def __init__(self, using: str, name: str, liveness: float, before: Guard | None = None) -> None:
         self.using = using
         self.name = name
         self.identity = (using, name)
-        self.liveness = liveness
-        #: The caller's connection, which the guard's is to be like: it may be a tenant's.
-        self.like = connections[using]
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
-            queue.SimpleQueue()
-        )
-        self._thread: threading.Thread | None = None
-        self._session: BaseDatabaseWrapper | None = None
-        self._lost: GuardLost | None = None
-        self._answered = 0.0
-        self._give_up_at: float | None = None
-        self._is_silent = False
+        self.liveness = self._usual_liveness = liveness
+        #: Whose session to take over, and to free with the same message that tries this lock.
+        self._before = before if isinstance(before, SessionGuard) else None
+        self._session: Session | None = None
+        #: Whether this is the heir, and whether there may be one.
+        self.is_heir = False
+        self.has_heirs = True
+        #: Set once the heir has found the lock free, and taken it to keep it from others.
+        self._turn = threading.Event()
 
     @abstractmethod
     def connect(self) -> BaseDatabaseWrapper:
         """A new connection wrapper, not from a pool, that gives up on a silent network."""
 
     @abstractmethod
-    def begin(self) -> None:
-        """Begin the session that the server ends after ``liveness`` seconds of silence."""
+    def take(self) -> bool:
+        """Free what the session holds, have the server limit its silence, and try the lock.
+
+        Where that is refused, find out whether there may be heirs, and this ``is_heir`` now.
+        """
 
     @abstractmethod
     def try_lock(self) -> bool:
-        """Try to take the lock in this session; where refused, find out the ``holder``."""
+        """Try to take the lock, and free nothing."""
 
     @abstractmethod
     def set_liveness(self) -> None:
         """Tell the server the new ``liveness``."""
 
     @abstractmethod
+    def look(self) -> bool:
+        """Whether nobody holds the lock, or nobody is its heir.
+
+        Asks in the calling thread's session, and as little as can be: a crowd does, at each look.
+        """
+
+    @abstractmethod
     def end(self) -> None:
         """Free the lock and leave nothing of the session behind."""
 
     def acquire(self, within: float = inf) -> bool:
-        self._thread = threading.Thread(
-            target=self._serve, name=f"once guard of {self.name}", daemon=True
-        )
-        self._thread.start()
-        held = False
+        session = self._open()
+        self.is_heir = held = False
+        self._turn.clear()
+        self.liveness = self._usual_liveness
         try:
             # Connecting included.
-            held = self._call(self._open, timeout=min(within, 2 * self.liveness + 5))
+            held = session.call(lambda: session.ask(self.take), min(within, 2 * self.liveness + 5))
         finally:
             if held:
                 self.mark()
-            else:
+            elif not self.is_heir:
                 self.release()
         return held
 
+    def _open(self) -> Session:
+        if self._before is not None:
+            before, self._before = self._before, None
+            before.unmark()
+            self._session, before._session = before._session, None
+        if self._session is not None and self._session.is_lost:
+            self.release()
+        if self._session is None:
+            # The caller's connection, which the session's is to be like: it may be a tenant's.
+            self.like = connections[self.using]
+            self._session = Session(self)
+        self._session.holder = self
+        return self._session
+
     def release(self) -> None:
         self.unmark()
-        if self._thread is not None:
-            self._calls.put(None)
-            # A thread that hangs in a dead network must not hold its caller; it is a daemon.
-            self._thread.join(timeout=self.liveness)
-            self._thread = None
+        self.is_heir = False
+        self._turn.clear()
+        if self._before is not None:
+            self._before.release()
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def step_back(self) -> None:
+        if not self.is_heir:
+            self.release()
+
+    @property
+    def longest_pause(self) -> float:  # type: ignore[override]
+        return 60.0 if self.has_heirs else 5.0
+
+    def is_worth_trying(self) -> bool:
+        if not self.has_heirs:
+            self.find_holder()  # who may be about to be evicted, and nobody else looks for that
+        return self._turn.is_set() or self.look()
+
+    def attend(self, seconds: float) -> None:
+        if self.is_heir:
+            self._turn.wait(seconds)
+        else:
+            time.sleep(seconds)
 
     def read(self, function: Callable[[], T]) -> T:
-        return self._call(lambda: self._prove(function))
+        session = self._held()
+        return session.call(lambda: session.prove(function), self.liveness)
 
     def keep(self, liveness: float) -> None:
         self.liveness = liveness
-        self._call(lambda: self._prove(self.set_liveness))
+        self.read(self.set_liveness)
 
     def ping(self) -> None:
-        self._call(lambda: self._prove(self._select))
+        self.read(self.show_life)
 
     def check(self) -> None:
-        silence = monotonic() - self._answered
-        if self._lost is None and silence > self.liveness:
-            raise GuardLost(
-                f"The guard of {self.name} had no answer from its server for {silence:.1f} s: "
-                "another process may have taken over."
-            )
-        self._raise_if_lost()
+        self._held().check()
 
     def fall_silent(self) -> None:
-        self._is_silent = True
-        self._calls.put((Future(), self._raise_if_lost))  # wakes the thread: its pause has no end
+        self._held().fall_silent()
 
     @contextmanager
     def yielding(self) -> Iterator[None]:
-        self._give_up_at = monotonic() + random.uniform(*self.patience)  # noqa: S311
-        self._calls.put((Future(), self._raise_if_lost))  # wakes the thread: it reads the time
+        session = self._held()
+        session.give_up_in(random.uniform(*self.patience))  # noqa: S311
         try:
             yield
         finally:
-            self._give_up_at = None
+            session.give_up_in(None)
 
-    def _call(self, function: Callable[[], T], timeout: float | None = None) -> T:
-        timeout = timeout or self.liveness
-        if self._thread is None:
+    def _held(self) -> Session:
+        if self._session is None:
             raise GuardLost(f"The guard of {self.name} is not held.")
-        answer: Future[T] = Future()
-        self._calls.put((answer, function))
-        done, _ = wait([answer], timeout)
-        if not done:
-            # Silence for longer than the server itself would bear is the loss of the guard.
-            self._lost = self._loss(f"no answer for {timeout:.0f} s")
-            self._raise_if_lost()
-        return answer.result()
+        return self._session
 
-    # From here on: the guard's own thread.
+    def expect_end(self, silence: float) -> None:
+        """Note when a holder is going to be evicted who gave no sign of life for so long."""
+        is_late = self.liveness / 2 <= silence < self.liveness  # one was due after a third
+        self.freed_in = self.liveness - silence if is_late else None
 
-    def _serve(self) -> None:
-        try:
-            while True:
-                give_up_at = self._give_up_at  # the caller's thread may change it at any time
-                try:
-                    call = self._calls.get(timeout=self._pause(give_up_at))
-                except queue.Empty:
-                    self._beat(give_up_at)
-                    continue
-                if call is None:
-                    break
-                answer, function = call
-                try:
-                    answer.set_result(function())
-                except BaseException as error:  # raised in the caller's thread
-                    answer.set_exception(error)
-        finally:
-            self._close()
+    # In the session's thread:
 
-    def _open(self) -> bool:
-        # Connections belong to threads: in this one, the alias now means the guard's session.
-        connections[self.using] = self._session = self.connect()
-        self._answered = monotonic()
-        self.begin()
-        return self.try_lock()
+    @property
+    def interval(self) -> float:
+        is_watching = self.is_heir and not self._turn.is_set()
+        return ATTENTION if is_watching else self.liveness / 3
 
-    def _pause(self, give_up_at: float | None) -> float | None:
-        if self._session is None or self._lost is not None or self._is_silent:
-            return None  # nothing to keep alive
-        next_ping = self._answered + self.liveness / 3
-        wake = min(next_ping, give_up_at or next_ping)
-        return max(0.0, wake - monotonic())
+    def beat(self) -> None:
+        if not self.is_heir or self._turn.is_set():
+            self.show_life()
+        elif self.try_lock():
+            self._turn.set()
 
-    def _beat(self, give_up_at: float | None) -> None:
-        if give_up_at is not None and self._give_up_at and monotonic() >= give_up_at:
-            self._lose(
-                NoConnection(
-                    f"No second connection was to be had for the work of {self.name}, so its guard "
-                    "gave itself up. A run needs two at once: raise the size of the pool that "
-                    "lends them (default_pool_size of PgBouncer)"
-                )
-            )
-        else:
-            with suppress(GuardLost):  # whoever asks next is told
-                self._prove(self._select)
-
-    def _prove(self, function: Callable[[], T]) -> T:
-        """Do something in the session: an answer to it is a sign of life."""
-        self._raise_if_lost()
-        asked = monotonic()
-        try:
-            result = function()
-        except Error as error:
-            lost = self._loss(str(error).strip() or type(error).__name__)
-            self._lose(lost)
-            raise lost from error
-        self._answered = asked
-        return result
-
-    def _select(self) -> None:
+    def show_life(self) -> None:
+        """Ask the server anything."""
         with connections[self.using].cursor() as cursor:
             cursor.execute("SELECT 1")
-
-    def _loss(self, reason: str) -> GuardLost:
-        return GuardLost(f"The guard of {self.name} was lost: {reason}")
-
-    def _lose(self, how: GuardLost) -> None:
-        self._lost = how
-        self._close()
-
-    def _raise_if_lost(self) -> None:
-        if self._lost is not None:
-            raise type(self._lost)(*self._lost.args)  # anew: each raise adds to its traceback
-
-    def _close(self) -> None:
-        """Close whatever is open; the server frees the lock at the latest with the connection."""
-        session, self._session = self._session, None
-        if session is not None:
-            with suppress(Exception):  # closing ends it as well
-                if session.connection is not None:
-                    self.end()
-            with suppress(Exception):
-                session.close()

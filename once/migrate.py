@@ -68,60 +68,72 @@ def migrate(
     """
     deadline = None if timeout is None else monotonic() + timeout
     for using in aliases:
-        waiting = Wait(
-            name="migrations",
-            using=using,
-            deadline=deadline,
-            patience=conf.startup_timeout() if patience is None else patience,
-        )
         here = database(using)
-        while True:
-            try:
-                with here.session():
-                    in_the_way = _try(here, command, waiting)
-            except Error as error:
-                if not _may_pass(here, error):
-                    raise
-                waiting.survive(error)
-            except NoConnection as error:
-                waiting.survive(error)
-            except (AttemptLost, CannotFence, GuardLost) as error:
-                waiting.pause(str(error))
-            else:
-                if in_the_way is None:
-                    break
-                if not wait:
-                    return in_the_way
-                waiting.pause(in_the_way)
+        with here.guard(NAME, conf.liveness_timeout()) as guard:
+            waiting = Wait(
+                name="migrations",
+                using=using,
+                deadline=deadline,
+                patience=conf.startup_timeout() if patience is None else patience,
+                guard=guard,
+            )
+            in_the_way = _migrate(here, guard, command, waiting, wait=wait)
+        if in_the_way is not None:
+            return in_the_way
     return None
 
 
-def _try(here: Database, command: Callable[[str], object], wait: Wait) -> str | None:
+def _migrate(
+    here: Database, guard: Guard, command: Callable[[str], object], waiting: Wait, *, wait: bool
+) -> str | None:
+    """Poll until one database is migrated; or who is in the way."""
+    while True:
+        try:
+            with here.session():
+                in_the_way = _try(here, guard, command, waiting)
+        except Error as error:
+            if not _may_pass(here, error):
+                raise
+            guard.release()
+            waiting.survive(error)
+        except NoConnection as error:
+            guard.release()
+            waiting.survive(error)
+        except (AttemptLost, CannotFence, GuardLost) as error:
+            guard.release()
+            waiting.pause(str(error))
+        else:
+            if in_the_way is None or not wait:
+                return in_the_way
+            waiting.pause(in_the_way)
+
+
+def _try(here: Database, guard: Guard, command: Callable[[str], object], wait: Wait) -> str | None:
     """Migrate under the guard; or who is in the way."""
-    with here.guard(NAME, conf.liveness_timeout()) as guard:
-        with wait.asking():
-            is_held = wait.has_paused and not guard.is_free()
-            if not is_held and _is_current(here.using):
-                if wait.has_paused:
-                    wait.end()
-                return None
-        if is_held or not guard.acquire(wait.patience_left):
-            guard.refuse_own_thread()
-            wait.expect(guard.freed_in)
-            return f"migrations are applied by {guard.holder}"
-        # Fence, then read: a frozen predecessor may still be inside a migration.
-        with guard.yielding():
-            is_fenced = not here.end_work(NAME)
+    guard.refuse_own_thread()
+    with wait.asking():
+        is_held = wait.has_paused and not guard.is_worth_trying()
+        if not is_held and _is_current(here.using):
+            if wait.has_paused:
+                wait.end()
+            return None
+    if is_held or not guard.acquire(wait.patience_left):
+        guard.find_holder()
+        wait.expect(guard.freed_in)
+        return f"migrations are applied by {guard.holder}"
+    # Fence, then read: a frozen predecessor may still be inside a migration.
+    with guard.yielding():
+        is_fenced = not here.end_work(NAME)
+    guard.ping()
+    wait.answered()
+    while not is_fenced:
+        wait.pause("the transaction of a process that migrated before is being ended")
         guard.ping()
-        wait.answered()
-        while not is_fenced:
-            wait.pause("the transaction of a process that migrated before is being ended")
-            guard.ping()
-            is_fenced = not here.end_work(NAME)
-        if not _is_current(here.using):
-            with _fenced(here, guard):
-                command(here.using)
-            ledger.record_migrated(here.using, NAME, _digest())
+        is_fenced = not here.end_work(NAME)
+    if not _is_current(here.using):
+        with _fenced(here, guard):
+            command(here.using)
+        ledger.record_migrated(here.using, NAME, _digest())
     return None
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "Standing",
     "attempts",
     "is_abandoned",
+    "is_done",
     "is_held",
     "is_installed",
     "is_migrated",
@@ -59,8 +60,9 @@ class Record:
     tries: int = 0
     #: How many attempts in a row, of this version or another, went without a word.
     lost_in_a_row: int = 0
-    #: Whether the last attempt did not end, so that it runs or was lost.
+    #: Whether the last attempt did not end, so that it runs or was lost; and whether any did not.
     is_running: bool = False
+    has_running: bool = False
     #: Whether it is one that no other may follow by itself, unless it succeeds.
     holds_if_lost: bool = False
     #: Whether an attempt at this completion went through batches.
@@ -109,6 +111,14 @@ def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str
         with database(using).statements():
             found |= _read(using, here, thoroughly=thoroughly)
     return found
+
+
+def is_done(routine: Routine) -> bool:
+    """Whether nothing is left to do for a routine, by the completions alone."""
+    with database(routine.using).statements():
+        wanted = (routine.name, routine.version, routine.scope_key)
+        rows = _completed(routine.using, [wanted])
+    return wanted in rows or any(version > routine.version for _, version, _ in rows)
 
 
 def is_abandoned(routine: Routine, found: Record) -> bool:
@@ -194,6 +204,8 @@ def recorded(using: str) -> dict[str, list[Completion]]:
 
 
 def _read(using: str, routines: list[Routine], *, thoroughly: bool = False) -> dict[str, Record]:
+    # Before the completions: where no attempt runs any more, all that they completed is seen.
+    attempts = _attempted(using, routines) if thoroughly else {}
     wanted = [(routine.name, routine.version, routine.scope_key) for routine in routines]
     rows = _completed(using, wanted)
     highest: dict[str, int] = {}
@@ -208,11 +220,11 @@ def _read(using: str, routines: list[Routine], *, thoroughly: bool = False) -> d
         elif completion in rows:
             found[name] = _DONE
     unsure = [routine for routine in routines if thoroughly or routine.name not in found]
-    if unsure:
+    if unsure and not thoroughly:
         attempts = _attempted(using, unsure)
-        for routine in unsure:
-            stands = found.get(routine.name, _OPEN).standing
-            found[routine.name] = _of(routine, stands, attempts.get(routine.name, []))
+    for routine in unsure:
+        stands = found.get(routine.name, _OPEN).standing
+        found[routine.name] = _of(routine, stands, attempts.get(routine.name, []))
     return found
 
 
@@ -282,6 +294,7 @@ def _of(routine: Routine, standing: Standing, history: list[_Attempts]) -> Recor
             history, last.number, lambda one: one.state in (State.LOST, State.RUNNING)
         ),
         is_running=last.state == State.RUNNING,
+        has_running=any(one.state == State.RUNNING for one in history),
         holds_if_lost=last.state == State.RUNNING and not last.retry and _is_of(routine, last),
         is_batched=any(one.cursor for one in same),
         retry_in=retry_in,

@@ -13,6 +13,7 @@ from once import conf, interruption, migrate, record, report
 from once.base import Routine
 from once.claim import Act, Claim, Terms
 from once.databases import database
+from once.guards import Guard
 from once.record import Record, Standing
 from once.registry import Registry
 from once.results import Outcome, Result, already_done
@@ -79,16 +80,18 @@ def run(
         user=user,
         reason=reason,
     )
-    with ExitStack() as sessions:
+    with ExitStack() as ends:
         for using in used:
-            sessions.enter_context(database(using).session())
-        return _Pass(
+            ends.enter_context(database(using).session())
+        one = _Pass(
             registry=registry,
             terms=terms,
             keeps_going=keep_going,
             deadline=None if timeout is None else monotonic() + timeout,
             patience=conf.startup_timeout() if patience is None else patience,
-        ).over(routines)
+        )
+        ends.callback(one.release)
+        return one.over(routines)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,13 +104,20 @@ class _Pass:
     deadline: float | None
     patience: float
     _hindrances: dict[str, str] = field(default_factory=dict)
+    #: The last guard in each database. The next one takes over its session.
+    _guards: dict[str, Guard] = field(default_factory=dict)
+
+    def release(self) -> None:
+        """Free whatever a guard still holds."""
+        while self._guards:
+            self._guards.popitem()[1].release()
 
     def over(self, routines: Sequence[Routine]) -> list[Result]:
         results: dict[str, Result] = {}
         stands = self._read(routines) if routines else {}
         due = [standing for standing in Standing if self.terms.act.is_due(standing)]
         stopped = ""
-        for routine in routines:
+        for number, routine in enumerate(routines):
             known = stands.get(routine.name)
             standing = known.standing if known else Standing.OPEN
             if standing not in due:
@@ -116,7 +126,12 @@ class _Pass:
             elif hindrance := stopped or self._hindrance(routine, results):
                 result = Result(routine=routine, outcome=Outcome.SKIPPED, message=hindrance)
             else:
-                result = self._claim(routine).settle()
+                claim = self._claim(routine)
+                result = claim.settle(known)
+                if not result.is_done:
+                    self.release()
+                if claim.wait.has_paused:  # meanwhile, others may have done those behind it
+                    stands = self._read(routines[number:])
                 if result.outcome is Outcome.FAILED and not self.keeps_going:
                     stopped = f"Not tried, since {routine.name} failed. Fix that one first."
                 elif result.timed_out:
@@ -126,19 +141,26 @@ class _Pass:
         return list(results.values())
 
     def _claim(self, routine: Routine) -> Claim:
+        here = database(routine.using)
+        before = self._guards.pop(routine.using, None)
+        self._guards[routine.using] = guard = here.guard(
+            routine.name, conf.liveness_timeout(), before
+        )
         return Claim(
             routine=routine,
-            here=database(routine.using),
-            wait=self._new_wait(routine),
+            here=here,
+            guard=guard,
+            wait=self._new_wait(routine, guard),
             terms=self.terms,
         )
 
-    def _new_wait(self, routine: Routine) -> Wait:
+    def _new_wait(self, routine: Routine, guard: Guard | None = None) -> Wait:
         return Wait(
             name=routine.name,
             using=routine.using,
             deadline=self.deadline,
             patience=self.patience,
+            guard=guard,
         )
 
     def _read(self, routines: Sequence[Routine]) -> dict[str, Record]:

@@ -1,9 +1,13 @@
-"""Waiting for others: polls more and more rarely, holds no connection, and says for whom."""
+"""Waiting for others: polls more and more rarely, holds no connection, and says for whom.
+
+The law of the pauses is chosen from measurements (docs/fleets.md): a look costs its server about as
+much as a connection does, so it is the crowd of those who wait that has to be borne.
+"""
 
 import random
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -12,9 +16,13 @@ from django.db import connections
 from once import interruption, signals
 from once.databases import PATIENCE, database
 from once.exceptions import DatabaseUnavailable, NoConnection, TimedOut
+from once.guards import Guard
 from once.text import one_line
 
 __all__ = ["Wait"]
+
+#: Seconds of a pause at most, where no guard is waited for.
+_MOST = 5.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,13 +37,15 @@ class Wait:
     deadline: float | None
     #: Seconds for which the database may be out of reach.
     patience: float
+    #: What may know earlier than a pause ends that it is worth looking again.
+    guard: Guard | None = None
     started: float = field(default_factory=monotonic)
     #: Since when the database has given nothing but errors.
     _unreachable_since: float | None = None
     _next_report: float = 0.0
     _over_in: float | None = None
-    #: When the last pause ended.
-    _woke: float = field(default_factory=monotonic)
+    #: Seconds that the last look took.
+    _look: float = 0.0
     #: Whether anything was in the way.
     has_paused: bool = False
 
@@ -47,9 +57,9 @@ class Wait:
     def pause(self, reason: str | Callable[[], str]) -> None:
         """Close this thread's connections and sleep for about a tenth of the wait so far.
 
-        Longer, up to a second, where it took long to find out that this is to be waited for: who
-        waits is connected for a tenth of the time at most, so that a herd does not get in the way
-        of whom it waits for.
+        Longer where it took long to look: who waits is connected for a hundredth of a second's
+        time, or for a tenth of any longer time, so that a herd does not get in the way of whom it
+        waits for.
 
         Args:
             reason: who or what is in the way, as a sentence without its full stop, or what finds
@@ -69,9 +79,20 @@ class Wait:
         self.answered()
         self._sleep()
 
-    def asking(self) -> AbstractContextManager[None]:
-        """A context for questions to the database that do not outlast the deadline by much."""
-        return database(self.using).answering(self.patience_left)
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """A context for a look at the database, which does not outlast the deadline by much."""
+        began = monotonic()
+        try:
+            with database(self.using).answering(self.patience_left):
+                yield
+        finally:
+            self._look = monotonic() - began
+
+    @property
+    def is_report_due(self) -> bool:
+        """Whether the next pause tells people; that comes ever more rarely, too."""
+        return self.seconds >= self._next_report
 
     @property
     def patience_left(self) -> float:
@@ -107,30 +128,36 @@ class Wait:
             raise DatabaseUnavailable(
                 f"For {lasted:.1f} s, {reason}." + advice * (not isinstance(error, NoConnection))
             ) from error
-        self._sleep()
+        # Where there are more who wait than connections, to be refused is all that tells of it.
+        self._sleep(max(0.5, min(10.0, self.seconds / 5)))
 
     def _left(self) -> float:
         return float("inf") if self.deadline is None else self.deadline - monotonic()
 
     def _report(self, reason: str | Callable[[], str]) -> None:
-        waited = self.seconds
-        if waited >= self._next_report:
+        if self.is_report_due:
+            waited = self.seconds
             self._next_report = max(1.0, min(2 * waited, waited + 60))
             why = reason() if callable(reason) else reason
             signals.waiting.send_robust(None, name=self.name, reason=why, waited=waited)
 
-    def _sleep(self) -> None:
+    def _sleep(self, least: float = 0.05) -> None:
         self.has_paused = True
         # Of every database: routines that are done, or come later, may live in another one.
         for connection in connections.all(initialized_only=True):
             if not connection.in_atomic_block:
                 connection.close()
-        busy = monotonic() - self._woke
-        pause = max(min(5.0, max(0.05, self.seconds / 10)), min(1.0, 10 * busy))
+        most = _MOST if self.guard is None else self.guard.longest_pause
+        pause = max(
+            least,
+            min(most, self.seconds / 10),
+            min(1.0, 100 * self._look),
+            min(30.0, 10 * self._look),
+        )
         pause *= random.uniform(0.5, 1.0)  # noqa: S311
         if self._over_in is not None:
             pause = min(pause, self._over_in + random.uniform(0.05, 0.5))  # noqa: S311
             self._over_in = None
+        sleep = time.sleep if self.guard is None else self.guard.attend
         with interruption.heeded():
-            time.sleep(max(0.0, min(pause, self._left())))
-        self._woke = monotonic()
+            sleep(max(0.0, min(pause, self._left())))

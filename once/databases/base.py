@@ -54,12 +54,14 @@ class Database(ABC):
         return connections[self.using]
 
     @abstractmethod
-    def guard(self, name: str, liveness: float) -> Guard:
+    def guard(self, name: str, liveness: float, before: Guard | None = None) -> Guard:
         """The guard, not yet held, under which one process at a time may start ``name``.
 
         Args:
             name: what is guarded; each schema of a database has its own.
             liveness: seconds after which the server evicts a holder that shows no sign of life.
+            before: a guard of this database, held or not, that is not needed from then on: what it
+                has is released, or taken over.
 
         """
 

@@ -16,13 +16,16 @@ from once.databases import mysql_server
 from once.databases.base import ServerDatabase, apart
 from once.exceptions import CannotFence, OnceError
 from once.findings import Finding
-from once.guards import SessionGuard
+from once.guards import Guard, SessionGuard
 
 __all__ = ["MySQL"]
 
 #: The lock of a name, by :func:`_digest` of it. Such names count for the whole server, without
 #: regard to case, and are of 64 characters at most (manual, "Locking Functions").
 _LOCK = "CONCAT('once:', LEFT(SHA2(CONCAT(DATABASE(), ':', %s), 256), 48))"
+
+#: The same of the place of its heir.
+_PLACE = _LOCK.replace("once:", "once heir:")
 
 #: What ends a session that is idle for long while a body thinks; how to take that from it, for a
 #: while. The first is of every server (the least of all systems' maxima, in seconds), the others
@@ -67,11 +70,12 @@ class MySQL(ServerDatabase):
 
     has_fenced_ddl = True
 
-    def guard(self, name: str, liveness: float) -> "NamedLockGuard":
-        return NamedLockGuard(self.using, name, liveness)
+    def guard(self, name: str, liveness: float, before: Guard | None = None) -> "NamedLockGuard":
+        return NamedLockGuard(self.using, name, liveness, before)
 
     def holder(self, name: str) -> str | None:
-        return _holder(self.connection, name)[0]
+        with self.guard(name, 0.0) as guard:
+            return guard.holder if guard.find_holder() else None
 
     def aware(self, moment: datetime) -> datetime:
         # Its clock is asked for UTC, whatever zone Django reads it in.
@@ -216,31 +220,56 @@ class NamedLockGuard(SessionGuard):
         }
         return connection
 
-    def begin(self) -> None:
+    def take(self) -> bool:
+        is_new = connections[self.using].connection is None
         connections[self.using].ensure_connection()
+        if is_new:
+            for fault in mysql_server.refusals(connections[self.using]):
+                raise OnceError(f"Database {self.using!r}: {fault.message} {fault.hint}")
+        else:
+            self.end()
         self.set_liveness()
+        is_held = self.try_lock()
+        if not is_held:
+            self.is_heir = self._try(_PLACE)
+        return is_held
+
+    def try_lock(self) -> bool:
+        return self._try(_LOCK)
+
+    def _try(self, lock: str) -> bool:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(f"SELECT GET_LOCK({lock}, 0)", [_digest(self.name)])
+            return bool(cursor.fetchone()[0])
+
+    def look(self) -> bool:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(
+                f"SELECT IS_FREE_LOCK({_LOCK}), IS_FREE_LOCK({_PLACE})", [_digest(self.name)] * 2
+            )
+            is_free, has_no_heir = cursor.fetchone()
+        return bool(is_free or has_no_heir)
+
+    def find_holder(self) -> bool:
+        with connections[self.using].cursor() as cursor:
+            # Without the right to PROCESS, the list has the sessions of the same user only.
+            cursor.execute(
+                "SELECT held.session, p.HOST, p.TIME "
+                f"FROM (SELECT IS_USED_LOCK({_LOCK}) AS session) AS held "
+                "LEFT JOIN information_schema.PROCESSLIST AS p ON p.ID = held.session",
+                [_digest(self.name)],
+            )
+            session, host, silence = cursor.fetchone()
+        if session is None:
+            return False
+        address = str(host or "another process")  # with the port, but for a socket file
+        self.holder = f"{address.rpartition(':')[0] or address} (session {session})"
+        self.expect_end(float(silence or 0))
+        return True
 
     def set_liveness(self) -> None:
         with connections[self.using].cursor() as cursor:
             cursor.execute(f"SET SESSION wait_timeout = {_whole(self.liveness)}")
-
-    def try_lock(self) -> bool:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(f"SELECT GET_LOCK({_LOCK}, 0)", [_digest(self.name)])
-            is_held = bool(cursor.fetchone()[0])
-        if is_held:
-            for fault in mysql_server.refusals(connections[self.using]):
-                raise OnceError(f"Database {self.using!r}: {fault.message} {fault.hint}")
-        else:
-            self.is_free()
-        return is_held
-
-    def is_free(self) -> bool:
-        holder, silence = _holder(connections[self.using], self.name)
-        self.holder = holder or self.holder
-        if self.liveness / 2 <= silence < self.liveness:  # it should have pinged by a third
-            self.freed_in = self.liveness - silence
-        return holder is None
 
     def end(self) -> None:
         with connections[self.using].cursor() as cursor:
@@ -272,23 +301,6 @@ def _impatiently(
     finally:
         with suppress(Error), connection.cursor() as cursor:
             cursor.execute("SET SESSION innodb_lock_wait_timeout = @once_lock_wait")
-
-
-def _holder(connection: BaseDatabaseWrapper, name: str) -> tuple[str | None, float]:
-    """Who holds the lock of a name, and for how many seconds its session was silent."""
-    with connection.cursor() as cursor:
-        # Without the right to PROCESS, the list has the sessions of the same user only.
-        cursor.execute(
-            "SELECT held.session, p.HOST, p.TIME "
-            f"FROM (SELECT IS_USED_LOCK({_LOCK}) AS session) AS held "
-            "LEFT JOIN information_schema.PROCESSLIST AS p ON p.ID = held.session",
-            [_digest(name)],
-        )
-        session, host, silence = cursor.fetchone()
-    if session is None:
-        return None, 0.0
-    address = str(host or "another process")  # with the port, but for a socket file
-    return f"{address.rpartition(':')[0] or address} (session {session})", float(silence or 0)
 
 
 def _work(name: str) -> str:

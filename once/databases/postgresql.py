@@ -13,7 +13,7 @@ from once.databases import postgresql_server
 from once.databases.base import ServerDatabase, apart
 from once.exceptions import CannotFence
 from once.findings import Finding
-from once.guards import SessionGuard
+from once.guards import Guard, SessionGuard
 
 __all__ = ["PostgreSQL"]
 
@@ -27,19 +27,37 @@ _KEY = """('x' || left(encode(sha256(convert_to(
         current_schema(), ''
     ) || ':' || %s, 'UTF8')), 'hex'), 16))::bit(64)::bigint"""
 
-#: Sessions that hold the key's advisory lock. pg_locks shows the halves of a 64-bit key in classid
+#: Other sessions that hold the lock of a key. pg_locks shows the halves of a 64-bit key in classid
 #: and objid, with objsubid 1 (PostgreSQL manual, "pg_locks").
-_HOLDERS = f"""FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid),
-         (SELECT {_KEY} AS key) AS k
+_HOLDERS = """JOIN pg_locks AS l ON k.key = (l.classid::bigint << 32) | l.objid::bigint
+    JOIN pg_stat_activity AS a USING (pid)
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND (l.classid::bigint << 32) | l.objid::bigint = k.key
       AND l.pid <> pg_backend_pid()"""
 
-#: Ends them, waiting up to a second for each to be gone (manual, "Server Signaling"). As the role
-#: that logged in, which may end its own sessions: one that it assumed may not. For this statement,
-#: and after the key was made of what the assumed role sees.
-_END_HOLDERS = f"""WITH holders AS MATERIALIZED (SELECT l.pid {_HOLDERS}),
+#: Tries the lock of a name. A number is what names a session, and what a look needs: in a new
+#: session each name that is looked up in the catalog costs as much as connecting.
+_TAKE = f"""SELECT pg_try_advisory_xact_lock(guard), pg_backend_pid(), guard, heir
+    FROM (SELECT {_KEY} AS guard, {_KEY} AS heir) AS keys"""
+
+#: Takes the place of the heir and says so in the server's list of sessions.
+_TAKE_PLACE = """SELECT CASE WHEN pg_try_advisory_xact_lock(%s)
+    THEN set_config('application_name', %s, true) END"""
+
+#: Asks by trying, for as long as this statement lasts, what others may try as well.
+_LOOK = "SELECT pg_try_advisory_xact_lock_shared(%s), pg_try_advisory_xact_lock_shared(%s)"
+
+#: Who holds the lock of a name, since when, and for how long in silence.
+_HOLDER = f"""SELECT a.application_name,
+        extract(epoch FROM clock_timestamp() - a.xact_start)::int,
+        extract(epoch FROM clock_timestamp() - a.state_change)::float
+    FROM (SELECT {_KEY} AS key) AS k {_HOLDERS} LIMIT 1"""
+
+#: Ends the holders, waiting up to a second for each to be gone (manual, "Server Signaling"). As the
+#: role that logged in, which may end its own sessions: one that it assumed may not. For this
+#: statement, and after the key was made of what the assumed role sees.
+_END_HOLDERS = f"""WITH holders AS MATERIALIZED (
+             SELECT a.pid FROM (SELECT {_KEY} AS key) AS k {_HOLDERS}),
          login AS MATERIALIZED (
              SELECT set_config('role', 'none', true) FROM (SELECT count(*) FROM holders) AS found)
     SELECT count(pg_terminate_backend(pid, 1000)) FROM holders, login"""
@@ -57,11 +75,12 @@ _SHUTDOWN_CLASS = "57P"
 class PostgreSQL(ServerDatabase):
     """PostgreSQL 14 and newer, through psycopg 3."""
 
-    def guard(self, name: str, liveness: float) -> "AdvisoryGuard":
-        return AdvisoryGuard(self.using, name, liveness)
+    def guard(self, name: str, liveness: float, before: Guard | None = None) -> "AdvisoryGuard":
+        return AdvisoryGuard(self.using, name, liveness, before)
 
     def holder(self, name: str) -> str | None:
-        return _holder(self.connection, name)[0]
+        with self.guard(name, 0.0) as guard:
+            return guard.holder if guard.find_holder() else None
 
     @contextmanager
     def statements(self) -> Iterator[None]:
@@ -89,7 +108,7 @@ class PostgreSQL(ServerDatabase):
     def limit_statements(self, seconds: float) -> None:
         with self.connection.cursor() as cursor:
             cursor.execute(
-                "SELECT set_config('statement_timeout', %s, true)", [f"{round(seconds * 1000)}ms"]
+                "SELECT set_config('statement_timeout', %s, true)", [_milliseconds(seconds)]
             )
 
     def end_work(self, name: str) -> int:
@@ -180,56 +199,83 @@ class AdvisoryGuard(SessionGuard):
     frozen process, a lost node and a cut cable alike.
     """
 
+    #: The keys of the lock and of its heir's, once the server was asked for them.
+    _keys: Sequence[int] = ()
+
     def connect(self) -> BaseDatabaseWrapper:
         connection = apart(self.like, max(2, round(self.liveness)))
         # In milliseconds, for what is sent and not acknowledged (manual, "Parameter Key Words").
         connection.settings_dict["OPTIONS"]["tcp_user_timeout"] = round(self.liveness * 1000)
         return connection
 
-    def begin(self) -> None:
-        connection = connections[self.using]
+    def take(self) -> bool:
+        connection: Any = connections[self.using]
         connection.ensure_connection()
-        # REPEATABLE READ would read a state from before the lock, and hold up CREATE INDEX
-        # CONCURRENTLY for as long as the guard lives.
-        self._execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        session = connection.connection.info
         settings = {
             "application_name": f"once {_this_process()}",
             "statement_timeout": "0",
             "lock_timeout": "0",
+            "idle_in_transaction_session_timeout": _milliseconds(self.liveness),
         }
-        if _server_version(connection) >= 170000:
+        if session.server_version >= 170000:
             settings["transaction_timeout"] = "0"
+        is_idle = session.transaction_status == connection.Database.pq.TransactionStatus.IDLE
+        # REPEATABLE READ would read a state from before the lock, and hold up CREATE INDEX
+        # CONCURRENTLY for as long as the guard lives.
+        begin = f"{'' if is_idle else 'ROLLBACK; '}BEGIN ISOLATION LEVEL READ COMMITTED"
         calls = ", ".join("set_config(%s, %s, true)" for _ in settings)
-        self._execute(f"SELECT {calls}", [part for item in settings.items() for part in item])
-        self.set_liveness()
-
-    def set_liveness(self) -> None:
-        self._execute(
-            "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
-            [f"{round(self.liveness * 1000)}ms"],
+        pairs = [part for pair in settings.items() for part in pair]
+        *_, [(is_held, pid, *self._keys)] = _message(
+            connection,
+            (begin, []),
+            (f"SELECT {calls}", pairs),
+            (_TAKE, [self.name, _heir(self.name)]),
         )
+        # A pooler numbers sessions as it likes. Behind one there is no heir: it would keep a
+        # connection that the pooler may need to lend for the work.
+        self.has_heirs = pid == session.backend_pid
+        if not is_held and self.has_heirs:
+            with connection.cursor() as cursor:
+                cursor.execute(_TAKE_PLACE, [self._keys[1], f"once heir {_this_process()}"])
+                self.is_heir = cursor.fetchone()[0] is not None
+        return bool(is_held)
+
+    def look(self) -> bool:
+        if not self._keys:
+            return True
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(_LOOK, self._keys)
+            is_free, has_no_heir = cursor.fetchone()
+        return is_free or (has_no_heir and self.has_heirs)
+
+    def find_holder(self) -> bool:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(_HOLDER, [self.name])
+            found = cursor.fetchone()
+        if found is None:
+            return False
+        who, seconds, silence = found  # times are hidden from others (manual, "pg_stat_activity")
+        since = f" for {seconds} s" if seconds is not None else ""
+        self.holder = f"{(who or '').removeprefix('once ') or 'another process'}{since}"
+        self.expect_end(silence or 0.0)
+        return True
 
     def try_lock(self) -> bool:
         with connections[self.using].cursor() as cursor:
             cursor.execute(f"SELECT pg_try_advisory_xact_lock({_KEY})", [self.name])
-            if cursor.fetchone()[0]:
-                return True
-        self.is_free()
-        return False
+            return bool(cursor.fetchone()[0])
 
-    def is_free(self) -> bool:
-        holder, silence = _holder(connections[self.using], self.name)
-        self.holder = holder or self.holder
-        if self.liveness / 2 < silence < self.liveness:  # it should have pinged by a third
-            self.freed_in = self.liveness - silence
-        return holder is None
+    def set_liveness(self) -> None:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
+                [_milliseconds(self.liveness)],
+            )
 
     def end(self) -> None:
-        self._execute("ROLLBACK")
-
-    def _execute(self, sql: str, params: list[str] | None = None) -> None:
         with connections[self.using].cursor() as cursor:
-            cursor.execute(sql, params)
+            cursor.execute("ROLLBACK")
 
 
 def _whole_transaction(
@@ -244,44 +290,53 @@ def _whole_transaction(
     if connection.in_atomic_block or not connection.autocommit:
         # Part of the caller's transaction, which is the caller's to end.
         return execute(sql, params, many, context)
-    if params is not None and connection.features.uses_server_side_binding:
-        # The server takes no parameters of such a message; Django's own cursor puts them in itself.
-        sql, params = connection.ops.compose_sql(sql, params), None
+    sql, params = _for_message(connection, sql, params)
     before = (
         "BEGIN ISOLATION LEVEL READ COMMITTED",
         "SET LOCAL synchronous_commit = on",
         "SET LOCAL lock_timeout = '250ms'",
     )
     driver = connection.connection
-    threshold, driver.prepare_threshold = driver.prepare_threshold, None
     try:
-        result = execute("; ".join((*before, sql, "COMMIT")), params, many, context)
+        with _unprepared(driver):
+            result = execute("; ".join((*before, sql, "COMMIT")), params, many, context)
     except BaseException:
         with suppress(connection.Database.Error):
             driver.rollback()
         raise
-    finally:
-        driver.prepare_threshold = threshold  # for single statements
     for _ in before:
         cursor.nextset()
     return result
 
 
-def _holder(connection: BaseDatabaseWrapper, name: str) -> tuple[str | None, float]:
-    """Who holds the lock of a name, and for how many seconds its session was silent."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT a.application_name, "
-            "extract(epoch FROM clock_timestamp() - a.xact_start)::int, "
-            f"extract(epoch FROM clock_timestamp() - a.state_change)::float {_HOLDERS} LIMIT 1",
-            [name],
-        )
-        row = cursor.fetchone()
-    if row is None:
-        return None, 0.0
-    who, seconds, silence = row  # times are hidden from other roles (manual, "pg_stat_activity")
-    since = f" for {seconds} s" if seconds is not None else ""
-    return f"{(who or '').removeprefix('once ') or 'another process'}{since}", silence or 0.0
+def _message(connection: Any, *statements: tuple[str, list[str]]) -> list[list[tuple[Any, ...]]]:
+    """Send statements as one message; the rows that each answers."""
+    sql = "; ".join(sql for sql, _ in statements)
+    params = [param for _, params in statements for param in params]
+    answers = []
+    with connection.cursor() as cursor, _unprepared(connection.connection):
+        cursor.execute(*_for_message(connection, sql, params))
+        while True:
+            answers.append(cursor.fetchall() if cursor.description else [])
+            if not cursor.nextset():
+                return answers
+
+
+def _for_message(connection: Any, sql: str, params: Any) -> tuple[str, Any]:
+    """Several statements and their parameters, such that the server takes them as one message."""
+    if params is not None and connection.features.uses_server_side_binding:
+        return connection.ops.compose_sql(sql, params), None
+    return sql, params  # Django's own cursor puts them in itself
+
+
+@contextmanager
+def _unprepared(driver: Any) -> Iterator[None]:
+    """A context in which the driver prepares nothing: that is for single statements."""
+    threshold, driver.prepare_threshold = driver.prepare_threshold, None
+    try:
+        yield
+    finally:
+        driver.prepare_threshold = threshold
 
 
 def _this_process() -> str:
@@ -289,8 +344,16 @@ def _this_process() -> str:
     return f"{socket.gethostname()[:40]} (pid {os.getpid()})"
 
 
+def _milliseconds(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
+
+
 def _work(name: str) -> str:
     return f"work {name}"  # no guard's name holds a space
+
+
+def _heir(name: str) -> str:
+    return f"heir {name}"
 
 
 def _server_version(connection: BaseDatabaseWrapper) -> int:

@@ -3,12 +3,14 @@
 import os
 import socket
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +18,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from once.databases.base import Database
 from once.exceptions import OnceError
-from once.guards import Guard
+from once.guards import ATTENTION, Guard
 
 __all__ = ["SQLite"]
 
@@ -30,7 +32,11 @@ class SQLite(Database):
 
     is_server = False
 
-    def guard(self, name: str, liveness: float) -> "FileGuard | MemoryGuard":
+    def guard(
+        self, name: str, liveness: float, before: Guard | None = None
+    ) -> "FileGuard | MemoryGuard":
+        if before is not None:
+            before.release()
         wrapper: Any = self.connection
         name = str(wrapper.settings_dict["NAME"])
         if wrapper.is_in_memory_db():
@@ -127,6 +133,15 @@ class FileGuard(Guard):
                 "local disk."
             )
         return True
+
+    def attend(self, seconds: float) -> None:
+        # Asking costs no more than a call of the operating system, so that everybody may often.
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > 0:
+            time.sleep(min(left, ATTENTION))
+            if not self.is_marked and self.take():
+                self.release()
+                return
 
     def release(self) -> None:
         self.unmark()

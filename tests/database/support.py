@@ -110,8 +110,8 @@ def lose_first_guard(
     here = type(database(using))
     guard = here.guard
 
-    def losing(self: Any, name: str, liveness: float) -> Guard:
-        made = guard(self, name, liveness)
+    def losing(self: Any, *args: Any) -> Guard:
+        made = guard(self, *args)
         original = getattr(made, method)
 
         def lose_first() -> None:

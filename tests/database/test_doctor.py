@@ -10,7 +10,7 @@ import pytest
 from django.db import connections
 
 from once import Routine, databases, doctor, proofs, record
-from once.databases import database
+from once.databases import database, postgresql
 from once.databases.postgresql import AdvisoryGuard, PostgreSQL
 from once.findings import Finding, Level
 from once.registry import Registry
@@ -65,7 +65,7 @@ def test_clock_that_is_off_is_a_warning(
 
 @pytest.mark.postgresql
 def test_server_that_does_not_evict_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AdvisoryGuard, "set_liveness", lambda guard: None)
+    monkeypatch.setattr(postgresql, "_milliseconds", lambda seconds: "0")
     findings = found()
     assert faults(findings) == ["eviction"]
     assert "was not evicted within 3 s" in findings["eviction"].message
@@ -93,7 +93,7 @@ def test_work_session_that_lives_on_is_a_fault(
 def test_lock_that_outlives_its_release_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     # As where a pooler hands on sessions with what they hold.
     guards = iter([True, *[False] * 10])
-    monkeypatch.setattr(AdvisoryGuard, "try_lock", lambda guard: next(guards))
+    monkeypatch.setattr(AdvisoryGuard, "take", lambda guard: next(guards))
     monkeypatch.setattr(proofs.Proofs, "pool", lambda self: [])
     findings = found()
     assert faults(findings) == ["exclusion"]

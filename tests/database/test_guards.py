@@ -104,6 +104,7 @@ def test_guard_that_is_refused_names_the_holder(new: Callable[[], Guard]) -> Non
     with new() as first, new() as second:
         assert first.acquire()
         assert not second.acquire()
+        assert second.find_holder()
         if isinstance(second, MemoryGuard):
             assert second.holder == "another thread"
         else:
@@ -212,7 +213,11 @@ def test_no_thread_and_no_session_remains(refused: bool) -> None:
         pid = backend(first)
         if refused:
             assert not second.acquire()
-            assert threads() == [f"once guard of {NAME}"]
+            assert second.is_heir
+            with session() as third:
+                assert not third.acquire()
+                assert not third.is_heir
+                assert len(threads()) == 2
         assert is_alive(pid)
     assert threads() == []
     wait_until(lambda: not is_alive(pid))
@@ -225,7 +230,8 @@ def test_session_is_given_back_without_a_transaction(monkeypatch: pytest.MonkeyP
     left: list[TransactionStatus] = []
     with session() as guard:
         assert guard.acquire()
-        wrapper: Any = guard._session
+        assert guard._session is not None
+        wrapper: Any = guard._session._connection
         close = wrapper.close
 
         def note_and_close() -> None:
@@ -265,13 +271,13 @@ def frozen(
     """A guard that stops to ping, as if its process was frozen, and what thaws it."""
     thaw = threading.Event()
     guard = session(liveness=0.6)
-    beat: Any = guard._beat
+    beat = guard.beat
 
-    def freeze(*args: object) -> None:
+    def freeze() -> None:
         assert thaw.wait(30)
-        beat(*args)
+        beat()
 
-    monkeypatch.setattr(guard, "_beat", freeze)
+    monkeypatch.setattr(guard, "beat", freeze)
     with guard:
         assert guard.acquire()
         yield guard, thaw
@@ -309,6 +315,7 @@ def test_silent_holder_tells_losers_when_it_will_be_evicted(
         with session(liveness=0.6) as loser:
             if loser.acquire():
                 return False
+            loser.find_holder()
             seen.append(loser.freed_in)
             return True
 
@@ -324,8 +331,10 @@ def test_silent_holder_tells_losers_when_it_will_be_evicted(
 def test_holder_that_pings_outlives_its_liveness_timeout() -> None:
     with session(liveness=0.4) as guard:
         assert guard.acquire()
-        began = guard._answered
-        wait_until(lambda: guard._answered > began + 1.0, timeout=10)
+        assert guard._session is not None
+        held = guard._session
+        began = held.answered
+        wait_until(lambda: held.answered > began + 1.0, timeout=10)
         guard.check()
         with session() as other:
             assert not other.acquire()
@@ -379,8 +388,10 @@ def test_guard_whose_caller_waited_shortly_is_kept(monkeypatch: pytest.MonkeyPat
         assert guard.acquire()
         with guard.yielding():
             pass
-        began = guard._answered
-        wait_until(lambda: guard._answered > began + 0.3, timeout=10)  # by pings
+        assert guard._session is not None
+        held = guard._session
+        began = held.answered
+        wait_until(lambda: held.answered > began + 0.3, timeout=10)  # by pings
         guard.check()
 
 

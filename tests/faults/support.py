@@ -13,8 +13,11 @@ from tests.waiting import wait_until
 
 __all__ = ["GUARD", "GUARDS", "WORK", "Server", "terminate"]
 
-#: The session that is a guard, and the one that holds a work lock.
-GUARD = "application_name LIKE 'once %' AND state = 'idle in transaction'"
+#: The session that holds a guard, not the one of its heir; and the one that holds a work lock.
+GUARD = (
+    "application_name LIKE 'once %' AND application_name NOT LIKE 'once heir %' "
+    "AND state = 'idle in transaction'"
+)
 WORK = (
     "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory') "
     "AND application_name NOT LIKE 'once %'"
