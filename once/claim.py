@@ -1,6 +1,5 @@
 """The claim protocol for one routine: read, guard, claim, work, release; or wait for who does."""
 
-import enum
 import random
 import time
 from collections.abc import Callable
@@ -21,11 +20,12 @@ from once.ledger import Prospect
 from once.models import Attempt, State
 from once.record import Record, Standing
 from once.results import Outcome, Result
+from once.terms import Act, Terms
 from once.text import one_line, whole
 from once.waiting import Wait
 from once.work import Work
 
-__all__ = ["Act", "Claim", "Terms"]
+__all__ = ["Claim"]
 
 #: The end of it; why to pause, or what finds that out; or that the record has changed.
 Answer: TypeAlias = "Result | str | Callable[[], str] | None"
@@ -34,48 +34,6 @@ Answer: TypeAlias = "Result | str | Callable[[], str] | None"
 _ATTEMPTS = 10
 #: How often the liveness timeout doubles for attempts that were lost in a row.
 _DOUBLINGS = 3
-
-
-class Act(enum.Enum):
-    """What is done about a routine."""
-
-    RUN = "run"
-    #: Record it without calling its body.
-    FAKE = "fake"
-    #: Make it pending again where it is not done: failed, or held.
-    RETRY = "retry"
-    #: Make it pending again, done or not.
-    RESET = "reset"
-
-    def is_due(self, standing: Standing) -> bool:
-        """Whether there is something to do for a routine that stands so."""
-        return standing in _DUE[self]
-
-
-_DUE = {
-    Act.RUN: {Standing.OPEN},
-    Act.FAKE: {Standing.OPEN, Standing.HELD},
-    Act.RETRY: {Standing.OPEN, Standing.HELD},
-    Act.RESET: {Standing.OPEN, Standing.HELD, Standing.DONE},
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a caller wants of every routine."""
-
-    act: Act = Act.RUN
-    #: What called, for the history.
-    trigger: str
-    #: Whether to wait for another process.
-    is_patient: bool = True
-    #: Whether a body may be called again by this call, where another transaction was in the way.
-    repeats: bool = True
-    #: Whether to leave out what failed lately.
-    heeds_delay: bool = False
-    #: Who decided, and why, where a person did.
-    user: str = ""
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,20 +5,25 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from django.db import DatabaseError, Error
 
-from once import conf, interruption, migrate, record, report
+from once import conf, interruption, record
 from once.base import Routine
-from once.claim import Act, Claim, Terms
 from once.databases import database
 from once.guards import Guard
 from once.record import Record, Standing
 from once.registry import Registry
 from once.results import Outcome, Result, already_done
+from once.terms import Act, Terms
 from once.text import one_line
 from once.waiting import Wait
+
+if TYPE_CHECKING:
+    from once.claim import Claim
+# Claim, report and migrate, and most of the package with them, are loaded where something is open:
+# most starts find everything done.
 
 __all__ = ["Act", "Outcome", "Result", "run"]
 
@@ -121,8 +126,7 @@ class _Pass:
             known = stands.get(routine.name)
             standing = known.standing if known else Standing.OPEN
             if standing not in due:
-                is_held = standing is Standing.HELD
-                result = report.held(routine) if is_held else already_done(routine)
+                result = self._left(routine, standing)
             elif hindrance := stopped or self._hindrance(routine, results):
                 result = Result(routine=routine, outcome=Outcome.SKIPPED, message=hindrance)
             else:
@@ -140,7 +144,17 @@ class _Pass:
             results[routine.name] = result
         return list(results.values())
 
-    def _claim(self, routine: Routine) -> Claim:
+    def _left(self, routine: Routine, standing: Standing) -> Result:
+        """The result where there is nothing to do."""
+        if standing is not Standing.HELD:
+            return already_done(routine)
+        from once import report
+
+        return report.held(routine)
+
+    def _claim(self, routine: Routine) -> "Claim":
+        from once.claim import Claim
+
         here = database(routine.using)
         before = self._guards.pop(routine.using, None)
         self._guards[routine.using] = guard = here.guard(
@@ -180,6 +194,8 @@ class _Pass:
             return ""
         using = routine.using
         if using not in self._hindrances:
+            from once import migrate
+
             unapplied = self._patiently(lambda: migrate.unapplied(using), routine)
             self._hindrances[using] = _blocked(using, unapplied)
         return self._hindrances[using]
