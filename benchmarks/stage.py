@@ -70,9 +70,10 @@ def on_server(url: str, rounds: int | None) -> Iterator[Stage]:
     with psycopg.connect(url, autocommit=True) as session:
         version = f"PostgreSQL {session.info.parameter_status('server_version')}"
         session.execute(f"CREATE DATABASE {name}")
-        try:
-            stage = Stage(url=with_database(url, name), server=version, rounds=rounds)
-            stage.run(*stage.manage("migrate", "--verbosity=0"))
-            yield stage
-        finally:
+    try:
+        stage = Stage(url=with_database(url, name), server=version, rounds=rounds)
+        stage.run(*stage.manage("migrate", "--verbosity=0"))
+        yield stage
+    finally:
+        with psycopg.connect(url, autocommit=True) as session:
             session.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -30,6 +30,8 @@ class Relay:
     def __init__(self, url: str) -> None:
         self._parts = urlsplit(url)
         self._seen: Counter[bytes] = Counter()
+        self._is_silent = False
+        self._unheard: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -55,6 +57,10 @@ class Relay:
             connections=sessions,
         )
 
+    def fall_silent(self) -> None:
+        """Swallow everything from now on, also that an end was closed."""
+        self._is_silent = True
+
     def close(self) -> None:
         """Accept nobody any more."""
         self._listener.close()
@@ -63,6 +69,9 @@ class Relay:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self._is_silent:
+                    self._unheard.append(client)
+                    continue
                 server = self._connect()
                 for pair in ((client, server), (server, client)):
                     threading.Thread(
@@ -82,9 +91,13 @@ class Relay:
         unread = b""
         with suppress(OSError):
             while data := source.recv(65536):
+                if self._is_silent:
+                    continue
                 if is_server:
                     unread = self._count(unread + data)
                 target.sendall(data)
+        if self._is_silent:
+            return
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

@@ -43,7 +43,7 @@ class Contender(ABC):
         self.name = name
 
     @abstractmethod
-    def prepare(self, count: int) -> None:
+    def prepare(self, count: int, first: int = 0) -> None:
         """Have that many routines, whose body is :func:`benchmarks.project.work.effect`."""
 
     @abstractmethod

@@ -13,8 +13,8 @@ class Floor(Contender):
 
     command = ("floor",)
 
-    def prepare(self, count: int) -> None:
-        self._names = work.names(count)
+    def prepare(self, count: int, first: int = 0) -> None:
+        self._names = work.names(count, first)
 
     def run(self) -> None:
         done = self._read()

@@ -15,8 +15,8 @@ class Migrate(Contender):
     apps = ()
     command = ("migrate",)
 
-    def prepare(self, count: int) -> None:
-        self._package = migration_files.written(count)
+    def prepare(self, count: int, first: int = 0) -> None:
+        self._package = migration_files.written(count, first)
 
     def run(self) -> None:
         # For this call only: to others they would be unapplied migrations of this code.

@@ -16,8 +16,8 @@ class Once(Contender):
     apps = ("once",)
     command = ("once", "run")
 
-    def prepare(self, count: int) -> None:
-        self._registry = Registry(_routine(name) for name in work.names(count))
+    def prepare(self, count: int, first: int = 0) -> None:
+        self._registry = Registry(_routine(name) for name in work.names(count, first))
 
     def run(self) -> None:
         run(self._registry)

@@ -17,8 +17,8 @@ class Pglock(Contender):
     apps = ("pgactivity", "pglock")
     command: ClassVar[tuple[str, ...]] = ("pglock_steps",)
 
-    def prepare(self, count: int) -> None:
-        self._names = work.names(count)
+    def prepare(self, count: int, first: int = 0) -> None:
+        self._names = work.names(count, first)
 
     def run(self) -> None:
         for name in self._pending():

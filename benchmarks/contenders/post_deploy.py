@@ -16,8 +16,8 @@ class PostDeploy(Contender):
     apps = ("post_deploy",)
     command = ("deploy", "--auto")
 
-    def prepare(self, count: int) -> None:
-        declare(count)
+    def prepare(self, count: int, first: int = 0) -> None:
+        declare(count, first)
 
     def run(self) -> None:
         call_command("deploy", auto=True, stdout=io.StringIO())

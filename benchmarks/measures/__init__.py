@@ -9,7 +9,7 @@ from benchmarks.stage import Stage
 __all__ = ["NAMES", "measure"]
 
 #: In the order of the table.
-NAMES = ("nothing", "loading", "process", "running", "batched")
+NAMES = ("nothing", "loading", "process", "running", "batched", "herd", "takeover")
 
 
 def measure(name: str, stage: Stage) -> Iterator[Figure]:

@@ -29,14 +29,14 @@ class Migration(migrations.Migration):
 
 
 @cache
-def written(count: int) -> str:
+def written(count: int, first: int = 0) -> str:
     """A package with that many migrations, one after the other; its name, for MIGRATION_MODULES."""
-    package = f"project_steps_{count}"
+    package = f"project_steps_{first}_{count}"
     directory = _directory() / package
     directory.mkdir()
     (directory / "__init__.py").touch()
     before: list[tuple[str, str]] = []
-    for name in work.names(count):
+    for name in work.names(count, first):
         module = name.partition(".")[2]
         file = directory / f"m{module}.py"
         file.write_text(_SOURCE.format(name=name, after=before))

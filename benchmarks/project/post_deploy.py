@@ -9,10 +9,10 @@ from benchmarks.project import work
 __all__ = ["declare"]
 
 
-def declare(count: int) -> None:
+def declare(count: int, first: int = 0) -> None:
     """Have that many actions, and no others."""
     post_deploy_action.bindings.clear()
-    for name in work.names(count):
+    for name in work.names(count, first):
         action = _action(name)
         globals()[action.__name__] = action
         post_deploy_action(action)

@@ -3,6 +3,8 @@
 import environ
 from django.db import connection
 
+from benchmarks.project import ledger
+
 __all__ = ["COUNT", "effect", "effects", "names", "truncate"]
 
 env = environ.Env()
@@ -11,15 +13,17 @@ env = environ.Env()
 COUNT = env.int("BENCHMARK_ROUTINES", default=0)
 
 
-def names(count: int) -> list[str]:
+def names(count: int, first: int = 0) -> list[str]:
     """The names of that many routines."""
-    return [f"project.step_{number:04}" for number in range(count)]
+    return [f"project.step_{number:04}" for number in range(first, first + count)]
 
 
 def effect(name: str) -> None:
-    """The body: one INSERT."""
+    """The body: one INSERT; where there is a ledger, a long one that uses its session."""
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO project_effect (name) VALUES (%s)", [name])
+        if ledger.DIRECTORY:
+            ledger.last(lambda: cursor.execute("SELECT 1"))
 
 
 def effects() -> int:
