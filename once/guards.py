@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from math import inf
+from time import monotonic
 from types import TracebackType
 from typing import ClassVar, Self, TypeVar
 
@@ -140,6 +141,14 @@ class Guard(ABC):
 
     def ping(self) -> None:
         """Ask the server whether the lock is still held.
+
+        Raises:
+            GuardLost: it is not.
+
+        """
+
+    def confirm(self) -> None:
+        """Ask the server whether the lock is still held, unless it has just said so.
 
         Raises:
             GuardLost: it is not.
@@ -291,6 +300,12 @@ class SessionGuard(Guard):
 
     def ping(self) -> None:
         self.read(self.show_life)
+
+    def confirm(self) -> None:
+        if monotonic() - self._held().answered > self.liveness / 10:
+            self.ping()
+        else:
+            self._held().check()
 
     def check(self) -> None:
         self._held().check()

@@ -118,8 +118,11 @@ def begin(
         pid=os.getpid(),
         release=conf.release(),
     )
+    # A crash of the server ends the session that could commit for an attempt, so that one may be
+    # forgotten of which nothing is outside: its effects would be lost before it.
+    is_known_outside = routine.kind == "external" or not routine.retry
     try:
-        with database(routine.using).statements():
+        with database(routine.using).statements(are_durable=is_known_outside):
             attempt.save(using=routine.using, force_insert=True)
     except IntegrityError:
         taken = Attempt.objects.using(routine.using).filter(
@@ -178,9 +181,14 @@ def lock(attempt: Attempt) -> None:
         AttemptLost: the attempt has no such right any more.
 
     """
-    row = Attempt.objects.using(attempt._state.db).filter(pk=attempt.pk, state=State.RUNNING)
-    if row.select_for_update().first() is None:
-        raise _lost(attempt)
+    here = database(str(attempt._state.db))
+    with here.connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT number FROM once_attempt WHERE id = %s AND state = %s {here.row_lock}",
+            [attempt.pk, State.RUNNING],
+        )
+        if cursor.fetchone() is None:
+            raise _lost(attempt)
 
 
 def progress(routine: Routine, attempt: Attempt) -> Progress:
@@ -229,9 +237,11 @@ def complete(attempt: Attempt) -> None:
         AttemptLost: the attempt has no right to commit any more.
 
     """
-    Completion.objects.using(attempt._state.db).create(
-        routine=attempt.routine, version=attempt.version, scope_key=attempt.scope_key
-    )
+    with database(str(attempt._state.db)).connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO once_completion (routine, version, scope_key) VALUES (%s, %s, %s)",
+            [attempt.routine, attempt.version, attempt.scope_key],
+        )
     _update(attempt, state=State.SUCCEEDED, finished_at=Now())
 
 

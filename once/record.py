@@ -109,7 +109,7 @@ def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str
     for using in sorted({routine.using for routine in routines}):
         here = [routine for routine in routines if routine.using == using]
         with database(using).statements():
-            found |= _read(using, here, thoroughly=thoroughly)
+            found |= _read(using, here, _attempted(using, here) if thoroughly else None)
     return found
 
 
@@ -140,7 +140,16 @@ def is_held(routine: Routine, found: Record) -> bool:
 
 def read_under_guard(routine: Routine) -> Record:
     """What is recorded of a routine, its attempts in any case. For the guard's session."""
-    return _read(routine.using, [routine], thoroughly=True)[routine.name]
+    # Before the completions: where no attempt runs any more, all that they completed is seen.
+    attempts = _attempted(routine.using, [routine]) if _was_tried(routine) else {}
+    return _read(routine.using, [routine], attempts)[routine.name]
+
+
+def _was_tried(routine: Routine) -> bool:
+    # As most were not, this saves a query that takes longer to build than to answer.
+    with database(routine.using).connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM once_attempt WHERE routine = %s LIMIT 1", [routine.name])
+        return cursor.fetchone() is not None
 
 
 def is_installed(using: str) -> bool:
@@ -203,9 +212,10 @@ def recorded(using: str) -> dict[str, list[Completion]]:
     return found
 
 
-def _read(using: str, routines: list[Routine], *, thoroughly: bool = False) -> dict[str, Record]:
-    # Before the completions: where no attempt runs any more, all that they completed is seen.
-    attempts = _attempted(using, routines) if thoroughly else {}
+def _read(
+    using: str, routines: list[Routine], attempts: dict[str, list[_Attempts]] | None = None
+) -> dict[str, Record]:
+    """Read the completions, and the attempts of what is open where they are not known."""
     wanted = [(routine.name, routine.version, routine.scope_key) for routine in routines]
     rows = _completed(using, wanted)
     highest: dict[str, int] = {}
@@ -219,9 +229,10 @@ def _read(using: str, routines: list[Routine], *, thoroughly: bool = False) -> d
             found[name] = _SUPERSEDED
         elif completion in rows:
             found[name] = _DONE
-    unsure = [routine for routine in routines if thoroughly or routine.name not in found]
-    if unsure and not thoroughly:
-        attempts = _attempted(using, unsure)
+    unsure = routines
+    if attempts is None:
+        unsure = [routine for routine in routines if routine.name not in found]
+        attempts = _attempted(using, unsure) if unsure else {}
     for routine in unsure:
         stands = found.get(routine.name, _OPEN).standing
         found[routine.name] = _of(routine, stands, attempts.get(routine.name, []))
@@ -250,7 +261,7 @@ def _own_key(keys: set[str]) -> Case:
     return Case(When(scope_key__in=sorted(keys), then="scope_key"), output_field=CharField())
 
 
-def _attempted(using: str, routines: Iterable[Routine]) -> dict[str, list[_Attempts]]:
+def _attempted(using: str, routines: Collection[Routine]) -> dict[str, list[_Attempts]]:
     # Grouped, so that a long history makes no long answer.
     rows = (
         Attempt.objects.using(using)
@@ -266,10 +277,10 @@ def _attempted(using: str, routines: Iterable[Routine]) -> dict[str, list[_Attem
         )
     )
     found: dict[str, list[_Attempts]] = {}
-    aware = database(using).aware
+    here = database(using)
     for name, *values in rows:
         one = _Attempts(*values)
-        one = replace(one, moment=aware(one.moment), now=aware(one.now))
+        one = replace(one, moment=here.aware(one.moment), now=here.aware(one.now))
         found.setdefault(name, []).append(one)
     return found
 

@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Protocol, TypeVar
@@ -77,13 +77,15 @@ class Session:
         """
         answer: Future[T] = Future()
         self._calls.put((answer, function))
-        done, _ = wait([answer], timeout)
-        if not done:
+        try:
+            return answer.result(timeout)
+        except TimeoutError:
+            if answer.done():
+                raise  # it is the answer
             # Silence for longer than the server itself would bear is the loss of the session.
             self._is_hung = True
             self._lost = self._loss(f"no answer for {timeout:.0f} s")
-            raise self._again(self._lost)
-        return answer.result()
+            raise self._again(self._lost) from None
 
     def check(self) -> None:
         """Raise where the last answer is too old. Asks nobody.

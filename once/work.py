@@ -84,7 +84,7 @@ class Work:
         self._refuse_batches()
 
         def work() -> None:
-            self.guard.ping()
+            self.guard.confirm()
             self.is_begun = True
             body.call(self.routine, self._run)
             ledger.complete(self.attempt)
@@ -97,7 +97,7 @@ class Work:
             total = self._total(found, before)
             start = replace(before, cursor=before.cursor or START, total=total)
             ledger.resume(self.attempt, start)
-            self.guard.ping()
+            self.guard.confirm()
             self._go_through(found, start)
 
     def _total(self, found: Batches, before: Progress) -> int | None:

@@ -17,7 +17,10 @@ import psycopg
 from tests.servers import query_mysql
 from tests.waiting import wait_until
 
-__all__ = ["Process", "Project", "with_database"]
+__all__ = ["LIVENESS", "Process", "Project", "with_database"]
+
+#: ``ONCE_LIVENESS_TIMEOUT`` of its processes, in seconds.
+LIVENESS = 2.0
 
 ROOT = Path(__file__).parent.parent
 APPS = ("django.contrib.contenttypes", "django.contrib.auth", "once", "tests.shop", "plant")
@@ -110,7 +113,7 @@ class Project:
             "PYTHONPATH": os.pathsep.join([str(directory), str(ROOT)]),
             "PYTHONDEVMODE": "1",
             "PYTHONMALLOC": "pymalloc",  # its debug allocator takes longer than most tests
-            "ONCE_LIVENESS_TIMEOUT": "2",
+            "ONCE_LIVENESS_TIMEOUT": f"{LIVENESS:g}",
         }
         (directory / "handshake").mkdir(parents=True)
         (directory / "plant").mkdir()

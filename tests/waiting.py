@@ -3,7 +3,11 @@
 import time
 from collections.abc import Callable
 
-__all__ = ["wait_until"]
+__all__ = ["GRACE", "wait_until"]
+
+#: Seconds that a loaded machine may add to what a test sees to be prompt. How prompt it is,
+#: benchmarks/ measures.
+GRACE = 3.0
 
 
 def wait_until(

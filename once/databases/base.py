@@ -136,12 +136,22 @@ class Database(ABC):
         return nullcontext()
 
     @abstractmethod
-    def statements(self) -> AbstractContextManager[None]:
+    def statements(self, *, are_durable: bool = True) -> AbstractContextManager[None]:
         """A context in which each statement is a transaction of its own.
 
-        It reads what is committed and is durable once it returns. Where there is a server, it
-        reaches it whole, so that a process which freezes leaves no lock behind.
+        It reads what is committed. Where there is a server, it reaches it whole, so that a process
+        which freezes leaves no lock behind.
+
+        Args:
+            are_durable: whether each outlives a crash of the server, once it returned; where not,
+                it may be lost together with all that was committed after it, or not at all.
+
         """
+
+    @property
+    def row_lock(self) -> str:
+        """What a SELECT ends with, in order to lock the rows that it finds."""
+        return "FOR UPDATE"
 
     def among(self, names: Sequence[str]) -> tuple[str, list[str]]:
         """SQL that asks of a column whether it is one of these names, and its parameters."""

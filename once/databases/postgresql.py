@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, connections
@@ -83,8 +84,10 @@ class PostgreSQL(ServerDatabase):
             return guard.holder if guard.find_holder() else None
 
     @contextmanager
-    def statements(self) -> Iterator[None]:
-        with self.connection.execute_wrapper(_whole_transaction):
+    def statements(self, *, are_durable: bool = True) -> Iterator[None]:
+        # Asynchronous commits are lost in their order, if at all (manual, "Asynchronous Commit").
+        commit = "on" if are_durable else "off"
+        with self.connection.execute_wrapper(partial(_whole_transaction, commit)):
             yield
 
     def among(self, names: Sequence[str]) -> tuple[str, list[str]]:
@@ -279,6 +282,7 @@ class AdvisoryGuard(SessionGuard):
 
 
 def _whole_transaction(
+    synchronous_commit: str,
     execute: Callable[[str, Any, bool, dict[str, Any]], Any],
     sql: str,
     params: Any,
@@ -293,7 +297,7 @@ def _whole_transaction(
     sql, params = _for_message(connection, sql, params)
     before = (
         "BEGIN ISOLATION LEVEL READ COMMITTED",
-        "SET LOCAL synchronous_commit = on",
+        f"SET LOCAL synchronous_commit = {synchronous_commit}",
         "SET LOCAL lock_timeout = '250ms'",
     )
     driver = connection.connection

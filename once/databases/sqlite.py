@@ -31,6 +31,7 @@ class SQLite(Database):
     """SQLite, for one machine. A frozen holder is not evicted: it keeps the write lock as well."""
 
     is_server = False
+    row_lock = ""
 
     def guard(
         self, name: str, liveness: float, before: Guard | None = None
@@ -52,7 +53,7 @@ class SQLite(Database):
         return moment.replace(tzinfo=UTC)
 
     @contextmanager
-    def statements(self) -> Iterator[None]:
+    def statements(self, *, are_durable: bool = True) -> Iterator[None]:
         yield  # as SQLite's autocommit does; it waits for a writer, as long as `timeout` says
 
     @contextmanager

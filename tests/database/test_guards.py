@@ -395,6 +395,101 @@ def test_guard_whose_caller_waited_shortly_is_kept(monkeypatch: pytest.MonkeyPat
         guard.check()
 
 
+# Heirs
+
+
+def test_first_who_is_refused_is_the_heir_and_the_only_one() -> None:
+    with session() as holder, session() as heir, session() as other:
+        assert holder.acquire()
+        assert not holder.is_heir
+        assert not heir.acquire()
+        assert heir.is_heir
+        assert not other.acquire()
+        assert not other.is_heir
+        assert not other.is_worth_trying()
+        heir.release()
+        assert other.is_worth_trying()  # to be the heir
+        assert not other.acquire()
+        assert other.is_heir
+        holder.release()
+        assert other.is_worth_trying()
+
+
+def test_heir_is_told_once_the_lock_is_free_and_keeps_it_from_others() -> None:
+    with session() as holder, session() as heir, session() as other:
+        assert holder.acquire()
+        assert not heir.acquire()
+        heir.attend(0.2)
+        assert not heir.is_worth_trying()
+        with beside(lambda: heir.attend(60)) as told:
+            holder.release()
+            told.result(10)
+        heir.step_back()  # an heir has nowhere to go
+        assert heir.is_worth_trying()
+        assert not other.acquire()
+        heir.attend(60)  # it need not be told twice
+        assert heir.acquire()
+        assert not heir.is_heir
+        assert not other.acquire()
+        assert other.is_heir
+
+
+@pytest.mark.postgresql
+def test_heir_whose_session_ended_is_one_among_others() -> None:
+    with session() as holder, session() as heir, session() as other:
+        assert holder.acquire()
+        assert not heir.acquire()
+        ended = rows(
+            "default",
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE application_name LIKE 'once heir %%' AND datname = current_database()",
+        )
+        assert ended == [(True,)]
+        assert not other.acquire()
+        assert other.is_heir
+        assert not heir.is_worth_trying()
+        holder.release()
+        other.release()
+        assert heir.acquire()
+
+
+def test_next_guard_takes_over_the_session_and_frees_the_lock_before() -> None:
+    opened: list[str] = []
+    here = database("default")
+
+    def note(connection: Any, **kwargs: Any) -> None:
+        opened.append(threading.current_thread().name)
+
+    with receiving(connection_created, note), session("first", liveness=7.0) as first:
+        assert first.acquire()
+        first.keep(30.0)
+        with here.guard("second", 7.0, first) as second:
+            assert here.holder("first") is not None
+            assert second.acquire()
+            assert here.holder("first") is None
+            assert here.holder("second") is not None
+            with pytest.raises(GuardLost, match="first is not held"):
+                first.ping()
+            second.ping()
+            if not is_mysql():
+                assert setting(second, "idle_in_transaction_session_timeout") == "7s"
+            with here.guard("third", 7.0, second) as third:
+                third.release()  # it was not needed
+                assert here.holder("second") is None
+    assert [name for name in opened if name != "MainThread"] == ["once guard of first"]
+    assert threads() == []
+
+
+def test_next_guard_after_a_lost_one_has_a_session_of_its_own() -> None:
+    with session("first") as first:
+        assert first.acquire()
+        with pytest.raises(GuardLost):
+            first.read(lambda: rows("default", "SELECT nonsense"))
+        with database("default").guard("second", 15.0, first) as second:
+            assert second.acquire()
+            second.ping()
+
+
 # SQLite
 
 
@@ -438,6 +533,20 @@ def test_file_is_freed_when_its_process_is_killed(tmp_path: Path) -> None:
             holder.kill()
             holder.wait(30)
             assert guard.acquire()
+
+
+def test_who_waits_for_a_file_is_told_once_it_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite3"
+    with FileGuard(path) as holder, FileGuard(path) as waiter:
+        assert holder.acquire()
+        assert not waiter.acquire()
+        waiter.attend(0.2)
+        with beside(lambda: waiter.attend(60)) as told:
+            holder.release()
+            told.result(10)
+        assert holder.acquire()  # being told is not having it
+        holder.attend(0.1)
+        assert not waiter.acquire()
 
 
 def test_file_is_held_against_another_process(tmp_path: Path) -> None:

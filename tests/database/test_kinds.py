@@ -382,7 +382,7 @@ def test_routine_without_retry_is_held_after_it_was_ended(using: str, kind: str)
 def test_routine_without_retry_goes_on_after_an_attempt_that_called_no_body(
     using: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lose_first_guard(using, monkeypatch)
+    lose_first_guard(using, monkeypatch, "ping" if kind == "external" else "confirm")
     body = Body(using)
     (result,) = run(routine_of(kind, using, body, retry=False))
     assert result.outcome is Outcome.RAN

@@ -9,11 +9,8 @@ from collections import Counter
 import psycopg
 import pytest
 
-from tests.project import Process, Project
-from tests.waiting import wait_until
-
-#: The harness sets ONCE_LIVENESS_TIMEOUT to this.
-LIVENESS = 2.0
+from tests.project import LIVENESS, Process, Project
+from tests.waiting import GRACE, wait_until
 
 #: Runs a command in a terminal of a size, and passes on what it prints.
 IN_TERMINAL = """
@@ -616,7 +613,7 @@ def test_frozen_in_a_batch(project: Project) -> None:
     successor = project.once("run")
     successor.wait_for("Waiting")
     frozen.send(signal.SIGSTOP)
-    assert project.wait_for("batch", processes=2) < LIVENESS + 1
+    assert project.wait_for("batch", processes=2) < LIVENESS + GRACE
     project.release("batch")
     frozen.send(signal.SIGCONT)
     assert frozen.finish() == 1, frozen.output
@@ -637,7 +634,7 @@ def test_frozen_in_a_pause(project: Project) -> None:
     project.release("batch")
     wait_until_latest(project, 1, 10)
     frozen.send(signal.SIGSTOP)
-    assert wait_until_latest(project, 2, 20) < LIVENESS + 1
+    assert wait_until_latest(project, 2, 20) < LIVENESS + GRACE
     frozen.send(signal.SIGCONT)
     # In mid-batch it would fail. Here it broke nothing off, so it waits for its successor.
     assert frozen.finish() == 0, frozen.output

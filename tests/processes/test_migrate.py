@@ -7,8 +7,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.project import Project
-from tests.waiting import wait_until
+from tests.project import LIVENESS, Project
+from tests.waiting import GRACE, wait_until
 
 SEED = """
     @routine
@@ -203,7 +203,7 @@ def test_holder_frozen_inside_a_migration(project: Project) -> None:
     waiter = project.once("run", "--migrate")
     waiter.wait_for(project.named(holder))
     holder.send(signal.SIGSTOP)
-    assert project.wait_for("migration", processes=2) < 2 + 1
+    assert project.wait_for("migration", processes=2) < LIVENESS + GRACE
     project.release("migration")
     assert waiter.finish() == 0, waiter.output
     holder.send(signal.SIGCONT)

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.project import Process, Project
+from tests.project import LIVENESS, Process, Project
 from tests.shop.calls import calls
-from tests.waiting import wait_until
-
-#: The harness sets ONCE_LIVENESS_TIMEOUT to this.
-LIVENESS = 2.0
+from tests.waiting import GRACE, wait_until
 
 #: Every body notes its call, leaves its effect and holds, a batched one in its second batch.
 ROUTINES = """
@@ -119,7 +116,7 @@ class Scene:
         )
         assert len(claimed) == len(self.pairs)
         for (claimed_at,) in claimed:
-            assert (claimed_at - frozen_at).total_seconds() < LIVENESS + 1
+            assert (claimed_at - frozen_at).total_seconds() < LIVENESS + GRACE
 
     def thaw(self) -> None:
         """Let the zombies go on, beside their heirs."""
