@@ -105,7 +105,7 @@ def take(guard: Guard) -> None:
 def lose_first_guard(
     using: str, monkeypatch: pytest.MonkeyPatch, method: str = "confirm", call: int = 1
 ) -> None:
-    """Have the guard be lost where it is first confirmed, before any body, or at another method's call."""
+    """Have the guard be lost where it is first confirmed, or at another method's call."""
     calls: list[int] = []
     here = type(database(using))
     guard = here.guard
