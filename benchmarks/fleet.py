@@ -88,9 +88,13 @@ class Fleet:
         self._gate = barrier.open("w")
         fcntl.flock(self._gate, fcntl.LOCK_EX)
 
+    def wait_for_ready(self) -> None:
+        """Wait until they have loaded what they need."""
+        self._process.wait_for("ready", timeout=120)
+
     def start(self) -> None:
         """Let them begin, all at once."""
-        self._process.wait_for("ready", timeout=120)
+        self.wait_for_ready()
         self._gate.close()
 
     def is_running(self) -> bool:
@@ -146,12 +150,10 @@ class Scene:
         barrier = self.directory / f"barrier-{number}"
         barrier.touch()
         command = [sys.executable, "-m", "benchmarks.project.fleet"]
-        command += [self.contender, str(count), str(barrier), *["apart"] * apart]
-        environment = {"BENCHMARK_LEDGER": str(self.directory), **settings}
-        if url:
-            environment["DATABASE_URL"] = url
+        command += [self.contender, str(count), str(barrier), str(self.directory)]
+        environment = {**settings, "DATABASE_URL": url or self.stage.url}
         process = Process(
-            ["setsid", *command],  # so that all of them can be ended at once
+            ["setsid", *command, *["apart"] * apart],  # so that all of them can be ended at once
             self.stage.environment(**environment),
             self.directory / f"log-{number}",
         )

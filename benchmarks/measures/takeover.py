@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from benchmarks.contenders import TITLES
 from benchmarks.figures import FLOOR, Figure, Row
 from benchmarks.fleet import Scene, own_server, scene
-from benchmarks.project import ledger
+from benchmarks.project import ledger, work
 from benchmarks.stage import Stage
 from benchmarks.wire import Relay
 from tests.faults.support import Server
@@ -157,7 +157,8 @@ def _take_over(server: Server, name: str, harm: _Harm) -> _Result:
         others.wait(15)
         first.wait(5)
         here.kill()
-        [(effects,)] = here.rows("SELECT count(*) FROM project_effect")
+        sql = f"SELECT count(*) FROM project_effect WHERE name = '{work.names(1)[0]}'"
+        [(effects,)] = here.rows(sql)
         return _Result(
             seconds=following.begun - died if following else None,
             before=len(before),

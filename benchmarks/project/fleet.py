@@ -1,7 +1,7 @@
 """Processes of one contender, forked from one that has Django loaded, that start at once.
 
-Arguments: contender, number of processes, path of the barrier, and "apart" where each is to have a
-routine of its own.
+Arguments: contender, number of processes, path of the barrier, directory of the ledger, and "apart"
+where each is to have a routine of its own.
 """
 
 import resource
@@ -9,9 +9,14 @@ import sys
 from pathlib import Path
 
 import django
-from django.db import connection, connections
+from django.db import connections
+
+from benchmarks.project import ledger
 
 __all__: list[str] = []
+
+#: Number of a routine that is not measured.
+_ANOTHER = 9999
 
 
 def main() -> None:
@@ -19,11 +24,13 @@ def main() -> None:
     from benchmarks.contenders import contenders
     from tests.shop.fleet import fork
 
-    name, count, barrier, *apart = sys.argv[1:]
+    name, count, barrier, directory, *apart = sys.argv[1:]
     [contender] = contenders([name])
+    contender.prepare(1, first=_ANOTHER)
+    contender.run()  # imports what each would import
     contender.prepare(1)
-    connection.ensure_connection()  # imports what each would import
     connections.close_all()
+    ledger.open_in(Path(directory))
 
     def run(number: int) -> dict[str, object]:
         if apart:

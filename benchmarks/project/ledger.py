@@ -9,12 +9,11 @@ from pathlib import Path
 
 import environ
 
-__all__ = ["DIRECTORY", "Call", "calls", "end", "last", "overlap"]
+__all__ = ["Call", "calls", "end", "is_open", "last", "open_in", "overlap"]
 
 env = environ.Env()
 
-#: Where bodies leave their signs and wait for their end; without it they are short.
-DIRECTORY = env.str("BENCHMARK_LEDGER", default="")
+_directories: list[Path] = []
 #: Seconds between two signs of life.
 BEAT: float = env.float("BENCHMARK_BEAT", default=0.05)
 
@@ -31,9 +30,19 @@ class Call:
     ended: float | None = None
 
 
+def open_in(directory: Path) -> None:
+    """Have the bodies of this process be long from now on, and leave their signs there."""
+    _directories[:] = [directory]
+
+
+def is_open() -> bool:
+    """Whether bodies are long."""
+    return bool(_directories)
+
+
 def last(work: Callable[[], object]) -> None:
     """Work again and again, each time followed by a sign of life, until :func:`end` is called."""
-    directory = Path(DIRECTORY)
+    [directory] = _directories
     with (directory / "ledger").open("a", buffering=1) as lines:
         kind = "begun"
         while not (directory / "end").exists():

@@ -22,7 +22,7 @@ def effect(name: str) -> None:
     """The body: one INSERT; where there is a ledger, a long one that uses its session."""
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO project_effect (name) VALUES (%s)", [name])
-        if ledger.DIRECTORY:
+        if ledger.is_open():
             ledger.last(lambda: cursor.execute("SELECT 1"))
 
 
