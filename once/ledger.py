@@ -118,11 +118,8 @@ def begin(
         pid=os.getpid(),
         release=conf.release(),
     )
-    # A crash of the server ends the session that could commit for an attempt, so that one may be
-    # forgotten of which nothing is outside: its effects would be lost before it.
-    is_known_outside = routine.kind == "external" or not routine.retry
     try:
-        with database(routine.using).statements(are_durable=is_known_outside):
+        with database(routine.using).statements():
             attempt.save(using=routine.using, force_insert=True)
     except IntegrityError:
         taken = Attempt.objects.using(routine.using).filter(

@@ -57,9 +57,9 @@ class Wait:
     def pause(self, reason: str | Callable[[], str]) -> None:
         """Close this thread's connections and sleep for about a tenth of the wait so far.
 
-        Longer where it took long to look: who waits is connected for a hundredth of a second's
-        time, or for a tenth of any longer time, so that a herd does not get in the way of whom it
-        waits for.
+        Longer where it took long to look, since then there is a crowd: who waits is connected for
+        a hundredth of the time, or a tenth where that is more than a second, so that a herd does
+        not get in the way of whom it waits for.
 
         Args:
             reason: who or what is in the way, as a sentence without its full stop, or what finds
@@ -83,11 +83,10 @@ class Wait:
     def asking(self) -> Iterator[None]:
         """A context for a look at the database, which does not outlast the deadline by much."""
         began = monotonic()
-        try:
-            with database(self.using).answering(self.patience_left):
-                yield
-        finally:
-            self._look = monotonic() - began
+        self._look = 0.0  # of one that fails: it has a law of its own
+        with database(self.using).answering(self.patience_left):
+            yield
+        self._look = monotonic() - began
 
     @property
     def is_report_due(self) -> bool:

@@ -136,16 +136,11 @@ class Database(ABC):
         return nullcontext()
 
     @abstractmethod
-    def statements(self, *, are_durable: bool = True) -> AbstractContextManager[None]:
+    def statements(self) -> AbstractContextManager[None]:
         """A context in which each statement is a transaction of its own.
 
-        It reads what is committed. Where there is a server, it reaches it whole, so that a process
-        which freezes leaves no lock behind.
-
-        Args:
-            are_durable: whether each outlives a crash of the server, once it returned; where not,
-                it may be lost together with all that was committed after it, or not at all.
-
+        It reads what is committed and is durable once it returns. Where there is a server, it
+        reaches it whole, so that a process which freezes leaves no lock behind.
         """
 
     @property

@@ -82,7 +82,7 @@ class MySQL(ServerDatabase):
         return moment.replace(tzinfo=UTC)
 
     @contextmanager
-    def statements(self, *, are_durable: bool = True) -> Iterator[None]:
+    def statements(self) -> Iterator[None]:
         with self.connection.execute_wrapper(_impatiently):
             yield
 

@@ -4,7 +4,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, connections
@@ -84,10 +83,8 @@ class PostgreSQL(ServerDatabase):
             return guard.holder if guard.find_holder() else None
 
     @contextmanager
-    def statements(self, *, are_durable: bool = True) -> Iterator[None]:
-        # Asynchronous commits are lost in their order, if at all (manual, "Asynchronous Commit").
-        commit = "on" if are_durable else "off"
-        with self.connection.execute_wrapper(partial(_whole_transaction, commit)):
+    def statements(self) -> Iterator[None]:
+        with self.connection.execute_wrapper(_whole_transaction):
             yield
 
     def among(self, names: Sequence[str]) -> tuple[str, list[str]]:
@@ -282,7 +279,6 @@ class AdvisoryGuard(SessionGuard):
 
 
 def _whole_transaction(
-    synchronous_commit: str,
     execute: Callable[[str, Any, bool, dict[str, Any]], Any],
     sql: str,
     params: Any,
@@ -297,7 +293,7 @@ def _whole_transaction(
     sql, params = _for_message(connection, sql, params)
     before = (
         "BEGIN ISOLATION LEVEL READ COMMITTED",
-        f"SET LOCAL synchronous_commit = {synchronous_commit}",
+        "SET LOCAL synchronous_commit = on",
         "SET LOCAL lock_timeout = '250ms'",
     )
     driver = connection.connection

@@ -53,7 +53,7 @@ class SQLite(Database):
         return moment.replace(tzinfo=UTC)
 
     @contextmanager
-    def statements(self, *, are_durable: bool = True) -> Iterator[None]:
+    def statements(self) -> Iterator[None]:
         yield  # as SQLite's autocommit does; it waits for a writer, as long as `timeout` says
 
     @contextmanager

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import time
 
 import psycopg
 import pytest
 
 from tests.faults.support import GUARD, WORK, terminate
-from tests.project import Project
+from tests.project import LIVENESS, Project
+from tests.waiting import wait_until
 
 SERVERS = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
 POSTGRESQL = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
@@ -169,7 +171,10 @@ def test_guard_whose_server_falls_silent_is_lost_in_time(project: Project) -> No
         f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND {GUARD}"
     )
     os.kill(backend, signal.SIGSTOP)
+    frozen_at = time.monotonic()
     try:
+        # An answer that is fresher than that makes another one unnecessary.
+        wait_until(lambda: time.monotonic() - frozen_at > LIVENESS / 10)
         project.release("step")
         holder.wait_for("no answer for")
     finally:

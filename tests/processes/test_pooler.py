@@ -132,7 +132,7 @@ def test_pool_that_is_full_before_a_batch_is_named(
             wait_until(lambda: pools[2].waiting() == 1, what="a client in the pooler's queue")
             project.release("batch")
             is_lent.result(30)
-        assert process.finish() == 4, process.output
+        assert process.finish(120) == 4, process.output
     assert "No answer for 10.0 s. A pooler may have no connection to lend" in process.output
     again = project.once("run", "plant.fill", DATABASE_URL=url)
     assert again.finish() == 0, again.output
