@@ -9,7 +9,17 @@ from benchmarks.stage import Stage
 __all__ = ["NAMES", "measure"]
 
 #: In the order of the table.
-NAMES = ("nothing", "loading", "process", "running", "batched", "herd", "takeover")
+NAMES = (
+    "nothing",
+    "loading",
+    "process",
+    "running",
+    "batched",
+    "herd",
+    "takeover",
+    "guards",
+    "waiters",
+)
 
 
 def measure(name: str, stage: Stage) -> Iterator[Figure]:

@@ -1,0 +1,91 @@
+"""Waiters: what one look costs, and what a crowd of waiters costs a server.
+
+A look is how a process that waits asks whether the routine's guard is free. Those of a crowd are
+real, from one program (:mod:`benchmarks.simulation`): the machine bears no thousand processes.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from statistics import median
+from time import process_time
+
+from django.db import connection
+
+from benchmarks.figures import FLOOR, Figure, Row, Unit
+from benchmarks.fleet import Usage, own_server
+from benchmarks.project.work import names
+from benchmarks.simulation import Crowd, once, simulate
+from benchmarks.stage import Stage
+from once.databases import database
+
+__all__ = ["figures"]
+
+#: Waiters, connections of the server, and seconds that the routine runs.
+CROWDS = ((200, 20, 10.0), (1_000, 100, 30.0), (10_000, 100, 120.0))
+LOOKS = 300
+
+
+def figures(stage: Stage) -> Iterator[Figure]:
+    """CPU time of a look, beside a bare connection; then crowds, by their size."""
+    yield from _looks(stage)
+    for size, connections, seconds in CROWDS[: 1 if stage.rounds == 1 else None]:
+        with own_server(connections) as server:
+            yield from _crowd(server.url, size, connections, seconds)
+
+
+def _looks(stage: Stage) -> Iterator[Figure]:
+    here = database("default")
+    usage = Usage(stage.url)
+    with here.session(), ExitStack() as stack:
+        holder, heir, waiter = (
+            stack.enter_context(here.guard(names(1)[0], 60.0)) for _ in range(3)
+        )
+        # Each learns by its try what it is, and the last one what it needs for a look.
+        if [holder.acquire(), heir.acquire(), waiter.acquire()] != [True, False, False]:
+            raise RuntimeError("The guard of a routine that nobody runs was not to be had.")
+        cases: dict[str, Callable[[], object]] = {
+            FLOOR: connection.ensure_connection,
+            "once": waiter.is_worth_trying,
+        }
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+        for _ in range(stage.times(5)):
+            for name, look in cases.items():
+                found[name].append(_cost(look, usage))
+    for side, title in enumerate(("its client", "the server")):
+        row = Row(measure="waiters", title=f"one look of who waits: CPU time of {title}")
+        for name, costs in found.items():
+            yield Figure(row=row, contender=name, values=tuple(cost[side] for cost in costs))
+
+
+def _cost(look: Callable[[], object], usage: Usage) -> tuple[float, float]:
+    """CPU seconds of this process and of the server for one look on a connection of its own."""
+    connection.close()
+    time.sleep(0.2)  # sessions that were closed come to their end
+    own, server = process_time(), usage.seconds
+    for _ in range(LOOKS):
+        look()
+        connection.close()
+    own = process_time() - own
+    time.sleep(0.2)
+    return own / LOOKS, (usage.seconds - server) / LOOKS
+
+
+def _crowd(url: str, size: int, connections: int, seconds: float) -> Iterator[Figure]:
+    crowd = Crowd(size=size, arrival=min(30.0, size / 300), seconds=seconds)
+    outcome = simulate(url, crowd, once)
+    title = f"{size:,} waiters, {connections} connections, a routine of {seconds:.0f} s"
+
+    def figure(what: str, unit: Unit, values: Sequence[float], note: str = "") -> Figure:
+        row = Row(measure="waiters", title=f"{title}: {what}", unit=unit, relation="-")
+        return Figure(row=row, contender="once", values=tuple(values), note=note)
+
+    refused = f"{outcome.refusals / outcome.looks:.0%} refused"
+    yield figure("looks in a second", "", [outcome.looks / seconds], refused)
+    yield figure("processors of the server", "", [outcome.processors])
+    refused = f"{outcome.share_refused:.0%} of its connections refused"
+    yield figure("query of a bystander", "s", outcome.queries, refused)
+    unaware = size - len(outcome.delays)
+    note = f"but {unaware} took longer than {crowd.limit:.0f} s" if unaware else ""
+    yield figure("half of them know after", "s", [median(outcome.delays)], note)
+    yield figure("the last knows after", "s", outcome.delays[-1:], note)
