@@ -131,7 +131,7 @@ class Tenth:
 
     def answered(self, look: float) -> float:
         law = max(min(self.most, max(0.05, self._seconds / 10)), min(1.0, 10 * look))
-        return law * random.uniform(0.5, 1.0)
+        return law * random.uniform(0.5, 1.0)  # noqa: S311
 
     def refused(self, look: float) -> float:
         return self.answered(look)
@@ -142,10 +142,10 @@ class Half(Tenth):
 
     def answered(self, look: float) -> float:
         law = max(0.05, self._seconds / 10, min(1.0, 100 * look))
-        return law * random.uniform(0.5, 1.0)
+        return law * random.uniform(0.5, 1.0)  # noqa: S311
 
     def refused(self, look: float) -> float:
-        return max(1.0, self._seconds / 2) * random.uniform(0.5, 1.0)
+        return max(1.0, self._seconds / 2) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 LAWS: dict[str, Callable[[], Law]] = {"once": once, "tenth": Tenth, "half": Half}
@@ -185,7 +185,7 @@ async def _simulate(url: str, crowd: Crowd, law: Callable[[], Law]) -> Outcome:
 
 async def _wait(url: str, crowd: Crowd, law: Callable[[], Law], outcome: Outcome) -> float:
     """Look until the lock is free; the time at which it was seen to be."""
-    await asyncio.sleep(random.uniform(0, crowd.arrival))
+    await asyncio.sleep(random.uniform(0, crowd.arrival))  # noqa: S311
     mine = law()
     while True:
         began = monotonic()
