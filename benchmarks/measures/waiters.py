@@ -7,6 +7,7 @@ real, from one program (:mod:`benchmarks.simulation`): the machine bears no thou
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from statistics import median
 from time import process_time
 
@@ -14,9 +15,11 @@ from django.db import connection
 
 from benchmarks.figures import FLOOR, Figure, Row, Unit
 from benchmarks.fleet import Usage, own_server
-from benchmarks.project.work import names
+from benchmarks.project.work import names, truncate
 from benchmarks.simulation import Crowd, once, simulate
 from benchmarks.stage import Stage
+from once import readiness
+from once.base import Routine
 from once.databases import database
 
 __all__ = ["figures"]
@@ -35,27 +38,32 @@ def figures(stage: Stage) -> Iterator[Figure]:
 
 
 def _looks(stage: Stage) -> Iterator[Figure]:
+    truncate()
+    routine = Routine(function=truncate, name=names(1)[0])  # which nobody runs
     here = database("default")
     usage = Usage(stage.url)
     with here.session(), ExitStack() as stack:
         holder, heir, waiter = (
-            stack.enter_context(here.guard(names(1)[0], 60.0)) for _ in range(3)
+            stack.enter_context(here.guard(routine.name, 60.0)) for _ in range(3)
         )
         # Each learns by its try what it is, and the last one what it needs for a look.
         if [holder.acquire(), heir.acquire(), waiter.acquire()] != [True, False, False]:
             raise RuntimeError("The guard of a routine that nobody runs was not to be had.")
         cases: dict[str, Callable[[], object]] = {
             FLOOR: connection.ensure_connection,
-            "once": waiter.is_worth_trying,
+            "who waits for a guard": waiter.is_worth_trying,
+            "a readiness probe, or `once wait`": partial(readiness.is_done, [routine]),
         }
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
         for _ in range(stage.times(5)):
             for name, look in cases.items():
                 found[name].append(_cost(look, usage))
-    for side, title in enumerate(("its client", "the server")):
-        row = Row(measure="waiters", title=f"one look of who waits: CPU time of {title}")
-        for name, costs in found.items():
-            yield Figure(row=row, contender=name, values=tuple(cost[side] for cost in costs))
+    floor = found.pop(FLOOR)
+    for looker, costs in found.items():
+        for side, title in enumerate(("its own", "the server's")):
+            row = Row(measure="waiters", title=f"one look of {looker}: {title} CPU time")
+            for name, each in ((FLOOR, floor), ("once", costs)):
+                yield Figure(row=row, contender=name, values=tuple(cost[side] for cost in each))
 
 
 def _cost(look: Callable[[], object], usage: Usage) -> tuple[float, float]:
