@@ -98,7 +98,7 @@ def once() -> Law:
         def __init__(self) -> None:
             self._guard = Noting()
             self._wait = Wait(
-                name="", using="default", deadline=None, patience=float("inf"), guard=self._guard
+                name="", using="default", deadline=None, limit=float("inf"), guard=self._guard
             )
 
         def answered(self, look: float) -> float:

@@ -74,7 +74,7 @@ def migrate(
                 name="migrations",
                 using=using,
                 deadline=deadline,
-                patience=conf.startup_timeout() if patience is None else patience,
+                limit=patience,
                 guard=guard,
             )
             in_the_way = _migrate(here, guard, command, waiting, wait=wait)

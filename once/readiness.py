@@ -70,7 +70,7 @@ def wait(found: Registry, routines: Sequence[Routine], *, timeout: float | None 
         name="all routines" if len(routines) > 1 else routines[0].name,
         using=routines[0].using,
         deadline=None if timeout is None else monotonic() + timeout,
-        patience=float("inf"),
+        limit=float("inf"),
     )
     gone: dict[tuple[str, int], float] = {}
     used = sorted({routine.using for routine in routines})

@@ -93,13 +93,13 @@ def run(
             terms=terms,
             keeps_going=keep_going,
             deadline=None if timeout is None else monotonic() + timeout,
-            patience=conf.startup_timeout() if patience is None else patience,
+            patience=patience,
         )
         ends.callback(one.release)
         return one.over(routines)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Pass:
     """One pass over routines."""
 
@@ -107,7 +107,7 @@ class _Pass:
     terms: Terms
     keeps_going: bool
     deadline: float | None
-    patience: float
+    patience: float | None
     _hindrances: dict[str, str] = field(default_factory=dict)
     #: The last guard in each database. The next one takes over its session.
     _guards: dict[str, Guard] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class _Pass:
     def over(self, routines: Sequence[Routine]) -> list[Result]:
         results: dict[str, Result] = {}
         stands = self._read(routines) if routines else {}
-        due = [standing for standing in Standing if self.terms.act.is_due(standing)]
+        due = self.terms.act.due
         stopped = ""
         for number, routine in enumerate(routines):
             known = stands.get(routine.name)
@@ -173,7 +173,7 @@ class _Pass:
             name=routine.name,
             using=routine.using,
             deadline=self.deadline,
-            patience=self.patience,
+            limit=self.patience,
             guard=guard,
         )
 

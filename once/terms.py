@@ -11,25 +11,21 @@ __all__ = ["Act", "Terms"]
 class Act(enum.Enum):
     """What is done about a routine."""
 
-    RUN = "run"
+    RUN = "run", Standing.OPEN
     #: Record it without calling its body.
-    FAKE = "fake"
+    FAKE = "fake", Standing.OPEN, Standing.HELD
     #: Make it pending again where it is not done: failed, or held.
-    RETRY = "retry"
+    RETRY = "retry", Standing.OPEN, Standing.HELD
     #: Make it pending again, done or not.
-    RESET = "reset"
+    RESET = "reset", Standing.OPEN, Standing.HELD, Standing.DONE
+
+    def __init__(self, name: str, *due: Standing) -> None:
+        #: How routines stand for which there is something to do.
+        self.due = due
 
     def is_due(self, standing: Standing) -> bool:
         """Whether there is something to do for a routine that stands so."""
-        return standing in _DUE[self]
-
-
-_DUE = {
-    Act.RUN: {Standing.OPEN},
-    Act.FAKE: {Standing.OPEN, Standing.HELD},
-    Act.RETRY: {Standing.OPEN, Standing.HELD},
-    Act.RESET: {Standing.OPEN, Standing.HELD, Standing.DONE},
-}
+        return standing in self.due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from time import monotonic
 
 from django.db import connections
 
-from once import interruption, signals
+from once import conf, interruption, signals
 from once.databases import PATIENCE, database
 from once.exceptions import DatabaseUnavailable, NoConnection, TimedOut
 from once.guards import Guard
@@ -35,8 +35,8 @@ class Wait:
     using: str
     #: Time of ``time.monotonic()`` at which to give up, or none.
     deadline: float | None
-    #: Seconds for which the database may be out of reach.
-    patience: float
+    #: Seconds for which the database may be out of reach, where the caller says.
+    limit: float | None
     #: What may know earlier than a pause ends that it is worth looking again.
     guard: Guard | None = None
     started: float = field(default_factory=monotonic)
@@ -53,6 +53,11 @@ class Wait:
     def seconds(self) -> float:
         """How long it has lasted."""
         return monotonic() - self.started
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which the database may be out of reach, ``ONCE_STARTUP_TIMEOUT`` else."""
+        return conf.startup_timeout() if self.limit is None else self.limit
 
     def pause(self, reason: str | Callable[[], str]) -> None:
         """Close this thread's connections and sleep for about a tenth of the wait so far.

@@ -83,8 +83,7 @@ class Database(ABC):
         """A connection like the calling thread's, not yet open, for another thread."""
         return self.connection.copy()
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
+    def session(self) -> AbstractContextManager[None]:
         """A context in which the calling thread's connection is fit for a run.
 
         Where it was not open before it is not open afterwards.
@@ -94,8 +93,7 @@ class Database(ABC):
 
         """
         self._refuse_transaction()
-        with self.reading():
-            yield
+        return self.reading()
 
     def _refuse_transaction(self) -> None:
         connection = self.connection
@@ -272,14 +270,9 @@ class ServerDatabase(Database):
         finally:
             _own[own] = before
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
+    def session(self) -> AbstractContextManager[None]:
         self._refuse_transaction()
-        if self.connection.connection is not None:
-            yield
-            return
-        with self._apart():
-            yield
+        return self._apart() if self.connection.connection is None else nullcontext()
 
     @contextmanager
     def _apart(self) -> Iterator[None]:

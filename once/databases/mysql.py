@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -81,10 +81,8 @@ class MySQL(ServerDatabase):
         # Its clock is asked for UTC, whatever zone Django reads it in.
         return moment.replace(tzinfo=UTC)
 
-    @contextmanager
-    def statements(self) -> Iterator[None]:
-        with self.connection.execute_wrapper(_impatiently):
-            yield
+    def statements(self) -> AbstractContextManager[None]:
+        return self.connection.execute_wrapper(_impatiently)
 
     @contextmanager
     def work(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from django.db import DatabaseError, connections
@@ -82,10 +82,8 @@ class PostgreSQL(ServerDatabase):
         with self.guard(name, 0.0) as guard:
             return guard.holder if guard.find_holder() else None
 
-    @contextmanager
-    def statements(self) -> Iterator[None]:
-        with self.connection.execute_wrapper(_whole_transaction):
-            yield
+    def statements(self) -> AbstractContextManager[None]:
+        return self.connection.execute_wrapper(_whole_transaction)
 
     def among(self, names: Sequence[str]) -> tuple[str, list[str]]:
         # One text, whatever their number: to quote a thousand takes as long as to find them.
@@ -296,16 +294,16 @@ def _whole_transaction(
         "SET LOCAL synchronous_commit = on",
         "SET LOCAL lock_timeout = '250ms'",
     )
-    driver = connection.connection
     try:
-        with _unprepared(driver):
+        with _unprepared(connection):
             result = execute("; ".join((*before, sql, "COMMIT")), params, many, context)
     except BaseException:
         with suppress(connection.Database.Error):
-            driver.rollback()
+            connection.connection.rollback()
         raise
+    next_answer = cursor.nextset  # Django wraps it anew each time that it is asked for
     for _ in before:
-        cursor.nextset()
+        next_answer()
     return result
 
 
@@ -314,7 +312,7 @@ def _message(connection: Any, *statements: tuple[str, list[str]]) -> list[list[t
     sql = "; ".join(sql for sql, _ in statements)
     params = [param for _, params in statements for param in params]
     answers = []
-    with connection.cursor() as cursor, _unprepared(connection.connection):
+    with connection.cursor() as cursor, _unprepared(connection):
         cursor.execute(*_for_message(connection, sql, params))
         while True:
             answers.append(cursor.fetchall() if cursor.description else [])
@@ -329,9 +327,16 @@ def _for_message(connection: Any, sql: str, params: Any) -> tuple[str, Any]:
     return sql, params  # Django's own cursor puts them in itself
 
 
-@contextmanager
-def _unprepared(driver: Any) -> Iterator[None]:
+def _unprepared(connection: Any) -> AbstractContextManager[None]:
     """A context in which the driver prepares nothing: that is for single statements."""
+    # What Django's own cursor binds is not prepared in any case.
+    if not connection.features.uses_server_side_binding:
+        return nullcontext()
+    return _preparing_nothing(connection.connection)
+
+
+@contextmanager
+def _preparing_nothing(driver: Any) -> Iterator[None]:
     threshold, driver.prepare_threshold = driver.prepare_threshold, None
     try:
         yield

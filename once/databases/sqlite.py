@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
@@ -52,9 +52,9 @@ class SQLite(Database):
         # Its clock tells UTC, whatever zone Django reads it in.
         return moment.replace(tzinfo=UTC)
 
-    @contextmanager
-    def statements(self) -> Iterator[None]:
-        yield  # as SQLite's autocommit does; it waits for a writer, as long as `timeout` says
+    def statements(self) -> AbstractContextManager[None]:
+        # As SQLite's autocommit does; it waits for a writer, as long as `timeout` says.
+        return nullcontext()
 
     @contextmanager
     def work(self) -> Iterator[None]:

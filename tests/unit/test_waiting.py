@@ -51,7 +51,7 @@ def new_wait(clock: Clock, deadline: float | None = None, patience: float = 10.0
         name="shop.seed",
         using="default",
         deadline=None if deadline is None else clock.now + deadline,
-        patience=patience,
+        limit=patience,
         started=clock.now,  # its default is the real clock
     )
 
