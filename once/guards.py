@@ -36,8 +36,6 @@ class Guard(ABC):
     holder: str = "another process"
     #: Where the holder was silent: seconds until the server evicts it. Known like the holder.
     freed_in: float | None = None
-    #: Seconds after which who waits asks again at the latest.
-    longest_pause: float = 5.0
     #: What tells the lock from others, in this process.
     identity: Hashable
     #: The locks that this process holds, each with the thread that took it.
@@ -95,6 +93,11 @@ class Guard(ABC):
 
         """
         return True
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds after which who waits asks again at the latest."""
+        return 5.0
 
     def attend(self, seconds: float) -> None:
         """Sleep for that long, or until the lock may be had, where this can know."""
@@ -276,7 +279,7 @@ class SessionGuard(Guard):
             self.release()
 
     @property
-    def longest_pause(self) -> float:  # type: ignore[override]
+    def longest_pause(self) -> float:
         return 60.0 if self.has_heirs else 5.0
 
     def is_worth_trying(self) -> bool:
