@@ -59,9 +59,11 @@ class Claim:
 
         """
         attempts = 0
+        answer: Answer = None
         try:
             while True:
-                answer = self._poll(known, is_first=not attempts)
+                was_held = answer == self._held
+                answer = self._poll(known, is_first=not attempts, was_held=was_held)
                 known = None
                 if answer is None:  # it changed since it was read: look again
                     self.guard.step_back()
@@ -85,15 +87,16 @@ class Claim:
                 Outcome.SKIPPED, message=str(error), seconds=self.wait.seconds, timed_out=True
             )
 
-    def _poll(self, known: Record | None, *, is_first: bool) -> Answer:
+    def _poll(self, known: Record | None, *, is_first: bool, was_held: bool) -> Answer:
         """One look at the guard and the record and, where something is to be done, one try."""
         heeds_delay = self.terms.heeds_delay and is_first
         while True:
             try:
                 with self.wait.asking():
-                    if self.wait.has_paused and self._is_in_other_hands():
+                    if was_held and self._is_in_other_hands():
                         return self._held
-                    found = known or self._record()
+                    # What was to be put off then may be due by now.
+                    found = known if known and not known.retry_in else self._record()
                     if not self.terms.act.is_due(found.standing):
                         return self._leave(found)
                     if heeds_delay and found.retry_in and not found.is_running:
@@ -123,14 +126,14 @@ class Claim:
     def _is_in_other_hands(self) -> bool:
         """Whether there is nothing but to wait: a look that costs as little as can be.
 
-        Now and then it reads the record as well. Who is done may hold the guard on: it is frozen,
-        or a hook that follows its commit takes long.
+        Now and then the record is read as well. Who is done may hold the guard on: it is frozen, or
+        a hook that follows its commit takes long.
         """
         self.guard.refuse_own_thread()
         if self.guard.is_worth_trying():
             return False
         self.wait.expect(self.guard.freed_in)
-        return not (self.wait.is_report_due and record.is_done(self.routine))
+        return not self.wait.is_report_due
 
     def _held(self) -> str:
         with suppress(Error), self.wait.asking():

@@ -196,14 +196,16 @@ class SessionGuard(Guard):
         self.name = name
         self.identity = (using, name)
         self.liveness = self._usual_liveness = liveness
-        #: Whose session to take over, and to free with the same message that tries this lock.
-        self._before = before if isinstance(before, SessionGuard) else None
         self._session: Session | None = None
         #: Whether this is the heir, and whether there may be one.
         self.is_heir = False
         self.has_heirs = True
-        #: Set once the heir has found the lock free, and taken it to keep it from others.
+        #: Set once the heir has the lock, or has lost its place.
         self._turn = threading.Event()
+        if isinstance(before, SessionGuard):
+            # One message frees what that has locked, and tries this lock.
+            before.unmark()
+            self._session, before._session = before._session, None
 
     @abstractmethod
     def connect(self) -> BaseDatabaseWrapper:
@@ -211,14 +213,10 @@ class SessionGuard(Guard):
 
     @abstractmethod
     def take(self) -> bool:
-        """Free what the session holds, have the server limit its silence, and try the lock.
+        """Begin anew: free what the session holds, limit its silence, and try the lock.
 
         Where that is refused, find out whether there may be heirs, and this ``is_heir`` now.
         """
-
-    @abstractmethod
-    def try_lock(self) -> bool:
-        """Try to take the lock, and free nothing."""
 
     @abstractmethod
     def set_liveness(self) -> None:
@@ -238,11 +236,15 @@ class SessionGuard(Guard):
     def acquire(self, within: float = inf) -> bool:
         session = self._open()
         self.is_heir = held = False
-        self._turn.clear()
         self.liveness = self._usual_liveness
+
+        def take() -> bool:
+            self._turn.clear()
+            return self.take()
+
         try:
             # Connecting included.
-            held = session.call(lambda: session.ask(self.take), min(within, 2 * self.liveness + 5))
+            held = session.call(lambda: session.ask(take), min(within, 2 * self.liveness + 5))
         finally:
             if held:
                 self.mark()
@@ -251,10 +253,6 @@ class SessionGuard(Guard):
         return held
 
     def _open(self) -> Session:
-        if self._before is not None:
-            before, self._before = self._before, None
-            before.unmark()
-            self._session, before._session = before._session, None
         if self._session is not None and self._session.is_lost:
             self.release()
         if self._session is None:
@@ -268,19 +266,17 @@ class SessionGuard(Guard):
         self.unmark()
         self.is_heir = False
         self._turn.clear()
-        if self._before is not None:
-            self._before.release()
         session, self._session = self._session, None
         if session is not None:
             session.close()
 
     def step_back(self) -> None:
-        if not self.is_heir:
+        if self.is_marked or self._turn.is_set() or not self.is_heir:
             self.release()
 
     @property
     def longest_pause(self) -> float:
-        return 60.0 if self.has_heirs else 5.0
+        return 60.0 if self.has_heirs and not self.is_marked else 5.0
 
     def is_worth_trying(self) -> bool:
         if not self.has_heirs:
@@ -345,7 +341,15 @@ class SessionGuard(Guard):
     def beat(self) -> None:
         if not self.is_heir or self._turn.is_set():
             self.show_life()
-        elif self.try_lock():
+            return
+        try:
+            # Each time anew: CREATE INDEX CONCURRENTLY waits for transactions, and whose holder
+            # runs one would wait for an heir that waits for it.
+            is_over = self.take() or not self.is_heir
+        except Exception:
+            self._turn.set()
+            raise
+        if is_over:
             self._turn.set()
 
     def show_life(self) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any
 
@@ -118,7 +118,8 @@ def _try(here: Database, guard: Guard, command: Callable[[str], object], wait: W
                 wait.end()
             return None
     if is_held or not guard.acquire(wait.patience_left):
-        guard.find_holder()
+        with suppress(Error), wait.asking():
+            guard.find_holder()
         wait.expect(guard.freed_in)
         return f"migrations are applied by {guard.holder}"
     # Fence, then read: a frozen predecessor may still be inside a migration.

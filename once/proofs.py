@@ -76,18 +76,20 @@ class Proofs:
         """Whether the lock keeps others out, and lets them in after its release."""
         with self._guard() as guard:
             if not guard.acquire():  # where there is one lock for all routines
+                guard.find_holder()
                 message = f"The lock, which is held by {guard.holder}, is refused to others."
                 return [self.ok("exclusion", message)]
             for _ in range(_RIVALS):
                 with self._guard() as rival:
                     if rival.acquire():
                         return [self._two_holders(guard, rival)]
-        with self._guard() as heir:
-            if not heir.acquire() and self.here.is_server:
+        with self._guard() as successor:
+            if not successor.acquire() and self.here.is_server:
+                successor.find_holder()
                 return [
                     self.fault(
                         "exclusion",
-                        f"The lock was released, and {heir.holder} still holds it.",
+                        f"The lock was released, and {successor.holder} still holds it.",
                         "Have the pooler reset sessions (server_reset_query in PgBouncer).",
                     )
                 ]

@@ -21,7 +21,6 @@ __all__ = [
     "Standing",
     "attempts",
     "is_abandoned",
-    "is_done",
     "is_held",
     "is_installed",
     "is_migrated",
@@ -111,14 +110,6 @@ def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str
         with database(using).statements():
             found |= _read(using, here, _attempted(using, here) if thoroughly else None)
     return found
-
-
-def is_done(routine: Routine) -> bool:
-    """Whether nothing is left to do for a routine, by the completions alone."""
-    with database(routine.using).statements():
-        wanted = (routine.name, routine.version, routine.scope_key)
-        rows = _completed(routine.using, [wanted])
-    return wanted in rows or any(version > routine.version for _, version, _ in rows)
 
 
 def is_abandoned(routine: Routine, found: Record) -> bool:

@@ -109,11 +109,11 @@ class _Pass:
     deadline: float | None
     patience: float | None
     _hindrances: dict[str, str] = field(default_factory=dict)
-    #: The last guard in each database. The next one takes over its session.
+    #: The last guard, at most one. The next one in the same database takes over its session.
     _guards: dict[str, Guard] = field(default_factory=dict)
 
     def release(self) -> None:
-        """Free whatever a guard still holds."""
+        """Free what the last guard still holds."""
         while self._guards:
             self._guards.popitem()[1].release()
 
@@ -156,10 +156,11 @@ class _Pass:
         from once.claim import Claim
 
         here = database(routine.using)
-        before = self._guards.pop(routine.using, None)
-        self._guards[routine.using] = guard = here.guard(
-            routine.name, conf.liveness_timeout(), before
-        )
+        before = self._guards.get(routine.using)
+        if before is None:
+            self.release()  # one that is for another database
+        guard = here.guard(routine.name, conf.liveness_timeout(), before)
+        self._guards[routine.using] = guard
         return Claim(
             routine=routine,
             here=here,
@@ -209,6 +210,7 @@ class _Pass:
                     return function()
             except Error as error:
                 here = database(routine.using)
+                self.release()  # it may be what others lack
                 if here.is_lost(error):
                     wait.survive(error)
                 elif self.terms.is_patient and (here.is_conflict(error) or here.is_locked(error)):

@@ -81,7 +81,7 @@ class Session:
             return answer.result(timeout)
         except TimeoutError:
             if answer.done():
-                raise  # it is the answer
+                return answer.result()  # in the last moment, or it is the error
             # Silence for longer than the server itself would bear is the loss of the session.
             self._is_hung = True
             self._lost = self._loss(f"no answer for {timeout:.0f} s")

@@ -227,13 +227,10 @@ class NamedLockGuard(SessionGuard):
         else:
             self.end()
         self.set_liveness()
-        is_held = self.try_lock()
+        is_held = self._try(_LOCK)
         if not is_held:
             self.is_heir = self._try(_PLACE)
         return is_held
-
-    def try_lock(self) -> bool:
-        return self._try(_LOCK)
 
     def _try(self, lock: str) -> bool:
         with connections[self.using].cursor() as cursor:

@@ -31,7 +31,7 @@ _KEY = """('x' || left(encode(sha256(convert_to(
 #: and objid, with objsubid 1 (PostgreSQL manual, "pg_locks").
 _HOLDERS = """JOIN pg_locks AS l ON k.key = (l.classid::bigint << 32) | l.objid::bigint
     JOIN pg_stat_activity AS a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+    WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ExclusiveLock' AND l.objsubid = 1
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND l.pid <> pg_backend_pid()"""
 
@@ -255,14 +255,11 @@ class AdvisoryGuard(SessionGuard):
             return False
         who, seconds, silence = found  # times are hidden from others (manual, "pg_stat_activity")
         since = f" for {seconds} s" if seconds is not None else ""
-        self.holder = f"{(who or '').removeprefix('once ') or 'another process'}{since}"
+        self.holder = (
+            f"{(who or '').removeprefix('once ').removeprefix('heir ') or 'another process'}{since}"
+        )
         self.expect_end(silence or 0.0)
         return True
-
-    def try_lock(self) -> bool:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(f"SELECT pg_try_advisory_xact_lock({_KEY})", [self.name])
-            return bool(cursor.fetchone()[0])
 
     def set_liveness(self) -> None:
         with connections[self.using].cursor() as cursor:

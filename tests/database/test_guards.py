@@ -424,7 +424,6 @@ def test_heir_is_told_once_the_lock_is_free_and_keeps_it_from_others() -> None:
         with beside(lambda: heir.attend(60)) as told:
             holder.release()
             told.result(10)
-        heir.step_back()  # an heir has nowhere to go
         assert heir.is_worth_trying()
         assert not other.acquire()
         heir.attend(60)  # it need not be told twice
@@ -432,6 +431,12 @@ def test_heir_is_told_once_the_lock_is_free_and_keeps_it_from_others() -> None:
         assert not heir.is_heir
         assert not other.acquire()
         assert other.is_heir
+        other.step_back()
+        assert other.is_heir  # it has nowhere to go
+        heir.step_back()
+        other.attend(60)
+        other.step_back()  # from what it had to itself
+        assert heir.acquire()
 
 
 @pytest.mark.postgresql
@@ -447,6 +452,9 @@ def test_heir_whose_session_ended_is_one_among_others() -> None:
         assert ended == [(True,)]
         assert not other.acquire()
         assert other.is_heir
+        heir.attend(60)  # it is told that it lost its place
+        assert not heir.acquire()
+        assert not heir.is_heir
         assert not heir.is_worth_trying()
         holder.release()
         other.release()
@@ -474,7 +482,7 @@ def test_next_guard_takes_over_the_session_and_frees_the_lock_before() -> None:
             if not is_mysql():
                 assert setting(second, "idle_in_transaction_session_timeout") == "7s"
             with here.guard("third", 7.0, second) as third:
-                third.release()  # it was not needed
+                third.release()  # it was not needed, so that it took over and never tried
                 assert here.holder("second") is None
     assert [name for name in opened if name != "MainThread"] == ["once guard of first"]
     assert threads() == []

@@ -61,7 +61,7 @@ def test_pool_of_one_is_named_within_the_deadline(
     began = time.monotonic()
     process = project.once(*arguments, ONCE_STARTUP_TIMEOUT=patience)
     assert process.finish() == 4, process.output
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 30  # and not for ever
     assert ADVICE in process.output
     assert "Traceback" not in process.output
     assert_nothing_is_left(project)
