@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from benchmarks.stage import Stage, on_server
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what was started, as Ctrl-C
     with ExitStack() as stack:
         stage = stack.enter_context(on_server(_url(options.database), options.rounds))
         _set_up(stage)

@@ -152,6 +152,7 @@ class Scene:
         command = [sys.executable, "-m", "benchmarks.project.fleet"]
         command += [self.contender, str(count), str(barrier), str(self.directory)]
         environment = {**settings, "DATABASE_URL": url or self.stage.url}
+        environment["TMPDIR"] = str(self.directory)  # who is killed leaves behind what it wrote
         process = Process(
             ["setsid", *command, *["apart"] * apart],  # so that all of them can be ended at once
             self.stage.environment(**environment),
