@@ -717,8 +717,9 @@ def test_status_of_a_held_routine_says_why_and_what_to_do(
 
 
 def test_status_of_a_routine_without_retry_whose_process_died_is_held(
-    using: str, declared: list[Routine]
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ONCE_LIVENESS_TIMEOUT", "1")  # for so long, `wait` thinks that it may live
     declared.append(seed(using, retry=False))
     begin(declared[0])
     answer = Answer("status", "--check")
