@@ -279,9 +279,11 @@ class SessionGuard(Guard):
         return 60.0 if self.has_heirs and not self.is_marked else 5.0
 
     def is_worth_trying(self) -> bool:
+        if self.is_heir:
+            return self._turn.is_set()
         if not self.has_heirs:
             self.find_holder()  # who may be about to be evicted, and nobody else looks for that
-        return self._turn.is_set() or self.look()
+        return self.look()
 
     def attend(self, seconds: float) -> None:
         if self.is_heir:
