@@ -49,7 +49,7 @@ class Claim:
     def settle(self, known: Record | None = None) -> Result:
         """Poll until the routine is done, failed, or given up.
 
-        Where it succeeded, the guard is still held, for the next claim to take over.
+        Where it is done, the guard may still be held, for the next claim to take over.
 
         Args:
             known: what the record said a moment ago.
