@@ -3,17 +3,16 @@
 import glob
 import hashlib
 import os
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from once.exceptions import RoutineError
 
 __all__ = ["Content", "content", "digest", "matches"]
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """Files, the digest of which is what a routine runs once for."""
 
     #: Shell patterns, ``**`` included; relative ones to the directory of the routine's module.

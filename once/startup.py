@@ -1,27 +1,16 @@
 """What a process does about routines as it starts."""
 
 import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import Error
 
-from once import conf, interruption, process, registry, server
-from once.base import in_event_loop
-from once.exceptions import OnceError, RoutineFailed
-from once.log import logger
-from once.models import Trigger
-from once.registry import Registry
-from once.text import one_line
-
-if TYPE_CHECKING:
-    from once.results import Result
+from once import conf, process, registry, server
 
 __all__ = ["arm"]
 
@@ -66,41 +55,9 @@ def on_ready() -> None:
         process.run(routine for routine in found.process if routine.startup)
         # Asked last: a setting that is wrong must not keep `manage.py check` from saying so.
         if found.startup and server.is_server() and conf.startup() != "off":
-            _on_server_ready(found)
+            from once import serving  # most of this package, which other processes do without
 
-
-def _on_server_ready(found: Registry) -> None:
-    is_background = conf.startup() == "background"
-    if server.lacks_threads():
-        same = 'Here, ONCE_STARTUP="background" does what "run" does. ' if is_background else ""
-        logger.warning(
-            "event=no_threads message=%r", f"{server.NO_THREADS} {same}{server.ENABLE_THREADS}"
-        )
-    if is_background and not server.lacks_threads():
-        server.once_serving(lambda: _go_on(found, pause=0.0))
-    elif in_event_loop():
-        _in_thread(lambda: _start(found))
-    elif (worker := server.gunicorn_worker()) is not None:
-        with _heeding_signals(worker):
-            _start(found)
-    else:
-        _start(found)
-
-
-@contextmanager
-def _heeding_signals(worker: Any) -> Iterator[None]:
-    """A context that a signal ends: gunicorn's worker only notes SIGTERM, and goes on loading."""
-    from once.management import interrupts
-
-    try:
-        with interrupts.handled():
-            if not worker.alive:  # told before
-                interruption.interrupt(KeyboardInterrupt())
-            yield
-    except KeyboardInterrupt:  # SIGTERM as well; a worker that was told to stop ends with 0
-        raise SystemExit(0) from None
-    finally:
-        signal.siginterrupt(signal.SIGTERM, False)  # as gunicorn had it
+            serving.begin(found)
 
 
 @contextmanager
@@ -122,114 +79,3 @@ def _count_threads() -> int:
         return len(os.listdir("/proc/self/task"))
     except OSError:  # not Linux
         return threading.active_count()
-
-
-def _in_thread(function: Callable[[], None]) -> None:
-    """Call a function in a thread and wait: Django refuses queries beside a running event loop."""
-    raised: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            function()
-        except BaseException as error:  # raised in the thread that waits
-            raised.append(error)
-
-    thread = threading.Thread(target=call, name="once startup", daemon=True)
-    thread.start()
-    thread.join(conf.startup_timeout())
-    if thread.is_alive():
-        logger.warning(
-            "event=startup_slow seconds=%.1f message=%r",
-            conf.startup_timeout(),
-            "Routines still run, or wait, in a thread beside the event loop that imports this "
-            "application. If one hangs: a body that imports the module which is just being "
-            "imported (asgi.py, wsgi.py, settings) waits for ever. Import that at the top of "
-            "routines.py.",
-        )
-        thread.join()
-    if raised:
-        raise raised[0]
-
-
-def _start(found: Registry) -> None:
-    try:
-        problem = _attempt(found)
-    except RoutineFailed:
-        raise
-    except (OnceError, Error) as error:
-        problem = one_line(error)
-    if problem is None:
-        return
-    further = (
-        "nothing here tries again: once it is mended, restart this, or call `manage.py once run`."
-        if server.lacks_threads()
-        else "it goes on trying."
-    )
-    logger.warning(
-        "event=startup_incomplete message=%r",
-        f"{problem} This server starts all the same; its readiness says no, and {further}",
-    )
-    if not server.lacks_threads():
-        server.once_serving(lambda: _go_on(found))
-
-
-def _attempt(found: Registry) -> str | None:
-    """Run what is pending; why that could not be done, if so.
-
-    Raises:
-        RoutineFailed: a routine failed, here or lately elsewhere, and ``ONCE_STARTUP_FAILURE`` is
-            ``"raise"``.
-
-    """
-    results = _run(found)
-    failed = [result for result in results if result.has_failed]
-    if failed and conf.startup_failure() == "raise":
-        raise RoutineFailed(_why(failed[0])) from failed[0].error
-    undone = failed or [result for result in results if not result.is_done]
-    return _why(undone[0]) if undone else None
-
-
-def _run(found: Registry) -> "list[Result]":
-    from once import runner  # most of this package, which a process that serves nobody needs not
-
-    return runner.run(found.startup, registry=found, trigger=Trigger.STARTUP, heeds_delay=True)
-
-
-def _why(result: "Result") -> str:
-    return f"{result.routine.name}: {result.message}"
-
-
-def _go_on(found: Registry, pause: float = 1.0) -> None:
-    """Run what is pending beside the server, again and again, until everything is done.
-
-    Args:
-        found: the routines.
-        pause: seconds until the first try; where there are any, people were told why.
-
-    """
-
-    def keep_trying(pause: float) -> None:
-        is_told = pause > 0
-        trace: Exception | None
-        while True:
-            time.sleep(pause)
-            try:
-                results = _run(found)
-            except Exception as error:  # whatever it is, readiness must not say no for ever
-                why, later, trace = one_line(error), 0.0, error
-            else:
-                undone = [result for result in results if not result.is_done]
-                if not undone:
-                    logger.info("event=startup_complete")
-                    return
-                why, later = _why(undone[0]), max(result.retry_in for result in undone)
-                trace = None
-            if is_told:
-                logger.info("event=startup_retried message=%r", why, exc_info=trace)
-            else:
-                is_told = True
-                logger.warning("event=startup_incomplete message=%r", why, exc_info=trace)
-            # Ever more rarely, and not before what failed may be tried again.
-            pause = min(60.0, max(1.0, 2 * pause, later))
-
-    threading.Thread(target=keep_trying, args=[pause], name="once startup", daemon=True).start()

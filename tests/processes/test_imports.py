@@ -29,6 +29,8 @@ SERVING = {
     "once.record",
     "once.results",
     "once.runner",
+    "once.serving",
+    "once.text",
     "once.waiting",
 }
 ROUTINES = """
