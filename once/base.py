@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
@@ -18,6 +18,9 @@ from once import conf
 from once.content import Content, digest, matches
 from once.exceptions import RoutineError
 
+if TYPE_CHECKING:
+    from once.run import Run
+
 __all__ = [
     "BATCH_SIZE",
     "CALL",
@@ -25,7 +28,6 @@ __all__ = [
     "RESERVED",
     "Kind",
     "Routine",
-    "Run",
     "Scope",
     "in_event_loop",
 ]
@@ -42,21 +44,6 @@ BATCH_SIZE = 1000
 _VERSION_MAX = 2**31 - 1
 _NAME = re.compile(r"\w[\w.:/@+-]*")
 _SCOPES = ("database", "release", "process")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """What a body that takes ``run`` is told about the attempt that it is part of."""
-
-    #: Alias of the database that holds the record and should receive the effects.
-    using: str
-    #: Number of this attempt, larger than that of any earlier one: a fencing token.
-    attempt: int
-    #: Idempotency key, 32 hexadecimal digits: the same for every attempt at one completion.
-    key: str
-    #: Raises :exc:`once.exceptions.GuardLost` where somebody else may have taken over, and
-    #: :exc:`KeyboardInterrupt` where this process was told to end.
-    check: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -156,7 +143,7 @@ class Routine:
                 "Set it to what is deployed, such as a tag or a commit."
             )
 
-    def call(self, run: Run | None, *batch: Any) -> None:
+    def call(self, run: "Run | None", *batch: Any) -> None:
         """Run the body in this thread to its end, whatever kind of function it is."""
         keywords = {"run": run} if self.takes_run else {}
         body = partial(self.function, *batch, **keywords)

@@ -9,9 +9,10 @@ from django.db import DatabaseError, Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once import interruption
-from once.base import Routine, Run
+from once.base import Routine
 from once.databases import database
 from once.exceptions import BodyError
+from once.run import Run
 
 __all__ = ["call", "call_outside", "exit_of_body"]
 

@@ -10,13 +10,14 @@ from time import monotonic
 from django.db import DatabaseError, Error, transaction
 
 from once import body, interruption, ledger, signals
-from once.base import Routine, Run
+from once.base import Routine
 from once.batches import START, Batch, Batches, batches
 from once.databases import Database
 from once.exceptions import AttemptLost, BatchError
 from once.guards import Guard
 from once.ledger import Progress
 from once.models import Attempt
+from once.run import Run
 from once.text import one_line
 
 __all__ = ["Work"]

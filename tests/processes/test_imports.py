@@ -28,6 +28,7 @@ SERVING = {
     "once.management",
     "once.record",
     "once.results",
+    "once.run",
     "once.runner",
     "once.serving",
     "once.text",
