@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Any
 
 from django.db import Error, OperationalError
@@ -27,21 +28,12 @@ def expected(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
     if line is None:
         yield
         return
-    is_over = threading.Event()
     with line:
-
-        def cut() -> None:
-            is_over.set()
-            with suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
-
-        timer = threading.Timer(seconds, cut)
-        timer.daemon = True
-        timer.start()
+        _watch.add(line, seconds)
         try:
             yield
         except Exception as error:
-            if not is_over.is_set():
+            if _watch.remove(line):
                 raise
             raise OperationalError(
                 f"No answer for {seconds:.1f} s. A pooler may have no connection to lend (see that "
@@ -49,8 +41,53 @@ def expected(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
                 "or the server hangs"
             ) from (error.__cause__ if isinstance(error, Error) else error)  # what the driver says
         finally:
-            timer.cancel()
-            timer.join()
+            _watch.remove(line)
+
+
+class _Watch:
+    """One thread that cuts what is due. It ends where nothing was to be watched for a while."""
+
+    def __init__(self) -> None:
+        self._begin()
+        # The thread stays behind, and what it may have locked.
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        self._changed = threading.Condition()
+        self._due: dict[socket.socket, float] = {}
+        self._wakes_at: float | None = None
+
+    def add(self, line: socket.socket, seconds: float) -> None:
+        """Cut a line after that many seconds."""
+        due = monotonic() + seconds
+        with self._changed:
+            self._due[line] = due
+            if self._wakes_at is None:
+                self._wakes_at = due
+                threading.Thread(target=self._run, name="once answers", daemon=True).start()
+            elif due < self._wakes_at:
+                self._changed.notify()
+
+    def remove(self, line: socket.socket) -> bool:
+        """Leave a line alone from now on; whether it was not cut, nor removed before."""
+        with self._changed:
+            return self._due.pop(line, None) is not None
+
+    def _run(self) -> None:
+        with self._changed:
+            while self._due:
+                now = monotonic()
+                for line in [line for line, due in self._due.items() if due <= now]:
+                    del self._due[line]
+                    with suppress(OSError):
+                        line.shutdown(socket.SHUT_RDWR)
+                # What is removed before then wakes nobody: most answers come at once.
+                self._wakes_at = min(self._due.values(), default=now)
+                self._changed.wait(self._wakes_at - now)
+            self._wakes_at = None
+
+
+_watch = _Watch()
 
 
 def _line(connection: Any) -> socket.socket | None:
