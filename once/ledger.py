@@ -73,18 +73,15 @@ def prospect(routine: Routine) -> Prospect:
     # The number before the predecessors: whoever claims in between is then in the way of this
     # claim, by the number; read the other way round it would be counted but never fenced.
     found = record.read_under_guard(routine)
-    key, running = None, Attempt.objects.none()
+    key: str | None = None
+    running: tuple[Attempt, ...] = ()
     if found.own_number:
         key = _of_completion(routine).order_by("-number").values_list("key", flat=True).first()
     if found.has_running:
-        running = Attempt.objects.using(routine.using).filter(
-            routine=routine.name, state=State.RUNNING
-        )
+        history = Attempt.objects.using(routine.using).filter(routine=routine.name)
+        running = tuple(history.filter(state=State.RUNNING).order_by("number"))
     return Prospect(
-        record=found,
-        number=found.number + 1,
-        key=key or _new_key(),
-        predecessors=tuple(running.order_by("number")),
+        record=found, number=found.number + 1, key=key or _new_key(), predecessors=running
     )
 
 

@@ -131,15 +131,21 @@ def is_held(routine: Routine, found: Record) -> bool:
 
 def read_under_guard(routine: Routine) -> Record:
     """What is recorded of a routine, its attempts in any case. For the guard's session."""
+    if not _is_known(routine):
+        return _OPEN
     # Before the completions: where no attempt runs any more, all that they completed is seen.
-    attempts = _attempted(routine.using, [routine]) if _was_tried(routine) else {}
+    attempts = _attempted(routine.using, [routine])
     return _read(routine.using, [routine], attempts)[routine.name]
 
 
-def _was_tried(routine: Routine) -> bool:
-    # As most were not, this saves a query that takes longer to build than to answer.
+def _is_known(routine: Routine) -> bool:
+    # As most are not, this saves queries that take longer to build than to answer.
     with database(routine.using).connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM once_attempt WHERE routine = %s LIMIT 1", [routine.name])
+        cursor.execute(
+            "SELECT 1 FROM once_completion WHERE routine = %s UNION ALL "
+            "SELECT 1 FROM once_attempt WHERE routine = %s LIMIT 1",
+            [routine.name, routine.name],
+        )
         return cursor.fetchone() is not None
 
 
