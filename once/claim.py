@@ -283,7 +283,9 @@ class Claim:
         if found.standing is Standing.HELD:
             return report.held(self.routine)
         self.wait.end()
-        return self._result(Outcome.WAITED, seconds=self.wait.seconds)
+        return self._result(
+            Outcome.WAITED, seconds=self.wait.seconds, is_overtaken=found.is_overtaken
+        )
 
     def _put_off(self, found: Record) -> Result:
         """The result where starting servers leave out what went ill lately."""

@@ -52,6 +52,8 @@ class Record:
     """What a database says of one routine of this code."""
 
     standing: Standing
+    #: Superseded by a version that began and is not recorded: none is there to build on.
+    is_overtaken: bool = False
     #: Number of the last attempt, at whatever version and scope key.
     number: int = 0
     #: Number of the last attempt at this very completion, and how many called the body.
@@ -286,8 +288,10 @@ def _of(routine: Routine, standing: Standing, history: list[_Attempts]) -> Recor
     if not history:
         return Record(standing=standing)
     same = [one for one in history if _is_of(routine, one)]
+    is_overtaken = False
     if standing is Standing.OPEN:
-        if max(one.version for one in history) > routine.version:
+        is_overtaken = max(one.version for one in history) > routine.version
+        if is_overtaken:
             standing = Standing.SUPERSEDED
         elif any(_holds(one) for one in same):
             standing = Standing.HELD
@@ -295,6 +299,7 @@ def _of(routine: Routine, standing: Standing, history: list[_Attempts]) -> Recor
     retry_in = _retry_in(routine, history) if same and standing is Standing.OPEN else 0.0
     return Record(
         standing=standing,
+        is_overtaken=is_overtaken,
         number=last.number,
         own_number=max((one.number for one in same), default=0),
         tries=sum(one.tries for one in same),

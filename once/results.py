@@ -38,6 +38,8 @@ class Result:
     is_held: bool = False
     #: Skipped because it failed or was lost lately: seconds until starting servers try again.
     retry_in: float = 0.0
+    #: Left to a newer version, which was begun and is not done: nothing to build on.
+    is_overtaken: bool = False
     #: Failed now, or lately and was skipped for that.
     has_failed: bool = False
     #: Failed in a way that no other attempt of the same call may follow.

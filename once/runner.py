@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
@@ -126,7 +126,7 @@ class _Pass:
             known = stands.get(routine.name)
             standing = known.standing if known else Standing.OPEN
             if standing not in due:
-                result = self._left(routine, standing)
+                result = self._left(routine, known or Record(standing=standing))
             elif hindrance := stopped or self._hindrance(routine, results):
                 result = Result(routine=routine, outcome=Outcome.SKIPPED, message=hindrance)
             else:
@@ -144,10 +144,11 @@ class _Pass:
             results[routine.name] = result
         return list(results.values())
 
-    def _left(self, routine: Routine, standing: Standing) -> Result:
+    def _left(self, routine: Routine, known: Record) -> Result:
         """The result where there is nothing to do."""
-        if standing is not Standing.HELD:
-            return already_done(routine)
+        if known.standing is not Standing.HELD:
+            done = already_done(routine)
+            return replace(done, is_overtaken=True) if known.is_overtaken else done
         from once import report
 
         return report.held(routine)
@@ -189,8 +190,16 @@ class _Pass:
     def _hindrance(self, routine: Routine, results: dict[str, Result]) -> str:
         if self.terms.act is Act.RUN:
             for other in self.registry.predecessors(routine):
-                if other.name in results and not results[other.name].is_done:
+                before = results.get(other.name)
+                if before is None:
+                    continue
+                if not before.is_done:
                     return f"Not tried, since {other.name} must be done before."
+                if before.is_overtaken and self._read([other])[other.name].is_overtaken:
+                    return (
+                        f"Not tried, since {other.name} must be done before: a newer version of "
+                        "it was begun, and is not done yet."
+                    )
         if self.terms.act in (Act.RETRY, Act.RESET):
             return ""
         using = routine.using

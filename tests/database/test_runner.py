@@ -510,6 +510,30 @@ def test_older_version_is_superseded(using: str, recorded: bool) -> None:
     assert [number for _, number, _ in attempts(using)] == [1]
 
 
+def test_nothing_is_built_on_a_newer_version_that_is_not_done(using: str) -> None:
+    newer, older = seed(using, version=2), seed(using, version=1)
+    behind = seed(using, "shop.behind", after=[older.name])
+    ledger.close(begin(newer), State.FAILED)
+    before, skipped = run(older, behind)
+    assert before.outcome is Outcome.ALREADY_DONE
+    assert skipped.outcome is Outcome.SKIPPED
+    assert "a newer version of it was begun, and is not done yet" in skipped.message
+    assert effects(using) == []
+    run(newer)
+    assert [result.is_done for result in run(older, behind)] == [True, True]
+    assert effects(using) == ["shop.behind", "shop.seed"]
+
+
+def test_what_was_done_before_a_newer_version_began_is_built_on(using: str) -> None:
+    older = seed(using, version=1)
+    run(older)
+    ledger.close(begin(seed(using, version=2)), State.FAILED)
+    assert [result.is_done for result in run(older, seed(using, "shop.behind", after=[older]))] == [
+        True,
+        True,
+    ]
+
+
 def test_higher_version_runs_again_once(using: str) -> None:
     for version in (1, 2, 2, 1):
         run(seed(using, version=version))
