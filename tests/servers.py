@@ -222,14 +222,18 @@ ignore_startup_parameters = extra_float_digits
         for path in (directory, *directory.parents):
             if path.stat().st_uid == os.getuid() and path != Path("/"):
                 path.chmod(path.stat().st_mode | 0o055)
-        command = [str(program), str(config)]
+        self._command = [str(program), str(config)]
         if os.geteuid() == 0:
             # It refuses to run as root, and must reach the server's socket.
             owner = Path(host).owner() if host.startswith("/") else "nobody"
-            command[1:1] = ["-u", owner]
+            self._command[1:1] = ["-u", owner]
         self._log = directory / "log"
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(command, stderr=log)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(self._command, stderr=log)
         try:
             wait_until(self._answers, what=lambda: f"PgBouncer to answer: {self._log.read_text()}")
         except BaseException:
