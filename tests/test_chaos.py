@@ -95,6 +95,10 @@ def older_token(facts: Facts) -> None:
     facts.starts.append(start(EXTERNAL, 1))
 
 
+def older_version(facts: Facts) -> None:
+    facts.starts.append(start(EXTERNAL, 3, version=1))
+
+
 def other_key(facts: Facts) -> None:
     facts.starts.append(replace(start(EXTERNAL, 3), key="other"))
 
@@ -129,10 +133,11 @@ def never_done(facts: Facts) -> None:
         (double_effect, "('plant.atomic', 2, '', 1) exists 2 times"),
         (double_item, "('plant.batched', 2, 'b', 2) exists 2 times"),
         (effect_without_record, "the completion of ('plant.atomic', 1, '') disappeared"),
-        (effect_without_record, "atomic plant.atomic v1: effects {'': 2} of 2, completions []"),
-        (record_without_effect, "atomic plant.atomic v1: effects {} of 2, completions ['']"),
-        (missing_item, "batched plant.batched v1: completed ['sha of a'] with effects {'a': 1}"),
+        (effect_without_record, "atomic plant.atomic v1: completed [], with effects {'': 2}"),
+        (record_without_effect, "atomic plant.atomic v1: completed [''], with effects {}"),
+        (missing_item, "batched plant.batched v1: completed ['sha of a'], with effects {'a': 1}"),
         (older_token, "external plant.external: Start("),
+        (older_version, "version=1, label='', release=0, attempt=3"),
         (other_key, "keys ['key', 'other']"),
         (second_try, "retry=False, and attempts [1, 2] began"),
         (no_body, "plant.external v2  is completed and its body never began"),

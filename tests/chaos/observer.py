@@ -130,7 +130,7 @@ class Watch:
                 _look_at_rows(self._project, facts)
             except Exception as error:
                 # The server crashed, or comes back; anything else is a fault of this program.
-                if type(error).__name__ != "OperationalError":
+                if not any(one.__name__ == "OperationalError" for one in type(error).__mro__):
                     self.violations.add(f"the observer failed: {error!r}")
                 continue
             self.violations.update(_lost(self.completions, facts))
@@ -199,21 +199,20 @@ def _of_effects(plan: Plan, facts: Facts) -> Iterator[str]:
             keys = {key for name, v, key in facts.completions if (name, v) == (one.name, version)}
             whole = {label for label, count in items.items() if count == one.items}
             named = f"{one.kind} {one.name} v{version}"
-            # What a content scope is called is the engine's affair; that there are as many is not.
-            known = (lambda labels: len(labels)) if one.scope == "content" else (lambda k: k)
-            if one.kind == "atomic" and (known(keys) != known(whole) or len(whole) < len(items)):
-                yield f"{named}: effects {dict(items)} of {one.items}, completions {sorted(keys)}"
-            if one.kind == "batched" and (
-                len(keys) > len(whole) or (one.scope != "content" and not keys <= whole)
-            ):
-                yield f"{named}: completed {sorted(keys)} with effects {dict(items)}"
+            if one.scope == "content":  # what it is called is the engine's affair
+                is_more, is_less = len(keys) > len(whole), len(keys) < len(whole)
+            else:
+                is_more, is_less = bool(keys - whole), bool(whole - keys)
+            if is_more or (one.kind == "atomic" and (is_less or len(whole) < len(items))):
+                yield f"{named}: completed {sorted(keys)}, with effects {dict(items)}"
 
 
 def _of_starts(plan: Plan, routine: Routine, starts: list[Start], facts: Facts) -> Iterator[str]:
     """Growing tokens, one key, the order of ``after``, at most once."""
     if routine.kind == "external":  # of the others, only what commits counts
         for before, start in pairwise(starts):
-            if start.attempt <= before.attempt and not start.is_of_zombie(facts.frozen):
+            is_older = start.attempt <= before.attempt or start.version < before.version
+            if is_older and not start.is_of_zombie(facts.frozen):
                 yield f"external {routine.name}: {start} began after {before}"
     for version, label in sorted({(start.version, start.label) for start in starts}):
         own = [start for start in starts if (start.version, start.label) == (version, label)]
