@@ -271,7 +271,8 @@ class SessionGuard(Guard):
             session.close()
 
     def step_back(self) -> None:
-        if self.is_marked or self._turn.is_set() or not self.is_heir:
+        # What an heir has got since it asked is its own: it is told by the next attend().
+        if self.is_marked or not self.is_heir:
             self.release()
 
     @property

@@ -416,6 +416,22 @@ def test_first_who_is_refused_is_the_heir_and_the_only_one() -> None:
         assert other.is_worth_trying()
 
 
+def test_heir_that_steps_back_keeps_what_it_got_meanwhile() -> None:
+    """Between a refusal and the pause after it: no longer its heir, it would sleep for long."""
+    with session() as holder, session() as heir, session() as other:
+        assert holder.acquire()
+        assert not heir.acquire()
+        holder.release()
+        wait_until(heir.is_worth_trying)
+        heir.step_back()
+        assert not other.acquire()
+        heir.attend(60)  # it was told
+        assert heir.is_worth_trying()
+        assert heir.acquire()
+        heir.step_back()
+        assert other.acquire()
+
+
 def test_heir_is_told_once_the_lock_is_free_and_keeps_it_from_others() -> None:
     with session() as holder, session() as heir, session() as other:
         assert holder.acquire()
@@ -436,7 +452,7 @@ def test_heir_is_told_once_the_lock_is_free_and_keeps_it_from_others() -> None:
         assert other.is_heir  # it has nowhere to go
         heir.step_back()
         other.attend(60)
-        other.step_back()  # from what it had to itself
+        other.release()  # what it had to itself
         assert heir.acquire()
 
 
