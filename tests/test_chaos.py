@@ -14,6 +14,8 @@ from tests.chaos.plan import Plan, Routine, new_plan
 from tests.project import ROOT
 from tests.servers import missing
 
+SHORT = ("--seconds=1", "--seed=7", "--events=10", "--processes=5")
+
 ATOMIC = Routine(
     name="plant.atomic",
     kind="atomic",
@@ -173,7 +175,7 @@ def test_short_run_finds_nothing(database: str) -> None:
     ):
         missing("pgbouncer")
     run = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", "--seconds=1", "--seed=7", f"--database={database}"],
+        [sys.executable, "-m", "tests.chaos", *SHORT, f"--database={database}"],
         cwd=ROOT,
         capture_output=True,
         text=True,

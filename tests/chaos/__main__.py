@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from tests.chaos.monkey import Round
@@ -27,7 +28,8 @@ def main() -> int:
     parser.add_argument("--round", type=int, default=1, help="the number of the first round")
     parser.add_argument("--database", choices=DATABASES, default="postgresql")
     parser.add_argument("--processes", type=int, default=8, help="alive at once")
-    parser.add_argument("--liveness", type=float, default=2.0, help="ONCE_LIVENESS_TIMEOUT")
+    parser.add_argument("--liveness", type=float, default=1.0, help="ONCE_LIVENESS_TIMEOUT")
+    parser.add_argument("--events", type=int, default=24, help="in a round, at most")
     options = parser.parse_args()
     print(f"seed {options.seed}, {options.database}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="once-chaos-"))
@@ -51,6 +53,7 @@ def main() -> int:
 
 def _play(site: Site, options: argparse.Namespace, number: int) -> Counter[str]:
     plan = new_plan(options.seed, number, options.database, options.liveness)
+    plan = replace(plan, events=plan.events[: options.events])
     with site.project(f"round_{number}", options.liveness) as project:
         one = Round(plan=plan, site=site, project=project, size=options.processes)
         one.play()

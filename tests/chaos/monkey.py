@@ -62,7 +62,7 @@ class Round:
         for event in self.plan.events:
             until = time.monotonic() + event.pause
             while time.monotonic() < until:
-                self._attend()
+                self._attend(self.size)
                 time.sleep(0.02)
             self._happen(event)
         self._settle()
@@ -95,7 +95,7 @@ class Round:
         self.figures["processes"] += 1
         return self.project.start(*command, PYTHONPATH=path, ONCE_RELEASE=f"r{release}")
 
-    def _attend(self) -> None:
+    def _attend(self, size: int) -> None:
         """Thaw who was frozen for long enough, note who ended, and fill up."""
         for process, until in list(self._frozen.values()):
             if time.monotonic() >= until:
@@ -105,7 +105,7 @@ class Round:
                 self._alive.remove(process)
                 self._frozen.pop(process.pid, None)
                 self._note(f"ended with {process.finish()}:", process.pid)
-        if len(self._alive) < self.size:
+        if len(self._alive) < size:
             ways = list(_WAYS)
             [way] = self._random.choices(ways, [weight for _, weight in _WAYS.values()])
             release = self._release
@@ -165,8 +165,9 @@ class Round:
 
     def _settle(self) -> None:
         """Let everybody go on, and end."""
-        for process, _ in list(self._frozen.values()):
-            self._thaw(process)
+        while self._frozen:  # a zombie that others took over from is worth the time
+            self._attend(size=0)
+            time.sleep(0.02)
         until = time.monotonic() + _PATIENCE
         for process in self._alive:
             try:

@@ -83,7 +83,7 @@ def new_plan(seed: int, number: int, database: str, liveness: float) -> Plan:
             what=random.choices(list(kinds), list(kinds.values()))[0],
             choice=random.random(),
             at_holder=random.random() < 0.7,
-            seconds=random.choice([0.3, 1.2, 1.8, 2.5]) * liveness,
+            seconds=random.choice([0.3, 1.5, 2.0, 3.0]) * liveness,
         )
         for _ in range(random.randint(14, 24))
     ]
@@ -110,6 +110,6 @@ def _new_routine(random: Random, name: str, before: list[str], releases: int) ->
         items=random.randint(1, 12),
         batch_size=random.randint(1, 5),
         is_queryset=random.random() < 0.5,
-        seconds=random.choice([0.1, 0.5, 1.0, 2.0]),
+        seconds=random.choice([0.1, 0.3, 0.6] if kind == "batched" else [0.1, 0.5, 1.0, 2.0]),
         fails=random.random() < 0.15,
     )
