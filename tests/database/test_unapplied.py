@@ -1,0 +1,106 @@
+"""Which migrations a database lacks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.db import connections
+from django.db.migrations.recorder import MigrationRecorder
+from django.test import override_settings
+
+from once import migrate
+
+pytestmark = pytest.mark.django_db(databases=["default", "sqlite"], transaction=True)
+
+MIGRATION = """
+from django.db import migrations
+
+class Migration(migrations.Migration):
+    dependencies = {dependencies}
+    replaces = {replaces}
+"""
+
+
+class Files:
+    """Migrations of the app ``shop``, in place of its own."""
+
+    def __init__(self, package: Path) -> None:
+        self._package = package
+        package.mkdir()
+        (package / "__init__.py").touch()
+
+    def add(self, name: str, *, after: str = "", replaces: tuple[str, ...] = ()) -> None:
+        text = MIGRATION.format(
+            dependencies=[("shop", after)] if after else [],
+            replaces=[("shop", other) for other in replaces],
+        )
+        (self._package / f"{name}.py").write_text(text)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
+    monkeypatch.syspath_prepend(tmp_path)
+    with override_settings(MIGRATION_MODULES={"shop": "moved"}):
+        yield Files(tmp_path / "moved")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "moved"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def apply(using: str) -> Iterator[Callable[[str], None]]:
+    """Record a migration of ``shop``, for the time of the test."""
+    recorder = MigrationRecorder(connections[using])
+    names: list[str] = []
+
+    def record(name: str) -> None:
+        recorder.record_applied("shop", name)
+        names.append(name)
+
+    yield record
+    for name in names:
+        recorder.record_unapplied("shop", name)
+
+
+def test_where_all_are_recorded_none_is_loaded(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "MigrationExecutor", None)
+    assert migrate.unapplied(using) == []
+
+
+def test_one_that_is_not_recorded_is_named(
+    using: str, files: Files, apply: Callable[[str], None]
+) -> None:
+    files.add("0001_initial")
+    files.add("0002_first", after="0001_initial")
+    files.add("0003_second", after="0002_first")
+    apply("0002_first")
+    assert migrate.unapplied(using) == ["shop.0003_second"]
+
+
+def test_what_replaces_those_that_are_recorded_need_not_be(
+    using: str, files: Files, apply: Callable[[str], None]
+) -> None:
+    files.add("0001_initial")
+    files.add("0002_first", after="0001_initial")
+    files.add("0001_squashed", replaces=("0001_initial", "0002_first"))
+    apply("0002_first")
+    assert migrate.unapplied(using) == []
+
+
+def test_a_database_without_a_record_lacks_all_of_them(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connections[using].cursor() as cursor:
+        cursor.execute("ALTER TABLE django_migrations RENAME TO moved_migrations")
+    try:
+        assert "once.0001_initial" in migrate.unapplied(using)
+    finally:
+        with connections[using].cursor() as cursor:
+            cursor.execute("ALTER TABLE moved_migrations RENAME TO django_migrations")
+
+
+def test_an_app_without_migrations_lacks_none(using: str) -> None:
+    with override_settings(MIGRATION_MODULES={"shop": None}):
+        assert migrate.unapplied(using) == []
