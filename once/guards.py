@@ -4,6 +4,7 @@ A guard knows no routine and no model. It is for efficiency: losing it makes not
 because whoever holds it next ends its predecessor's right to commit before starting.
 """
 
+import enum
 import random
 import threading
 import time
@@ -21,12 +22,20 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from once.exceptions import GuardLost, InsideRun
 from once.sessions import Session
 
-__all__ = ["ATTENTION", "Guard", "SessionGuard"]
+__all__ = ["ATTENTION", "Guard", "Place", "SessionGuard"]
 
 T = TypeVar("T")
 
 #: Seconds between two questions of who is to notice at once that a lock is free.
 ATTENTION = 0.05
+
+
+class Place(enum.Enum):
+    """What a session that tried a lock has come to be."""
+
+    HOLDER = "holder"
+    HEIR = "heir"
+    NONE = "none"
 
 
 class Guard(ABC):
@@ -114,6 +123,7 @@ class Guard(ABC):
 
         Raises:
             django.db.Error: the guard's own connection failed.
+            GuardLost: its server did not answer in time.
 
         """
 
@@ -212,10 +222,10 @@ class SessionGuard(Guard):
         """A new connection wrapper, not from a pool, that gives up on a silent network."""
 
     @abstractmethod
-    def take(self) -> bool:
+    def take(self) -> Place:
         """Begin anew: free what the session holds, limit its silence, and try the lock.
 
-        Where that is refused, find out whether there may be heirs, and this ``is_heir`` now.
+        Where that is refused, try to be the heir, or find out that there are none.
         """
 
     @abstractmethod
@@ -235,22 +245,26 @@ class SessionGuard(Guard):
 
     def acquire(self, within: float = inf) -> bool:
         session = self._open()
-        self.is_heir = held = False
         self.liveness = self._usual_liveness
+        place = Place.NONE
+        self.is_heir = False
 
-        def take() -> bool:
+        def take() -> Place:
             self._turn.clear()
-            return self.take()
+            place = self.take()
+            if session is self._session:  # else the answer comes when nobody waits for it any more
+                self.is_heir = place is Place.HEIR
+            return place
 
         try:
             # Connecting included.
-            held = session.call(lambda: session.ask(take), min(within, 2 * self.liveness + 5))
+            place = session.call(lambda: session.ask(take), min(within, 2 * self.liveness + 5))
         finally:
-            if held:
+            if place is Place.HOLDER:
                 self.mark()
-            elif not self.is_heir:
+            elif place is Place.NONE:
                 self.release()
-        return held
+        return place is Place.HOLDER
 
     def _open(self) -> Session:
         if self._session is not None and self._session.is_lost:
@@ -338,8 +352,10 @@ class SessionGuard(Guard):
 
     @property
     def interval(self) -> float:
-        is_watching = self.is_heir and not self._turn.is_set()
-        return ATTENTION if is_watching else self.liveness / 3
+        if not self.is_heir or self._turn.is_set() or self._session is None:
+            return self.liveness / 3
+        # A server that is slow to answer is asked less often.
+        return min(self.liveness / 3, max(ATTENTION, 10 * self._session.took))
 
     def beat(self) -> None:
         if not self.is_heir or self._turn.is_set():
@@ -348,11 +364,12 @@ class SessionGuard(Guard):
         try:
             # Each time anew: CREATE INDEX CONCURRENTLY waits for transactions, and whose holder
             # runs one would wait for an heir that waits for it.
-            is_over = self.take() or not self.is_heir
+            place = self.take()
         except Exception:
             self._turn.set()
             raise
-        if is_over:
+        if place is not Place.HEIR:
+            self.is_heir = place is Place.HOLDER  # until it is told
             self._turn.set()
 
     def show_life(self) -> None:

@@ -55,8 +55,9 @@ class Session:
         self._lost: GuardLost | None = None
         self._is_hung = False
         self._is_silent = False
-        #: When the server was last asked a question that it answered.
+        #: When the server was last asked a question that it answered, and how many seconds it took.
         self.answered = monotonic()
+        self.took = 0.0
         self._give_up_at: float | None = None
         self._thread = threading.Thread(
             target=self._serve, name=f"once guard of {holder.name}", daemon=True
@@ -75,6 +76,8 @@ class Session:
             GuardLost: the session was lost, or there was no answer in time.
 
         """
+        if self._is_hung:
+            self._raise_if_lost()
         answer: Future[T] = Future()
         self._calls.put((answer, function))
         try:
@@ -147,7 +150,7 @@ class Session:
             self._raise_if_lost()
             connections[self.holder.using] = self._connection = self.holder.connect()
         result = function()
-        self.answered = asked
+        self.answered, self.took = asked, monotonic() - asked
         return result
 
     def prove(self, function: Callable[[], T]) -> T:

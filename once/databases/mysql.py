@@ -16,7 +16,7 @@ from once.databases import mysql_server
 from once.databases.base import ServerDatabase, apart
 from once.exceptions import CannotFence, OnceError
 from once.findings import Finding
-from once.guards import Guard, SessionGuard
+from once.guards import Guard, Place, SessionGuard
 
 __all__ = ["MySQL"]
 
@@ -218,7 +218,7 @@ class NamedLockGuard(SessionGuard):
         }
         return connection
 
-    def take(self) -> bool:
+    def take(self) -> Place:
         is_new = connections[self.using].connection is None
         connections[self.using].ensure_connection()
         if is_new:
@@ -227,10 +227,9 @@ class NamedLockGuard(SessionGuard):
         else:
             self.end()
         self.set_liveness()
-        is_held = self._try(_LOCK)
-        if not is_held:
-            self.is_heir = self._try(_PLACE)
-        return is_held
+        if self._try(_LOCK):
+            return Place.HOLDER
+        return Place.HEIR if self._try(_PLACE) else Place.NONE
 
     def _try(self, lock: str) -> bool:
         with connections[self.using].cursor() as cursor:

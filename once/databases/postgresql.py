@@ -13,7 +13,7 @@ from once.databases import postgresql_server
 from once.databases.base import ServerDatabase, apart
 from once.exceptions import CannotFence
 from once.findings import Finding
-from once.guards import Guard, SessionGuard
+from once.guards import Guard, Place, SessionGuard
 
 __all__ = ["PostgreSQL"]
 
@@ -35,10 +35,13 @@ _HOLDERS = """JOIN pg_locks AS l ON k.key = (l.classid::bigint << 32) | l.objid:
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND l.pid <> pg_backend_pid()"""
 
-#: Tries the lock of a name. A number is what names a session, and what a look needs: in a new
-#: session each name that is looked up in the catalog costs as much as connecting.
+#: The locks of a name and of its heir, by number: in a new session each name that is looked up in
+#: the catalog costs as much as connecting.
+_KEYS = f"SELECT {_KEY} AS guard, {_KEY} AS heir"
+
+#: Tries the lock of a name, and says which session this is.
 _TAKE = f"""SELECT pg_try_advisory_xact_lock(guard), pg_backend_pid(), guard, heir
-    FROM (SELECT {_KEY} AS guard, {_KEY} AS heir) AS keys"""
+    FROM ({_KEYS}) AS keys"""
 
 #: Takes the place of the heir and says so in the server's list of sessions.
 _TAKE_PLACE = """SELECT CASE WHEN pg_try_advisory_xact_lock(%s)
@@ -46,6 +49,10 @@ _TAKE_PLACE = """SELECT CASE WHEN pg_try_advisory_xact_lock(%s)
 
 #: Asks by trying, for as long as this statement lasts, what others may try as well.
 _LOOK = "SELECT pg_try_advisory_xact_lock_shared(%s), pg_try_advisory_xact_lock_shared(%s)"
+
+#: The same where the numbers are not known yet.
+_FIRST_LOOK = f"""SELECT pg_try_advisory_xact_lock_shared(guard),
+    pg_try_advisory_xact_lock_shared(heir), guard, heir FROM ({_KEYS}) AS keys"""
 
 #: Who holds the lock of a name, since when, and for how long in silence.
 _HOLDER = f"""SELECT a.application_name,
@@ -206,7 +213,7 @@ class AdvisoryGuard(SessionGuard):
         connection.settings_dict["OPTIONS"]["tcp_user_timeout"] = round(self.liveness * 1000)
         return connection
 
-    def take(self) -> bool:
+    def take(self) -> Place:
         connection: Any = connections[self.using]
         connection.ensure_connection()
         session = connection.connection.info
@@ -233,18 +240,20 @@ class AdvisoryGuard(SessionGuard):
         # A pooler numbers sessions as it likes. Behind one there is no heir: it would keep a
         # connection that the pooler may need to lend for the work.
         self.has_heirs = pid == session.backend_pid
-        if not is_held and self.has_heirs:
-            with connection.cursor() as cursor:
-                cursor.execute(_TAKE_PLACE, [self._keys[1], f"once heir {_this_process()}"])
-                self.is_heir = cursor.fetchone()[0] is not None
-        return bool(is_held)
+        if is_held or not self.has_heirs:
+            return Place.HOLDER if is_held else Place.NONE
+        with connection.cursor() as cursor:
+            cursor.execute(_TAKE_PLACE, [self._keys[1], f"once heir {_this_process()}"])
+            return Place.NONE if cursor.fetchone()[0] is None else Place.HEIR
 
     def look(self) -> bool:
-        if not self._keys:
-            return True
         with connections[self.using].cursor() as cursor:
-            cursor.execute(_LOOK, self._keys)
-            is_free, has_no_heir = cursor.fetchone()
+            if self._keys:
+                cursor.execute(_LOOK, self._keys)
+            else:
+                cursor.execute(_FIRST_LOOK, [self.name, _heir(self.name)])
+            is_free, has_no_heir, *keys = cursor.fetchone()
+        self._keys = keys or self._keys
         return is_free or (has_no_heir and self.has_heirs)
 
     def find_holder(self) -> bool:

@@ -13,6 +13,7 @@ from once import Routine, databases, doctor, proofs, record
 from once.databases import database, postgresql
 from once.databases.postgresql import AdvisoryGuard, PostgreSQL
 from once.findings import Finding, Level
+from once.guards import Place
 from once.registry import Registry
 from tests.database.support import rows, seed
 from tests.servers import database_url
@@ -92,7 +93,7 @@ def test_work_session_that_lives_on_is_a_fault(
 @pytest.mark.postgresql
 def test_lock_that_outlives_its_release_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     # As where a pooler hands on sessions with what they hold.
-    guards = iter([True, *[False] * 10])
+    guards = iter([Place.HOLDER, *[Place.NONE] * 10])
     monkeypatch.setattr(AdvisoryGuard, "take", lambda guard: next(guards))
     monkeypatch.setattr(proofs.Proofs, "pool", lambda self: [])
     findings = found()
