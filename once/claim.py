@@ -59,11 +59,9 @@ class Claim:
 
         """
         attempts = 0
-        answer: Answer = None
         try:
             while True:
-                was_held = answer == self._held
-                answer = self._poll(known, is_first=not attempts, was_held=was_held)
+                answer = self._poll(known, is_first=not attempts)
                 known = None
                 if answer is None:  # it changed since it was read: look again
                     self.guard.step_back()
@@ -87,13 +85,14 @@ class Claim:
                 Outcome.SKIPPED, message=str(error), seconds=self.wait.seconds, timed_out=True
             )
 
-    def _poll(self, known: Record | None, *, is_first: bool, was_held: bool) -> Answer:
+    def _poll(self, known: Record | None, *, is_first: bool) -> Answer:
         """One look at the guard and the record and, where something is to be done, one try."""
         heeds_delay = self.terms.heeds_delay and is_first
         while True:
             try:
                 with self.wait.asking():
-                    if was_held and self._is_in_other_hands():
+                    # Before anything that takes longer, or a second connection.
+                    if self.wait.has_paused and self._is_in_other_hands():
                         return self._held
                     # What was to be put off then may be due by now.
                     found = known if known and not known.retry_in else self._record()
@@ -133,6 +132,7 @@ class Claim:
         if self.guard.is_worth_trying():
             return False
         self.wait.expect(self.guard.freed_in)
+        self.guard.freed_in = None
         return not self.wait.is_report_due
 
     def _held(self) -> str:
@@ -166,7 +166,7 @@ class Claim:
             return str(error)
 
     def _begin(self, ahead: Prospect) -> Answer:
-        with self.guard.yielding(), self.wait.asking():
+        with self.guard.yielding(), self.here.answering(self.wait.patience_left):
             attempt = ledger.begin(
                 self.routine,
                 ahead,

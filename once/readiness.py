@@ -82,8 +82,9 @@ def wait(found: Registry, routines: Sequence[Routine], *, timeout: float | None 
                 for using in used:
                     answers.enter_context(database(using).answering(waiting.patience_left))
                 try:
-                    if _are_done(routines, gone):
-                        return
+                    with waiting.timed():
+                        if _are_done(routines, gone):
+                            return
                     waiting.pause(lambda: _in_the_way(found, routines))
                 except Error as error:
                     if _is_installed(routines):

@@ -135,7 +135,7 @@ class _Pass:
                 if not result.is_done:
                     self.release()
                 if claim.wait.has_paused:  # meanwhile, others may have done those behind it
-                    stands = self._read(routines[number:])
+                    stands = self._read(routines[number + 1 :])
                 if result.outcome is Outcome.FAILED and not self.keeps_going:
                     stopped = f"Not tried, since {routine.name} failed. Fix that one first."
                 elif result.timed_out:

@@ -45,7 +45,8 @@ class Wait:
     _unreachable_since: float | None = None
     _next_report: float = 0.0
     _over_in: float | None = None
-    #: Seconds that the last look took.
+    #: Seconds that the last look took, and the shorter one of the last two.
+    _last_look: float = 0.0
     _look: float = 0.0
     #: Whether anything was in the way.
     has_paused: bool = False
@@ -88,11 +89,19 @@ class Wait:
     @contextmanager
     def asking(self) -> Iterator[None]:
         """A context for a look at the database, which does not outlast the deadline by much."""
-        began = monotonic()
-        self._look = 0.0  # of one that fails: it has a law of its own
-        with database(self.using).answering(self.patience_left):
+        with self.timed(), database(self.using).answering(self.patience_left):
             yield
-        self._look = monotonic() - began
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """A context for a look: the longer that takes, the longer is the next pause."""
+        began = monotonic()
+        before, self._last_look = self._last_look, 0.0
+        self._look = 0.0  # of one that fails: it has a law of its own
+        yield
+        self._last_look = monotonic() - began
+        # One alone may be slow for a reason of its own; in a crowd, all are.
+        self._look = min(before, self._last_look)
 
     @property
     def is_report_due(self) -> bool:
@@ -134,6 +143,7 @@ class Wait:
                 f"For {lasted:.1f} s, {reason}." + advice * (not isinstance(error, NoConnection))
             ) from error
         # Where there are more who wait than connections, to be refused is all that tells of it.
+        self._look = 0.0
         self._sleep(max(0.5, min(10.0, self.seconds / 5)))
 
     def _left(self) -> float:

@@ -74,15 +74,30 @@ def test_pause_is_about_a_tenth_of_the_wait(clock: Clock) -> None:
 
 def test_pause_is_longer_where_it_takes_long_to_look(clock: Clock) -> None:
     wait = new_wait(clock)
-    for seconds in (0.006, 0.06, 1.0, 20.0):
-        with wait.asking():
-            clock.now += seconds
-        wait.pause("x is run by y")
-    (_, first), (_, second), (_, third), (_, fourth) = clock.pauses
+    for seconds in (0.006, 0.006, 0.06, 0.06, 1.0, 1.0, 20.0, 20.0):
+        look(wait, clock, seconds)
+    first, second, third, fourth = [pause for _, pause in clock.pauses[1::2]]
     assert 0.3 <= first <= 0.6
     assert 0.5 <= second <= 1.0
     assert 5.0 <= third <= 10.0
     assert 15.0 <= fourth <= 30.0
+
+
+def test_one_slow_look_says_nothing_of_a_crowd(clock: Clock) -> None:
+    wait = new_wait(clock)
+    for seconds in (3.0, 0.001):
+        look(wait, clock, seconds)
+    assert all(pause < 0.4 for _, pause in clock.pauses)
+    for seconds in (3.0, 3.0):
+        look(wait, clock, seconds)
+    wait.survive(OSError())  # which has a law of its own
+    assert clock.pauses[-1][1] <= wait.seconds / 5
+
+
+def look(wait: Wait, clock: Clock, seconds: float) -> None:
+    with wait.asking():
+        clock.now += seconds
+    wait.pause("x is run by y")
 
 
 def test_pause_of_who_was_refused_is_longer(clock: Clock) -> None:
