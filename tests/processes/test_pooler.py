@@ -118,6 +118,7 @@ def test_pool_that_is_full_before_a_batch_is_named(
     url = pools[2].url(urlsplit(project.admin_url).path.removeprefix("/"))
     process = project.once(
         "run",
+        "--timeout=1",
         "plant.fill",
         DATABASE_URL=url,
         ONCE_STARTUP_TIMEOUT="1",
