@@ -27,4 +27,4 @@ class Migrate(Contender):
             settings.MIGRATION_MODULES["steps"] = None
 
     def environment(self, count: int) -> dict[str, str]:
-        return {"BENCHMARK_STEPS": migration_files.written(count)}
+        return {"BENCHMARK_STEPS": migration_files.written(count, 0)}

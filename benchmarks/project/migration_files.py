@@ -29,7 +29,7 @@ class Migration(migrations.Migration):
 
 
 @cache
-def written(count: int, first: int = 0) -> str:
+def written(count: int, first: int) -> str:
     """A package with that many migrations, one after the other; its name, for MIGRATION_MODULES."""
     package = f"project_steps_{first}_{count}"
     directory = _directory() / package
