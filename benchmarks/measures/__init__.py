@@ -14,6 +14,7 @@ NAMES = (
     "loading",
     "process",
     "running",
+    "parts",
     "batched",
     "herd",
     "takeover",
