@@ -259,7 +259,7 @@ def test_uwsgi_without_threads_leaves_what_cannot_be_done_yet(
 @pytest.mark.parametrize(
     ("command", "seconds", "options"),
     [
-        ("gunicorn", 45, ()),  # whose own timeout is 30 s
+        ("gunicorn", 35, ()),  # whose own timeout is 30 s
         ("gunicorn --worker-class gthread", 6, ("--timeout", "3")),
         ("gunicorn --worker-class gevent", 6, ("--timeout", "3")),
         (UVICORN_WORKER, 6, ("--timeout", "3")),
