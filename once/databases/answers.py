@@ -11,7 +11,7 @@ from typing import Any
 from django.db import Error, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["expected", "within"]
+__all__ = ["expected", "rest", "within"]
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def expected(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
 
 
 class _Watch:
-    """One thread that cuts what is due. It ends where nothing was to be watched for a while."""
+    """One thread that cuts what is due. It ends where nothing is to be watched any more."""
 
     def __init__(self) -> None:
         self._begin()
@@ -56,6 +56,7 @@ class _Watch:
         self._changed = threading.Condition()
         self._due: dict[socket.socket, float] = {}
         self._wakes_at: float | None = None
+        self._thread: threading.Thread | None = None
 
     def add(self, line: socket.socket, seconds: float) -> None:
         """Cut a line after that many seconds."""
@@ -64,7 +65,8 @@ class _Watch:
             self._due[line] = due
             if self._wakes_at is None:
                 self._wakes_at = due
-                threading.Thread(target=self._run, name="once answers", daemon=True).start()
+                self._thread = threading.Thread(target=self._run, name="once answers", daemon=True)
+                self._thread.start()
             elif due < self._wakes_at:
                 self._changed.notify()
 
@@ -72,6 +74,15 @@ class _Watch:
         """Leave a line alone from now on; whether it was not cut, nor removed before."""
         with self._changed:
             return self._due.pop(line, None) is not None
+
+    def rest(self) -> None:
+        """End the thread, unless somebody else needs it."""
+        with self._changed:
+            thread = self._thread
+            if thread is None or self._due:
+                return
+            self._changed.notify()
+        thread.join(timeout=0.1)  # or somebody else needs it by now
 
     def _run(self) -> None:
         with self._changed:
@@ -84,10 +95,15 @@ class _Watch:
                 # What is removed before then wakes nobody: most answers come at once.
                 self._wakes_at = min(self._due.values(), default=now)
                 self._changed.wait(self._wakes_at - now)
-            self._wakes_at = None
+            self._wakes_at = self._thread = None
 
 
 _watch = _Watch()
+
+
+def rest() -> None:
+    """Leave no thread behind: the process may be about to fork."""
+    _watch.rest()
 
 
 def _line(connection: Any) -> socket.socket | None:

@@ -283,6 +283,7 @@ class ServerDatabase(Database):
         finally:
             own.close()
             connections[self.using] = before
+            answers.rest()
 
 
 def apart(connection: BaseDatabaseWrapper, connect_timeout: int) -> BaseDatabaseWrapper:

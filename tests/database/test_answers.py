@@ -6,9 +6,9 @@ import os
 import threading
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections
 
-from once.databases import answers
+from once.databases import answers, database
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.postgresql]
 
@@ -37,8 +37,18 @@ def test_who_waits_for_less_is_cut_off_before_who_waits_for_more() -> None:
         assert "No answer for 0.1 s" in ask(0.1)
         assert "No answer for 0.2 s" in ask(0.2)
         assert watchers() == 1
+    answers.rest()
+    assert watchers() == 0
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")  # it is not cut off itself
+
+
+def test_no_thread_is_left_behind() -> None:
+    connection.close()
+    with database(DEFAULT_DB_ALIAS).reading(), connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+        cursor.execute("SELECT 1")
+        assert watchers() == 1
+    assert watchers() == 0
 
 
 def test_a_forked_process_watches_for_itself() -> None:
