@@ -100,14 +100,19 @@ def assert_each_once(project: Project, rows: int, size: int = 10) -> None:
 class Chance:
     """Random moments at which to kill, so that all of them come before the end."""
 
-    def __init__(self, rows: int, kills: int, size: int) -> None:
+    def __init__(self, project: Project, rows: int, kills: int, size: int) -> None:
+        fill(project, rows)
+        # Who is killed late, since the test was slow, waits in the last batch.
+        project.routines(counting(batch_size=size, hold_at=rows - size + 1))
+        self._project = project
         seed = random.randrange(2**32)
         print(f"seed {seed}")  # pytest shows it where the test fails
         self._random = random.Random(seed)
         self._rows, self._kills, self._size = rows, kills, size
 
-    def wait(self, project: Project, number: int) -> None:
+    def wait(self, number: int) -> None:
         """Wait until an attempt has begun, or did some batches of those that are left."""
+        project = self._project
         [(done,)] = project.rows("SELECT coalesce(max(processed), 0) FROM once_attempt")
         left = (self._rows - int(done)) // self._size
         some = self._random.randint(0, left // (self._kills - number + 2))
@@ -125,13 +130,12 @@ class Chance:
 )
 def test_killed_at_random_moments(project: Project, rows: int, kills: int) -> None:
     size = 500
-    fill(project, rows)
-    project.routines(counting(batch_size=size))
-    chance = Chance(rows, kills, size)
+    chance = Chance(project, rows, kills, size)
     for number in range(1, kills + 1):
         runner = project.once("run")
-        chance.wait(project, number)
+        chance.wait(number)
         runner.kill()
+    project.release("batch")
     last = project.once("run")
     assert last.finish() == 0, last.output
     assert_each_once(project, rows, size)
@@ -151,9 +155,7 @@ def test_holder_killed_while_others_compete(
     project: Project, rows: int, kills: int, runners: int
 ) -> None:
     size = 500
-    fill(project, rows)
-    project.routines(counting(batch_size=size))
-    chance = Chance(rows, kills, size)
+    chance = Chance(project, rows, kills, size)
     running: dict[int, Process] = {}
 
     def start() -> None:
@@ -163,10 +165,11 @@ def test_holder_killed_while_others_compete(
     for _ in range(runners):
         start()
     for number in range(1, kills + 1):
-        chance.wait(project, number)
+        chance.wait(number)
         [(holder,)] = project.rows(f"SELECT pid FROM once_attempt WHERE number = {number}")
         running.pop(holder).kill()
         start()
+    project.release("batch")
     for process in running.values():
         assert process.finish() == 0, process.output
     assert_each_once(project, rows, size)
