@@ -63,7 +63,8 @@ def calls(directory: Path) -> list[Call]:
     path = directory / "ledger"
     found: list[Call] = []
     current: dict[int, Call] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
+    whole, _, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")
+    for line in whole.splitlines():  # the last one may be half-written
         pid, kind, at = line.split()
         if kind == "begun":
             found.append(Call(pid=int(pid), begun=float(at)))
