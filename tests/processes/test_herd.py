@@ -15,7 +15,7 @@ MANY_ROUTINES = """
         def body():
             effect(f"round{number:02}")
 
-    for number in range(20):
+    for number in range(10):
         declare(number)
 """
 
@@ -49,8 +49,8 @@ def run_rounds(project: Project, processes: int, rounds: int, **environment: str
 
 @pytest.mark.alone
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
-def test_forty_processes_twenty_rounds(project: Project) -> None:
-    run_rounds(project, processes=40, rounds=20)
+def test_forty_processes_ten_rounds(project: Project) -> None:
+    run_rounds(project, processes=40, rounds=10)
 
 
 @pytest.mark.parametrize("kind", ["pgbouncer-2", "pgbouncer-5"])
