@@ -135,6 +135,7 @@ def _take_over(server: Server, name: str, harm: _Harm) -> _Result:
         url = relay.url if harm.is_remote else ""
         settings = {"ONCE_LIVENESS_TIMEOUT": str(LIVENESS)}
         first = here.fleet(1, url=url, settings={"PGAPPNAME": _NAME, **settings})
+        first.wait_for_ready()  # two of some contenders cannot even load at once
         others = here.fleet(WAITERS, settings=settings)
 
         def is_running() -> bool:
