@@ -1,5 +1,6 @@
 """What the tests of projects are given to complete routines in their test databases."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -200,7 +201,14 @@ def test_fixture_of_the_plugin_completes_once_for_the_session(tmp_path: Path) ->
     for name, source in files.items():
         (tmp_path / name).write_text(textwrap.dedent(source))
     command = [sys.executable, "-m", "pytest", "--ds=settings", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTEST_ADDOPTS": ""}  # its tests are to share a process
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert "4 passed" in done.stdout, done.stdout + done.stderr
