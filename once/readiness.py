@@ -87,7 +87,8 @@ def wait(found: Registry, routines: Sequence[Routine], *, timeout: float | None 
                             return
                     waiting.pause(lambda: _in_the_way(found, routines))
                 except Error as error:
-                    if _is_installed(routines):
+                    is_lost = any(database(using).is_lost(error) for using in used)
+                    if is_lost or _is_installed(routines):
                         waiting.survive(error)
                     else:
                         waiting.pause(

@@ -45,6 +45,8 @@ class Wait:
     _unreachable_since: float | None = None
     _next_report: float = 0.0
     _over_in: float | None = None
+    #: When the last look began, where it failed.
+    _failing_since: float | None = None
     #: Seconds that the last look took, and the shorter one of the last two.
     _last_look: float = 0.0
     _look: float = 0.0
@@ -95,11 +97,11 @@ class Wait:
     @contextmanager
     def timed(self) -> Iterator[None]:
         """A context for a look: the longer that takes, the longer is the next pause."""
-        began = monotonic()
+        began = self._failing_since = monotonic()
         before, self._last_look = self._last_look, 0.0
         self._look = 0.0  # of one that fails: it has a law of its own
         yield
-        self._last_look = monotonic() - began
+        self._last_look, self._failing_since = monotonic() - began, None
         # One alone may be slow for a reason of its own; in a crowd, all are.
         self._look = min(before, self._last_look)
 
@@ -133,7 +135,7 @@ class Wait:
 
         """
         if self._unreachable_since is None:
-            self._unreachable_since = monotonic()
+            self._unreachable_since = self._failing_since or monotonic()
         lasted = monotonic() - self._unreachable_since
         reason = f"database {self.using!r} cannot be used: {one_line(error).rstrip('.?')}"
         self._report(reason)

@@ -1,5 +1,6 @@
 """The face that every supported kind of database shows to the protocol."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -263,12 +264,14 @@ class ServerDatabase(Database):
 
     @contextmanager
     def _answering(self, own: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
-        before, _own[own] = _own[own], seconds
+        options = own.settings_dict["OPTIONS"]
+        before, limit = _own[own], options["connect_timeout"]
+        _own[own], options["connect_timeout"] = seconds, _shorter(limit, seconds)
         try:
             with own.execute_wrapper(answers.within(seconds)):
                 yield
         finally:
-            _own[own] = before
+            _own[own], options["connect_timeout"] = before, limit
 
     def session(self) -> AbstractContextManager[None]:
         self._refuse_transaction()
@@ -284,6 +287,12 @@ class ServerDatabase(Database):
             own.close()
             connections[self.using] = before
             answers.rest()
+
+
+def _shorter(limit: Any, seconds: float) -> int:
+    """A limit to connecting that also keeps another one; 0 or less is none, 2 is the least."""
+    most = max(2, math.ceil(seconds))
+    return min(int(limit), most) if int(limit) > 0 else most
 
 
 def apart(connection: BaseDatabaseWrapper, connect_timeout: int) -> BaseDatabaseWrapper:
