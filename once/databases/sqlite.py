@@ -110,7 +110,8 @@ class FileGuard(Guard):
         if not self.take():
             return False
         self.mark()
-        self._path.write_text(f"{socket.gethostname()} (pid {os.getpid()})\n")
+        with suppress(OSError):  # it is locked; who did it, people only want to know
+            self._path.write_text(f"{socket.gethostname()} (pid {os.getpid()})\n")
         return True
 
     def take(self) -> bool:
