@@ -11,7 +11,7 @@ from tests.project import Project
 from tests.servers import embedded_postgresql
 from tests.waiting import wait_until
 
-__all__ = ["GUARD", "GUARDS", "WORK", "Server", "terminate"]
+__all__ = ["GUARD", "GUARDS", "WORK", "Server", "end_sessions", "terminate"]
 
 #: The session that holds a guard, not the one of its heir; and the one that holds a work lock.
 GUARD = (
@@ -49,6 +49,26 @@ def terminate(project: Project, where: str) -> None:
         f"AND backend_type = 'client backend' AND {where}"
     )
     assert ended == [(True,)]
+
+
+def end_sessions(project: Project) -> None:
+    """End all sessions of a project's processes, and wait for their end."""
+    if project.is_mysql:
+        sessions = (
+            "SELECT ID FROM information_schema.PROCESSLIST "
+            "WHERE DB = DATABASE() AND ID <> CONNECTION_ID()"
+        )
+        for (session,) in project.rows(sessions):
+            project.execute(f"KILL CONNECTION {session}")
+        wait_until(lambda: not project.rows(sessions), what="the end of the sessions")
+        return
+    ended = project.rows(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND backend_type = 'client backend'"
+    )
+    assert ended
+    assert all(is_ended for (is_ended,) in ended)
 
 
 class Server:

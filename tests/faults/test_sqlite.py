@@ -17,24 +17,6 @@ SEED = """
 """
 
 
-@pytest.mark.parametrize(
-    "step",
-    ["once.ledger:begin=step", "once.work:Work.do=step", "once.ledger:complete=after:step"],
-    ids=["before-the-claim", "before-the-work", "before-the-commit"],
-)
-def test_killed_at_a_step(project: Project, step: str) -> None:
-    project.routines(SEED)
-    project.release("body")
-    holder = project.once("run", TEST_HOLD=step)
-    project.wait_for("step")
-    holder.kill()
-    assert project.effects() == []
-    successor = project.once("run")
-    assert successor.finish() == 0, successor.output
-    assert project.effects() == ["seed"]
-    assert [state for *_, state in project.attempts()][-1] == "succeeded"
-
-
 def test_frozen_holder_is_waited_for_and_then_completes(project: Project) -> None:
     project.routines(SEED)
     holder = project.once("run")

@@ -59,12 +59,7 @@ BEFORE_COMMIT = "once.ledger:complete=after:"
     ("kind", "step"),
     [
         ("postgresql", EFFECT),
-        ("postgresql", BEFORE_RECORDING),
-        ("postgresql", BEFORE_COMMIT),
-        ("pgbouncer", BEFORE_COMMIT),
-        ("mariadb", EFFECT),
-        ("mariadb", BEFORE_COMMIT),
-        ("sqlite", BEFORE_COMMIT),
+        ("pgbouncer", BEFORE_RECORDING),
     ],
 )
 def test_killed_between_effect_and_record_is_repeated_under_the_same_key(
@@ -90,9 +85,6 @@ def test_killed_between_effect_and_record_is_repeated_under_the_same_key(
     [
         ("postgresql", EFFECT),
         ("pgbouncer", BEFORE_RECORDING),
-        ("postgresql", BEFORE_COMMIT),
-        ("mariadb", BEFORE_COMMIT),
-        ("sqlite", BEFORE_COMMIT),
     ],
 )
 def test_killed_between_effect_and_record_is_held_where_twice_is_worse(

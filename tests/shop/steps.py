@@ -1,7 +1,8 @@
 """Stops a process at a step of the protocol, from outside: the product has no hook for it.
 
-``TEST_HOLD="once.ledger:begin=claim"`` has the process hold at the point ``claim`` before it calls
-``once.ledger.begin``; with ``after:`` before the point, after it returned.
+``TEST_HOLD="before-work=here"`` has the process hold at the point ``here`` before its work;
+``"once.ledger:begin=here"`` before it calls ``once.ledger.begin``, and with ``after:`` before the
+point, after that returned.
 """
 
 import functools
@@ -11,7 +12,29 @@ from typing import Any
 
 from tests.shop.handshake import hold
 
-__all__: list[str] = []
+__all__ = ["STEPS", "hold_at"]
+
+#: The steps of an attempt in their order, each with the functions that it comes before, or after.
+STEPS: dict[str, tuple[str, ...]] = {
+    "after-guard": ("once.claim:Claim._begin=",),
+    "after-claim": ("once.claim:Claim._attempt=",),
+    "before-work": ("once.work:Work.do=",),
+    "after-body": ("once.base:Routine.call=after:",),
+    "before-commit": ("once.ledger:advance=after:", "once.ledger:complete=after:"),
+    "after-commit": ("once.work:Work._transact=after:",),
+    "before-release": (
+        "once.guards:SessionGuard.release=",
+        "once.databases.sqlite:FileGuard.release=",
+    ),
+}
+
+
+def hold_at(places: str) -> None:
+    """Have this process hold at some places, separated by commas."""
+    for place in filter(None, places.split(",")):
+        step, _, point = place.partition("=")
+        for path in STEPS.get(step, (f"{step}=",)):
+            _hold_at(*(path + point).split("=", 1))
 
 
 def _hold_at(path: str, point: str) -> None:
@@ -31,5 +54,4 @@ def _hold_at(path: str, point: str) -> None:
     setattr(owner, name, held)
 
 
-for _step in filter(None, os.environ.get("TEST_HOLD", "").split(",")):
-    _hold_at(*_step.split("=", 1))
+hold_at(os.environ.get("TEST_HOLD", ""))
