@@ -7,7 +7,7 @@ __all__ = ["GRACE", "wait_until"]
 
 #: Seconds that a loaded machine may add to what a test sees to be prompt. How prompt it is,
 #: benchmarks/ measures.
-GRACE = 3.0
+GRACE = 10.0
 
 
 def wait_until(

@@ -239,7 +239,7 @@ def test_second_signal_in_a_batch_ends_at_once(project: Project, second: signal.
     runner.send(signal.SIGTERM)
     runner.wait_for("A second signal ends at once.")
     runner.send(second)
-    assert runner.finish(timeout=5) == -second, runner.output
+    assert runner.finish() == -second, runner.output
     assert counters(project) == [(0, 20), (1, 10)]
     project.release("batch")
     after = project.once("run")
@@ -276,7 +276,7 @@ def test_signal_in_a_pause_ends_at_once_and_holds_nothing(
     runner = project.once("run")
     wait_until_latest(project, 1, 10)
     runner.send(number)
-    assert runner.finish(timeout=5) == code, runner.output
+    assert runner.finish() == code, runner.output
     assert states(project) == ["interrupted"]
     shown = project.status()["plant.count"]
     assert (shown["state"], shown["processed"]) == ("pending", 10)
@@ -313,7 +313,7 @@ def test_signal_to_who_waits_ends_at_once(project: Project) -> None:
     waiter = project.once("run")
     waiter.wait_for("Waiting")
     waiter.send(signal.SIGTERM)
-    assert waiter.finish(timeout=5) == 143, waiter.output
+    assert waiter.finish() == 143, waiter.output
     project.release("batch")
     assert holder.finish() == 0, holder.output
     assert states(project) == ["succeeded"]
@@ -332,7 +332,7 @@ def test_signal_to_who_cannot_fence_its_predecessor_ends_at_once(project: Projec
         waiter = project.once("run")
         waiter.wait_for("is locked by a session")
         waiter.send(signal.SIGTERM)
-        assert waiter.finish(timeout=5) == 143, waiter.output
+        assert waiter.finish() == 143, waiter.output
     assert counters(project) == [(0, 10), (1, 10)]
     after = project.once("run")
     assert after.finish() == 0, after.output
@@ -539,7 +539,7 @@ def test_bar_in_a_terminal_without_a_size(project: Project) -> None:
     project.routines(counting(hold_at=41, pause=0.2))
     runner = in_terminal(project, "rows 0 cols 0")
     project.wait_for("batch")
-    runner.wait_for("80%", timeout=3)
+    runner.wait_for("80%")
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
@@ -548,7 +548,7 @@ def test_bar_shows_the_first_batch(project: Project) -> None:
     project.routines(counting(hold_at=11))
     runner = in_terminal(project)
     project.wait_for("batch")
-    runner.wait_for("20%", timeout=3)
+    runner.wait_for("20%")
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
@@ -681,7 +681,7 @@ def test_signal_in_a_batch_that_another_took_over(project: Project) -> None:
     frozen.send(signal.SIGCONT)
     frozen.wait_for("A second signal ends at once.")
     project.release("step")
-    assert frozen.finish(timeout=5) == 143, frozen.output
+    assert frozen.finish() == 143, frozen.output
     project.release("batch")
     assert successor.finish() == 0, successor.output
     assert_each_once(project, 30)

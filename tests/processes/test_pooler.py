@@ -95,7 +95,7 @@ def test_full_pool_does_not_outlast_the_deadline(project: Project, arguments: li
         began = time.monotonic()
         process = project.once(*arguments, "--timeout=2")
         assert process.finish() == 4, process.output
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 30
         assert "No answer for 2.0 s. A pooler may have no connection to lend" in process.output
     assert_nothing_is_left(project)
 

@@ -400,7 +400,7 @@ def test_silent_database_does_not_keep_the_server_from_starting(
         port = silent.getsockname()[1]
         url = f"postgresql://nobody@127.0.0.1:{port}/nothing"
         server = serve("gunicorn", DATABASE_URL=url, ONCE_STARTUP_TIMEOUT="1")
-        server.process.wait_for(INCOMPLETE, times=2, timeout=20)
+        server.process.wait_for(INCOMPLETE, times=2)
         server.wait_for(404, "/nothing/")
 
 
