@@ -8,10 +8,10 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-__all__ = ["NAMES"]
+__all__ = ["DAY", "NAMES"]
 
 #: No time is longer: servers count milliseconds in 32 bits, also of eight times the liveness.
-_DAY = 86_400.0
+DAY = 86_400.0
 
 
 def startup() -> str:
@@ -43,9 +43,11 @@ def startup_commands() -> tuple[str, ...]:
 def release() -> str:
     """What is deployed: kept with each attempt, and what scope ``release`` counts by, or empty."""
     value = _raw("ONCE_RELEASE", str, default="")
-    if not isinstance(value, str) or len(value) > 200:
-        raise _refusal("ONCE_RELEASE", "a string of at most 200 characters", value)
-    return value
+    # A file's last new line is no part of it, nor are spaces that MySQL takes no notice of.
+    release = value.strip() if isinstance(value, str) else None
+    if release is None or len(release) > 200 or not release.isprintable():
+        raise _refusal("ONCE_RELEASE", "a string of at most 200 printable characters", value)
+    return release
 
 
 def liveness_timeout() -> float:
@@ -90,8 +92,8 @@ def _seconds(name: str, *, default: float, minimum: float) -> float:
         with suppress(ValueError):  # environ's own float takes "2m" for 2 and "1e3" for 13
             value = float(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not minimum <= value <= _DAY:  # nor is nan
-        raise _refusal(name, f"a number of seconds from {minimum:g} to {_DAY:g}", value)
+    if not is_number or not minimum <= value <= DAY:  # nor is nan
+        raise _refusal(name, f"a number of seconds from {minimum:g} to {DAY:g}", value)
     return float(value)
 
 

@@ -1,5 +1,6 @@
 """Settings: defaults, sources and refusals."""
 
+import os
 from typing import Any
 
 import pytest
@@ -70,6 +71,8 @@ def test_setting_is_read(name: str, value: object, expected: object) -> None:
         ("ONCE_STARTUP_COMMANDS", ["serve"], "", ()),
         ("ONCE_RELEASE", "one", "two", "two"),
         ("ONCE_RELEASE", "one", "", ""),
+        # MySQL takes no notice of spaces at the end, and files end in a new line.
+        ("ONCE_RELEASE", "one", " v1 é \n", "v1 é"),
         ("ONCE_RELEASE", "one", "$Format:%h$", "$Format:%h$"),
         ("ONCE_LIVENESS_TIMEOUT", 20, "2", 2.0),
         ("ONCE_RETRY_DELAY", 20, "0.5", 0.5),
@@ -102,9 +105,11 @@ SECONDS = [-1, "3", "", True, None, float("nan"), float("inf"), 86_401, 10**400]
         ("ONCE_LIVENESS_TIMEOUT", 0.9, "seconds from 1 to 86400"),
         ("ONCE_STARTUP_COMMANDS", "runserver", "a list of names"),
         ("ONCE_STARTUP_COMMANDS", None, "a list of names"),
-        ("ONCE_RELEASE", 3, "a string of at most 200 characters"),
-        ("ONCE_RELEASE", None, "a string of at most 200 characters"),
-        ("ONCE_RELEASE", "x" * 201, "a string of at most 200 characters"),
+        ("ONCE_RELEASE", 3, "a string of at most 200 printable characters"),
+        ("ONCE_RELEASE", None, "a string of at most 200 printable characters"),
+        ("ONCE_RELEASE", "x" * 201, "a string of at most 200 printable characters"),
+        ("ONCE_RELEASE", "a\0", "a string of at most 200 printable characters"),
+        ("ONCE_RELEASE", "a\nb", "a string of at most 200 printable characters"),
     ],
 )
 def test_invalid_setting_is_refused_by_name(name: str, value: Any, wanted: str) -> None:
@@ -131,6 +136,7 @@ def test_invalid_setting_is_refused_by_name(name: str, value: Any, wanted: str) 
         ("ONCE_LIVENESS_TIMEOUT", "15s"),
         ("ONCE_LIVENESS_TIMEOUT", ""),
         ("ONCE_RELEASE", "x" * 201),
+        ("ONCE_RELEASE", os.fsdecode(b"a\xff")),
     ],
 )
 def test_invalid_environment_variable_is_refused_by_name(
