@@ -41,7 +41,8 @@ RESERVED = "once."
 #: What the names of commands that ``once call`` ran begin with.
 CALL = "call:"
 BATCH_SIZE = 1000
-_VERSION_MAX = 2**31 - 1
+#: What the databases hold of a version, and more than any memory holds of a batch.
+_INTEGER_MAX = 2**31 - 1
 _NAME = re.compile(r"\w[\w.:/@+-]*")
 _SCOPES = ("database", "release", "process")
 
@@ -81,13 +82,10 @@ class Routine:
 
     def __post_init__(self) -> None:
         self._check_identity()
+        self._check_after()
+        self._check_switches()
         self._check_scope()
         self._check_batches()
-        for other in self.after:
-            if not isinstance(other, Routine | str):
-                raise self._error(
-                    f"after={other!r} is no routine. List routines or their names there."
-                )
         object.__setattr__(self, "takes_run", self._reads_run())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -160,6 +158,8 @@ class Routine:
             async_to_sync(body)()
 
     def _check_identity(self) -> None:
+        if not isinstance(self.name, str):
+            raise self._error("its name is no string. Pass name=, or leave it out.")
         if len(self.name) > NAME_LENGTH:
             raise self._error(
                 f"its name has {len(self.name)} characters and the record holds {NAME_LENGTH}. "
@@ -170,10 +170,29 @@ class Routine:
                 "its name may hold letters, digits and any of _ . : / @ + - only, must begin with "
                 "a letter or digit, and 'once.' is reserved. Pass another name=."
             )
-        if type(self.version) is not int or not 0 < self.version <= _VERSION_MAX:
+        if type(self.version) is not int or not 0 < self.version <= _INTEGER_MAX:
             raise self._error(
                 f"version={self.version!r} is not a positive integer. Count versions 1, 2, 3."
             )
+
+        if not isinstance(self.using, str):
+            raise self._error(f"using={self.using!r} is no alias. Pass one of DATABASES, a string.")
+
+    def _check_after(self) -> None:
+        if isinstance(self.after, str) or not isinstance(self.after, Iterable):
+            raise self._error(f"after={str(self.after)!r} must be a list: write after=[...].")
+        object.__setattr__(self, "after", tuple(self.after))
+        for other in self.after:
+            if not isinstance(other, Routine | str):
+                raise self._error(
+                    f"after={other!r} is no routine. List routines or their names there."
+                )
+
+    def _check_switches(self) -> None:
+        for name in ("atomic", "last_pass", "retry", "startup"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise self._error(f"{name}={value!r} is neither True nor False.")
 
     def _check_scope(self) -> None:
         if not isinstance(self.scope, Content) and self.scope not in _SCOPES:
@@ -217,16 +236,20 @@ class Routine:
                 "over= with atomic=False cannot work: a batch and the record of it share a "
                 "transaction. Remove one of the two."
             )
-        if type(self.batch_size) is not int or self.batch_size < 1:
-            raise self._error(f"batch_size={self.batch_size!r} is not a positive integer.")
-        if not _is_seconds(self.pause) or self.pause < 0:
-            raise self._error(f"pause={self.pause!r} is not a number of seconds.")
-        if self.statement_timeout is not None and not (
-            _is_seconds(self.statement_timeout) and self.statement_timeout >= 0.001
-        ):
+        if type(self.batch_size) is not int or not 0 < self.batch_size <= _INTEGER_MAX:
             raise self._error(
-                f"statement_timeout={self.statement_timeout!r} is not a number of seconds, at "
-                "least 0.001."
+                f"batch_size={self.batch_size!r} is not an integer from 1 to {_INTEGER_MAX}."
+            )
+        self._check_seconds("pause", 0)
+        if self.statement_timeout is not None:
+            self._check_seconds("statement_timeout", 0.001)
+
+    def _check_seconds(self, name: str, least: float) -> None:
+        value = getattr(self, name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not least <= value <= conf.DAY:  # nor is nan
+            raise self._error(
+                f"{name}={value!r} is not a number of seconds from {least} to {conf.DAY:g}."
             )
 
     def _reads_run(self) -> bool:
@@ -288,9 +311,3 @@ def in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _is_seconds(value: object) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
-    )

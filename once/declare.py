@@ -104,18 +104,16 @@ def routine(
         RoutineError: the declaration cannot work; the message says what to do.
 
     """
-    if isinstance(after, str | Routine):
-        raise RoutineError(f"after={str(after)!r} must be a list: write after=[...].")
 
     def declare(body: Callable[..., Any]) -> Routine:
         if not callable(body) or not hasattr(body, "__name__"):
             raise RoutineError(f"@routine declares functions, not {body!r}.")
-        if (name or "").startswith(CALL):
+        if str(name).startswith(CALL):
             raise RoutineError(f"name={name!r}: {CALL!r} is reserved for `once call`.")
         new = Routine(
             function=body,
             name=_default_name(body) if name is None else name,
-            after=tuple(after),
+            after=after,  # type: ignore[arg-type]  # which makes a tuple of it
             using=DEFAULT_DB_ALIAS if using is None else using,
             version=version,
             scope=scope,

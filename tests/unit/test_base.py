@@ -1,6 +1,7 @@
 """The decorator, the value that it makes, and the mistakes that it refuses."""
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import FrozenInstanceError
@@ -294,6 +295,8 @@ def batch_by_keyword(*, rows: list[int]) -> None: ...
 
 
 BATCHED: dict[str, Any] = {"over": items, "function": only_batch}
+COUNT = "an integer from 1 to 2147483647."
+SECONDS = "a number of seconds from"
 TAKES_THE_BATCH = "with over= a body takes the batch, by position, and may take `run`, by name"
 
 
@@ -301,6 +304,9 @@ TAKES_THE_BATCH = "with over= a body takes the batch, by position, and may take 
     ("options", "words"),
     [
         ({"name": "x" * 201}, "201 characters and the record holds 200. Pass a shorter name="),
+        ({"name": b"x"}, "Routine b'x'"),
+        ({"name": b""}, "its name is no string. Pass name=, or leave it out."),
+        ({"name": 5}, "its name is no string"),
         ({"name": ""}, "letters, digits"),
         ({"name": "a b"}, "letters, digits"),
         ({"name": "a\n"}, "letters, digits"),
@@ -318,8 +324,16 @@ TAKES_THE_BATCH = "with over= a body takes the batch, by position, and may take 
             {"scope": "cluster"},
             "scope='cluster' is unknown. Use 'database', 'release', 'process' or content(...).",
         ),
+        ({"after": 3}, "after='3' must be a list"),
+        ({"after": None}, "after='None' must be a list"),
         ({"after": [1]}, "after=1 is no routine"),
         ({"after": [body]}, "is no routine. List routines or their names"),
+        ({"using": 5}, "using=5 is no alias. Pass one of DATABASES, a string."),
+        ({"using": ["default"]}, "using=['default'] is no alias"),
+        ({"atomic": "no"}, "atomic='no' is neither True nor False."),
+        ({"retry": 0}, "retry=0 is neither True nor False."),
+        ({"startup": None}, "startup=None is neither True nor False."),
+        ({"last_pass": 1}, "last_pass=1 is neither True nor False."),
         ({"scope": "process", "version": 2}, "uses no database. Remove version=."),
         ({"scope": "process", "using": "sqlite"}, "uses no database. Remove using=."),
         ({"scope": "process", "atomic": False}, "uses no database. Remove atomic=."),
@@ -340,18 +354,21 @@ TAKES_THE_BATCH = "with over= a body takes the batch, by position, and may take 
         ),
         ({**BATCHED, "over": [1, 2]}, "over= must be a function that returns"),
         ({**BATCHED, "atomic": False}, "over= with atomic=False cannot work"),
-        ({**BATCHED, "batch_size": 0}, "batch_size=0 is not a positive integer"),
-        ({**BATCHED, "batch_size": -1}, "batch_size=-1 is not a positive integer"),
-        ({**BATCHED, "batch_size": True}, "batch_size=True is not a positive integer"),
-        ({**BATCHED, "batch_size": 2.0}, "batch_size=2.0 is not a positive integer"),
-        ({**BATCHED, "pause": -0.1}, "pause=-0.1 is not a number of seconds"),
-        ({**BATCHED, "pause": "1"}, "pause='1' is not a number of seconds"),
-        ({**BATCHED, "pause": True}, "pause=True is not a number of seconds"),
-        ({**BATCHED, "pause": float("inf")}, "pause=inf is not a number of seconds"),
-        ({**BATCHED, "pause": float("nan")}, "pause=nan is not a number of seconds"),
-        ({**BATCHED, "statement_timeout": 0}, "statement_timeout=0 is not a number"),
-        ({**BATCHED, "statement_timeout": 0.0009}, "of seconds, at least 0.001."),
-        ({**BATCHED, "statement_timeout": "3"}, "statement_timeout='3' is not a number"),
+        *(
+            ({**BATCHED, "batch_size": value}, f"batch_size={value} is not {COUNT}")
+            for value in (0, -1, True, 2.0, 2**31, 10**30)
+        ),
+        *(
+            ({**BATCHED, "pause": value}, f"pause={value!r} is not {SECONDS} 0 to 86400.")
+            for value in (-0.1, "1", True, None, math.inf, math.nan, 86_400.1, 10**30)
+        ),
+        *(
+            (
+                {**BATCHED, "statement_timeout": value},
+                f"statement_timeout={value!r} is not {SECONDS} 0.001 to 86400.",
+            )
+            for value in (0, 0.0009, "3", True, math.inf, math.nan, 86_401, 10**30)
+        ),
         ({"over": items, "function": body}, TAKES_THE_BATCH),
         ({"over": items, "function": only_run}, TAKES_THE_BATCH),
         ({"over": items, "function": run_first}, TAKES_THE_BATCH),
