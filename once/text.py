@@ -4,7 +4,7 @@ import traceback
 
 from once.exceptions import OnceError
 
-__all__ = ["last_line", "one_line", "whole"]
+__all__ = ["last_line", "one_line", "storable", "whole"]
 
 _LENGTH = 10_000
 
@@ -18,7 +18,7 @@ def one_line(error: BaseException | None) -> str:
     kind = type(error).__name__
     if not isinstance(error, OnceError):
         text = f"{kind}: {text}" if text else kind
-    return _storable(text)
+    return storable(text)
 
 
 def last_line(text: str) -> str:
@@ -28,9 +28,10 @@ def last_line(text: str) -> str:
 
 def whole(error: BaseException) -> str:
     """An error with its traceback, the last 10,000 characters of it."""
-    return _storable("".join(traceback.format_exception(error)))[-_LENGTH:]
+    return storable("".join(traceback.format_exception(error)))[-_LENGTH:]
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """A text as every database takes it, what none would take being escaped."""
     # Lone surrogates come from file names; PostgreSQL refuses NUL in text (manual, 8.3).
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

@@ -8,6 +8,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from once.base import CALL, NAME_LENGTH, Routine
 from once.exceptions import RoutineError
+from once.text import storable
 
 __all__ = ["add_subcommands"]
 
@@ -206,7 +207,9 @@ def _add_doctor(subcommands: Any) -> None:
 
 
 def _add_reason(parser: ArgumentParser) -> None:
-    parser.add_argument("--reason", default="", metavar="TEXT", help="Why, for the history.")
+    parser.add_argument(
+        "--reason", type=_text, default="", metavar="TEXT", help="Why, for the history."
+    )
 
 
 def _add_waiting(parser: ArgumentParser) -> None:
@@ -234,6 +237,12 @@ def _add_json(parser: ArgumentParser) -> None:
         dest="as_json",
         help="Print one JSON object to stdout, and nothing else there.",
     )
+
+
+def _text(text: str) -> str:
+    if storable(text) != text:
+        raise ArgumentTypeError(f"{text!r} is no text. Write it in UTF-8, without NUL")
+    return text
 
 
 def _seconds(text: str) -> float:

@@ -360,6 +360,34 @@ def test_run_says_no_user_in_the_history(using: str, declared: list[Routine]) ->
     assert (last(using).user, last(using).reason) == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"), [(os.fsdecode(b"ad\xe4"), "ad\\udce4"), ("é" * 300, "é" * 255)]
+)
+def test_user_whose_name_no_database_takes_is_escaped(
+    using: str, said: str, kept: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", said)
+    declared.append(seed(using))
+    assert Answer("run", "--fake", "shop.seed").code == 0
+    assert last(using).user == kept
+
+
+@pytest.mark.parametrize("reason", ["a\0", os.fsdecode(b"a\xff")])
+@pytest.mark.parametrize("command", [("run", "--fake"), ("reset",)])
+def test_reason_that_no_database_takes_is_a_usage_error(
+    command: tuple[str, ...],
+    reason: str,
+    declared: list[Routine],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    declared.append(seed("default"))
+    with pytest.raises(SystemExit) as ended:
+        Command().run_from_argv(["manage.py", "once", *command, "shop.seed", "--reason", reason])
+    assert ended.value.code == 2
+    assert f"argument --reason: {reason!r} is no text." in capsys.readouterr().err
+    assert attempts("default") == []
+
+
 def test_reason_without_fake_is_a_usage_error(using: str, declared: list[Routine]) -> None:
     declared.append(seed(using))
     answer = Answer("run", "--reason", "because")

@@ -24,12 +24,12 @@ from once.exceptions import MigrationFailed
 from once.findings import Finding
 from once.management import calling, exits, interrupts, parsers, reporting, resetting
 from once.management.selection import chosen
-from once.models import Trigger
+from once.models import Attempt, Trigger
 from once.registry import Registry
 from once.results import Outcome, Result
 from once.runner import Act
 from once.status import RoutineState
-from once.text import whole
+from once.text import storable, whole
 
 __all__ = ["Command"]
 
@@ -343,6 +343,7 @@ class Command(BaseCommand):
 
 def _user() -> str:
     try:
-        return getpass.getuser()
+        name = storable(getpass.getuser())  # which the environment may say
     except (KeyError, OSError):  # a container's user may have no name
-        return f"uid {os.getuid()}"
+        name = f"uid {os.getuid()}"
+    return name[: Attempt._meta.get_field("user").max_length]
