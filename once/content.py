@@ -33,12 +33,17 @@ def content(*patterns: str | os.PathLike[str]) -> Content:
             directory of the module that declares the routine.
 
     Raises:
-        RoutineError: there is no pattern.
+        RoutineError: there is no pattern, or one that is no text.
 
     """
     if not patterns:
         raise RoutineError('content() names no files. Write content("data/*.csv").')
-    return Content(tuple(os.fspath(pattern) for pattern in patterns))
+    for pattern in patterns:
+        if not isinstance(pattern, str | os.PathLike):
+            raise RoutineError(
+                f'content() takes text, not {pattern!r}. Write content("data/*.csv").'
+            )
+    return Content(tuple(map(os.fspath, patterns)))
 
 
 @cache
@@ -66,7 +71,10 @@ def matches(files: Content, directory: Path) -> list[str]:
     """
     names: set[str] = set()
     for pattern in files.patterns:
-        found = glob.glob(pattern, root_dir=directory, recursive=True)
+        try:
+            found = glob.glob(pattern, root_dir=directory, recursive=True)
+        except ValueError:  # a NUL, or half a character: no file can be named so
+            found = []
         matched = [name for name in found if (directory / name).is_file()]
         if not matched:
             raise FileNotFoundError(f"no file matches {pattern!r} in {directory}")

@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,6 +153,12 @@ def test_process_reads_files_once(directory: Path) -> None:
 def test_content_of_nothing_is_refused() -> None:
     with pytest.raises(RoutineError, match=r"names no files\. Write content\("):
         content()
+
+
+@pytest.mark.parametrize("pattern", [3, None, b"a.csv", ["a.csv"]])
+def test_content_of_what_is_no_text_is_refused(pattern: Any) -> None:
+    with pytest.raises(RoutineError, match=re.escape(f"takes text, not {pattern!r}. Write")):
+        content("a.csv", pattern)
 
 
 def test_content_says_its_patterns() -> None:
