@@ -43,7 +43,7 @@ def content(*patterns: str | os.PathLike[str]) -> Content:
             raise RoutineError(
                 f'content() takes text, not {pattern!r}. Write content("data/*.csv").'
             )
-    return Content(tuple(map(os.fspath, patterns)))
+    return Content(tuple(os.fspath(pattern) for pattern in patterns))
 
 
 @cache
