@@ -18,7 +18,7 @@ EXAMPLES = os.environ.get("ONCE_EXAMPLES", "")
 settings.register_profile(
     "properties",
     derandomize=not EXAMPLES,
-    max_examples=int(EXAMPLES or 100),
+    max_examples=int(EXAMPLES or 80),
     # No test of ours is of a time, and the machine may be busy.
     deadline=None,
     database=None,
