@@ -19,12 +19,12 @@ __all__ = ["PostgreSQL"]
 
 #: The 64-bit key of a name: eight bytes of SHA-256 over the schema of the record and the name, so
 #: that the tenants of a database do not exclude each other. Before the first migration it is the
-#: schema in which the record is going to be created.
+#: schema in which the record is going to be created, by the same name: quoted where it must be.
 _KEY = """('x' || left(encode(sha256(convert_to(
     'once:' || coalesce(
         (SELECT relnamespace::regnamespace::text FROM pg_class
           WHERE oid = to_regclass('once_completion')),
-        current_schema(), ''
+        quote_ident(current_schema()), ''
     ) || ':' || %s, 'UTF8')), 'hex'), 16))::bit(64)::bigint"""
 
 #: Other sessions that hold the lock of a key. pg_locks shows the halves of a 64-bit key in classid
