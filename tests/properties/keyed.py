@@ -8,7 +8,7 @@ from typing import Any
 from django.db import connections, models
 from hypothesis import strategies as st
 
-__all__ = ["KEYED", "create_tables", "drop_tables", "supported"]
+__all__ = ["KEYED", "create_tables", "drop_tables"]
 
 _CHARACTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 #: From the year 1000 on, as MySQL has it.
@@ -42,6 +42,9 @@ def _model(name: str, field: "models.Field[Any, Any]") -> type[models.Model]:
     return type(f"KeyedBy{name.title()}", (models.Model,), body)
 
 
+if connections["default"].vendor == "mysql":
+    del _FIELDS["binary"]  # no primary key there
+
 #: A model and the values of its keys, by type.
 KEYED: dict[str, tuple[type[models.Model], st.SearchStrategy[Any]]] = {
     name: (_model(name, field(primary_key=True)), values)
@@ -49,21 +52,15 @@ KEYED: dict[str, tuple[type[models.Model], st.SearchStrategy[Any]]] = {
 }
 
 
-def supported(using: str) -> list[str]:
-    """The types that a database can have a primary key of."""
-    is_mysql = connections[using].vendor == "mysql"
-    return [name for name in KEYED if not (is_mysql and name == "binary")]
-
-
 def create_tables(using: str) -> None:
     """Create the tables of these models."""
     with connections[using].schema_editor() as editor:
-        for name in supported(using):
-            editor.create_model(KEYED[name][0])
+        for model, _ in KEYED.values():
+            editor.create_model(model)
 
 
 def drop_tables(using: str) -> None:
     """Drop the tables of these models."""
     with connections[using].schema_editor() as editor:
-        for name in supported(using):
-            editor.delete_model(KEYED[name][0])
+        for model, _ in KEYED.values():
+            editor.delete_model(model)
