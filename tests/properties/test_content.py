@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from once import content
@@ -52,6 +52,8 @@ def test_order_and_number_of_patterns_change_nothing(files: Files, dice: Any) ->
 
 
 @given(st.text() | st.text(alphabet="[]!*?/.a\0\ud800\udcff"))
+@example("\0/*")
+@example("\ud800/*")
 def test_any_pattern_means_files_or_is_refused(pattern: str) -> None:
     assume(not pattern.startswith("/") and ".." not in pattern)
     found, refusal = ask(lambda: digest_of({"a": b""}, pattern), FileNotFoundError)
