@@ -1,7 +1,9 @@
 """Which process is a server, how the start is hooked, and the in-memory routines."""
 
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
-from once import Routine, process, server, startup
+from once import Routine, process, server, serving, startup
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +68,9 @@ def test_this_test_is_no_server() -> None:
         ["help", "runserver"],
         ["runserver"],
         ["runserver", "0.0.0.0:80"],
+        ["runserver", "--noreload", "-h"],
+        ["runserver", "--noreload", "--help"],
+        ["runserver", "--noreload", "--version"],
     ],
     ids=" ".join,
 )
@@ -148,6 +153,73 @@ def test_fork_of_uwsgi_by_the_number_of_its_worker(
     assert server.will_fork() is expected
 
 
+def test_once_serving_outside_of_what_forks_calls_at_once() -> None:
+    calls: list[bool] = []
+    server.once_serving(lambda: calls.append(True))
+    assert calls == [True]
+
+
+def test_once_serving_in_the_master_of_gunicorn_calls_in_each_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[bool] = []
+    hooks: list[Callable[[], None]] = []
+    monkeypatch.setattr(
+        os, "register_at_fork", lambda *, after_in_child: hooks.append(after_in_child)
+    )
+    namespace: dict[str, Any] = {
+        "__name__": "gunicorn.arbiter",
+        "once_serving": server.once_serving,
+    }
+    exec("def setup(function):\n    once_serving(function)", namespace)
+    namespace["setup"](lambda: calls.append(True))
+    [hook] = hooks
+    hook()  # in what somebody else forks
+    assert calls == []
+    monkeypatch.setattr(os, "getppid", os.getpid)
+    hook()
+    hook()
+    assert calls == [True, True]
+
+
+@pytest.mark.parametrize("has_decorators", [True, False])
+def test_once_serving_before_the_fork_of_uwsgi_calls_after_it(
+    has_decorators: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    uwsgi(monkeypatch)
+    module: Any = sys.modules["uwsgi"]
+    decorators: Any = ModuleType("uwsgidecorators")
+    if has_decorators:
+        decorators.postfork = lambda function: setattr(decorators, "hook", function)
+    monkeypatch.setitem(sys.modules, "uwsgidecorators", decorators)
+    server.once_serving(lambda: calls.append(True))
+    assert calls == []
+    hook = decorators.hook if has_decorators else module.post_fork_hook
+    assert hasattr(module, "post_fork_hook") is not has_decorators
+    hook()
+    assert calls == [True]
+
+
+@pytest.mark.parametrize("program", ["worker", "beat"])
+def test_once_serving_in_celery_calls_once_it_is_ready(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from celery.signals import beat_init, worker_ready
+
+    calls: list[bool] = []
+    monkeypatch.setattr(sys, "argv", ["celery", program])
+    monkeypatch.setattr(worker_ready, "receivers", [])
+    monkeypatch.setattr(beat_init, "receivers", [])
+    server.once_serving(lambda: calls.append(True))
+    assert calls == []
+    ready = worker_ready if program == "worker" else beat_init
+    ready.send(sender=None)
+    assert calls == [True]
+    worker_ready.send(sender=None)  # again, after the broker was away
+    assert calls == [True]
+
+
 def test_arm_calls_once_when_the_apps_are_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bool] = []
     event = threading.Event()
@@ -156,6 +228,7 @@ def test_arm_calls_once_when_the_apps_are_ready(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(startup, "on_ready", lambda: calls.append(event.is_set()))
     startup.arm()
     assert calls == []
+    assert not registry.ready_event.is_set()
     registry.ready_event.set()
     registry.ready_event.set()
     assert calls == [True]
@@ -192,6 +265,92 @@ def test_on_ready_runs_the_process_routines_of_every_process(declared: list[Rout
     startup.on_ready()
     startup.on_ready()
     assert calls == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("is_server", "setting", "names", "begins"),
+    [
+        (True, "run", ["recorded"], True),
+        (True, "background", ["recorded"], True),
+        (True, "off", ["recorded"], False),
+        (True, "run", [], False),
+        (False, "run", ["recorded"], False),
+    ],
+)
+def test_on_ready_begins_what_is_recorded_in_servers_alone(
+    declared: list[Routine],
+    is_server: bool,
+    setting: str,
+    names: list[str],
+    begins: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[list[str]] = []
+    declared += [Routine(function=lambda: None, name=name) for name in names]
+    monkeypatch.setattr(server, "is_server", lambda: is_server)
+    monkeypatch.setattr(
+        serving, "begin", lambda found: begun.append([routine.name for routine in found.startup])
+    )
+    with override_settings(ONCE_STARTUP=setting):
+        startup.on_ready()
+    assert begun == [names] * begins
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_on_ready_leaves_no_thread_to_who_forks(
+    declared: list[Routine], forks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = threading.Event()
+    thread = threading.Thread(target=may_end.wait, args=[30])
+    declared.append(Routine(function=thread.start, name="lingering", scope="process"))
+    monkeypatch.setattr(server, "will_fork", lambda: forks)
+
+    class Time:
+        monotonic = time.monotonic
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            may_end.set()
+
+    monkeypatch.setattr(startup, "time", Time)
+    startup.on_ready()
+    assert thread.is_alive() is not forks
+    may_end.set()
+    thread.join(30)
+
+
+@pytest.mark.parametrize(
+    ("counts", "pauses"), [([3, 3], 0), ([3, 2], 0), ([3, 5, 4, 3], 2), ([3, *[4] * 2000], 1000)]
+)
+def test_threads_are_waited_for_until_they_end_or_for_a_second(
+    counts: list[int], pauses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(counts)
+    slept: list[float] = []
+    monkeypatch.setattr(startup, "_count_threads", lambda: next(left))
+    clock = SimpleNamespace(monotonic=lambda: sum(slept) - 1e-6, sleep=slept.append)
+    monkeypatch.setattr(startup, "time", clock)
+    with startup._leaving_no_thread():
+        pass
+    assert len(slept) == pytest.approx(pauses, abs=pauses // 500)
+
+
+def test_threads_are_those_that_the_operating_system_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks = {"/proc/self/task": ["1", "2", "3"]}
+    monkeypatch.setattr(os, "listdir", tasks.__getitem__)
+    assert startup._count_threads() == 3
+
+
+def test_threads_are_those_of_python_where_there_is_no_proc(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(path: str) -> list[str]:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert startup._count_threads() == threading.active_count()
 
 
 def in_memory(name: str, calls: list[str], **options: Any) -> Routine:
