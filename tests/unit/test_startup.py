@@ -99,6 +99,7 @@ def test_command_is_a_server_where_a_setting_says_so() -> None:
     [
         ("/usr/bin/celery -A shop worker -l info", True),
         ("celery -A shop beat", True),
+        ("celery --quiet worker", True),
         ("/venv/lib/celery/__main__.py worker", True),
         ("celery -A shop inspect ping", False),
         ("celery -A shop flower", False),

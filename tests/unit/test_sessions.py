@@ -1,0 +1,267 @@
+"""A session in its thread: what is lost when, who is told, and what is left, without a server."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import InterfaceError, OperationalError, connections
+
+from once import sessions
+from once.exceptions import GuardLost, NoConnection
+from once.sessions import Session
+from tests.waiting import wait_until
+
+
+class Holder:
+    """A guard that notes what it is asked."""
+
+    using = "default"
+    name = "shop.seed"
+
+    def __init__(self) -> None:
+        self.liveness = 15.0
+        self.interval = 60.0
+        self.done: list[str] = []
+        self.beats = 0
+        self.on_beat: Callable[[], None] = lambda: None
+        self.on_end: Callable[[], None] = lambda: None
+        #: The driver's connection, which is none where it broke.
+        self.connection: object | None = object()
+
+    def connect(self) -> Any:
+        self.done.append("connect")
+        return self
+
+    def close(self) -> None:
+        self.done.append("close")
+
+    def beat(self) -> None:
+        self.beats += 1
+        self.on_beat()
+
+    def end(self) -> None:
+        self.done.append("end")
+        self.on_end()
+
+
+@pytest.fixture
+def holder() -> Holder:
+    return Holder()
+
+
+@pytest.fixture
+def session(holder: Holder) -> Iterator[Session]:
+    session = Session(holder)
+    yield session
+    session.close()
+    wait_until(lambda: not session._thread.is_alive())
+
+
+def ask(session: Session, function: Callable[[], Any] = lambda: 1) -> Any:
+    return session.call(lambda: session.ask(function), 30)
+
+
+def prove(session: Session, function: Callable[[], Any] = lambda: 1) -> Any:
+    return session.call(lambda: session.prove(function), 30)
+
+
+def fail(error: Exception) -> Callable[[], None]:
+    def function() -> None:
+        raise error
+
+    return function
+
+
+def test_first_question_connects_in_the_thread_and_the_next_does_not(
+    session: Session, holder: Holder
+) -> None:
+    assert ask(session, lambda: (connections["default"], threading.current_thread())) == (
+        holder,
+        session._thread,
+    )
+    assert ask(session) == 1
+    assert holder.done == ["connect"]
+    assert session._thread.name == "once guard of shop.seed"
+    assert session._thread.daemon
+    assert not session.is_lost
+
+
+def test_answer_is_as_old_as_its_question(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "monotonic", iter([100.0, 103.0, *[103.0] * 9]).__next__)
+    ask(session)
+    assert (session.answered, session.took) == (100.0, 3.0)
+
+
+def test_end_of_a_session_frees_and_closes(session: Session, holder: Holder) -> None:
+    ask(session)
+    session.close()
+    assert not session._thread.is_alive()
+    assert holder.done == ["connect", "end", "close"]
+    session.close()
+
+
+def test_end_of_a_session_that_never_connected_closes_nothing(
+    session: Session, holder: Holder
+) -> None:
+    session.close()
+    assert not session._thread.is_alive()
+    assert holder.done == []
+
+
+def test_end_of_a_broken_session_closes_it_all_the_same(session: Session, holder: Holder) -> None:
+    holder.on_end = fail(InterfaceError("broken"))
+    ask(session)
+    session.close()
+    assert holder.done == ["connect", "end", "close"]
+
+
+def test_end_of_a_session_without_its_drivers_connection_asks_nothing(
+    session: Session, holder: Holder
+) -> None:
+    holder.connection = None
+    ask(session)
+    session.close()
+    assert holder.done == ["connect", "close"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OperationalError(" gone\n"), "gone"), (OperationalError(), "OperationalError")],
+)
+def test_error_to_what_must_be_answered_is_the_loss(
+    session: Session, holder: Holder, error: Exception, reason: str
+) -> None:
+    ask(session)
+    with pytest.raises(GuardLost) as lost:
+        prove(session, fail(error))
+    assert str(lost.value) == f"The guard of shop.seed was lost: {reason}"
+    assert lost.value.__cause__ is error
+    assert session.is_lost
+    assert holder.done == ["connect", "end", "close"]
+
+
+def test_lost_session_tells_everybody_anew_and_does_not_connect_again(
+    session: Session, holder: Holder
+) -> None:
+    with pytest.raises(GuardLost):
+        prove(session, fail(OperationalError("gone")))
+    told: list[BaseException] = []
+    for question in (session.check, lambda: ask(session), lambda: prove(session)):
+        with pytest.raises(GuardLost, match="gone") as raised:
+            question()
+        told.append(raised.value)
+    assert len(set(map(id, told))) == 3
+    assert holder.done.count("connect") == 1
+
+
+def test_other_errors_are_the_callers_and_no_loss(session: Session) -> None:
+    for question in (prove, ask):
+        with pytest.raises(LookupError):
+            question(session, fail(LookupError()))
+    with pytest.raises(OperationalError):
+        ask(session, fail(OperationalError()))
+    assert not session.is_lost
+    assert prove(session) == 1
+
+
+def test_no_answer_in_time_is_the_loss_and_nobody_waits_again(session: Session) -> None:
+    may_end = threading.Event()
+    with pytest.raises(GuardLost, match=r"was lost: no answer for 0 s"):
+        session.call(lambda: may_end.wait(30), 0.01)
+    began = time.monotonic()
+    with pytest.raises(GuardLost, match="no answer"):
+        session.call(lambda: None, 30)
+    session.close()
+    assert time.monotonic() - began < 10
+    assert session.is_lost
+    assert session._thread.is_alive()
+    may_end.set()
+
+
+def test_timeout_that_the_function_raises_is_its_own(session: Session) -> None:
+    with pytest.raises(TimeoutError, match="mine"):
+        session.call(fail(TimeoutError("mine")), 30)
+    assert not session.is_lost
+
+
+def test_check_by_the_age_of_the_last_answer(session: Session) -> None:
+    ask(session)
+    session.answered = time.monotonic() - 14.0
+    session.check()
+    session.answered = time.monotonic() - 16.0
+    with pytest.raises(GuardLost, match=r"no answer from its server for 16\.\d s"):
+        session.check()
+    assert not session.is_lost
+
+
+def test_signs_of_life_come_by_themselves_and_make_answers_young(
+    session: Session, holder: Holder
+) -> None:
+    holder.interval = 0.01
+    ask(session)
+    first = session.answered
+    wait_until(lambda: holder.beats >= 3)
+    assert session.answered > first
+
+
+def test_signs_of_life_do_not_come_before_their_time(session: Session, holder: Holder) -> None:
+    ask(session)
+    ask(session)
+    assert session._pause(None) == pytest.approx(60, abs=5)
+    assert session._pause(time.monotonic() + 7) == pytest.approx(7, abs=5)
+    assert session._pause(time.monotonic() - 7) == 0.0
+    assert holder.beats == 0
+
+
+def test_nothing_is_kept_alive_before_it_is_connected(session: Session) -> None:
+    assert session._pause(None) is None
+
+
+def test_sign_of_life_that_fails_is_the_loss_and_the_last_one(
+    session: Session, holder: Holder
+) -> None:
+    holder.interval, holder.on_beat = 0.01, fail(OperationalError("gone"))
+    ask(session)
+    wait_until(lambda: session.is_lost)
+    with pytest.raises(GuardLost, match="gone"):
+        session.check()
+    wait_until(lambda: "close" in holder.done)
+    assert holder.beats == 1
+    assert session._pause(None) is None
+
+
+def test_silence_is_kept(session: Session, holder: Holder) -> None:
+    holder.interval = 0.01
+    ask(session)
+    wait_until(lambda: holder.beats >= 1)
+    session.fall_silent()
+    session.call(lambda: None, 30)  # in order: it was told
+    beats = holder.beats
+    threading.Event().wait(0.1)
+    assert holder.beats == beats
+
+
+def test_gives_itself_up_in_time_and_says_what_to_do(session: Session, holder: Holder) -> None:
+    ask(session)
+    session.give_up_in(0.05)
+    assert not session.is_lost
+    wait_until(lambda: session.is_lost)
+    for question in (session.check, lambda: prove(session)):
+        with pytest.raises(NoConnection, match=r"work of shop\.seed.*raise the size of the pool"):
+            question()
+    assert holder.done == ["connect", "end", "close"]
+    assert holder.beats == 0
+
+
+def test_does_not_give_itself_up_after_all(session: Session, holder: Holder) -> None:
+    ask(session)
+    session.give_up_in(0.05)
+    session.give_up_in(None)
+    threading.Event().wait(0.2)
+    assert not session.is_lost
+    assert prove(session) == 1
+    assert holder.beats <= 1  # where its time had been read
