@@ -1,6 +1,10 @@
 """The record: how routines stand, who may begin, and whose right to commit ends when."""
 
+import os
+import socket
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.db import DatabaseError, OperationalError, connections, transaction
@@ -101,6 +105,8 @@ def test_prospect_names_a_running_attempt_of_another_version(using: str) -> None
 
 def test_key_is_that_of_the_first_attempt_at_the_version(using: str) -> None:
     one, two = seed(using, version=1), seed(using, version=2)
+    for _ in range(5):  # of another routine, and further on
+        ledger.close(begin(seed(using, "shop.other")), State.FAILED)
     first = begin(one)
     ledger.close(first, State.FAILED)
     second = begin(one)
@@ -145,15 +151,15 @@ def test_prospect_of_a_completed_routine_is_done(using: str) -> None:
 def test_begin_records_who_and_when(using: str) -> None:
     routine = seed(using, version=2)
     ahead = ledger.prospect(routine)
-    made = ledger.begin(routine, ahead, "command")
+    made = ledger.begin(routine, ahead, "command", user="anna", reason="new prices")
     assert made is not None
     row = Attempt.objects.using(using).get()
     assert row == made
     assert (row.routine, row.number, row.version, row.scope_key) == ("shop.seed", 1, 2, "")
     assert (row.state, row.trigger, row.release) == ("running", "command", "2024.1")
     assert row.key == ahead.key
-    assert row.host
-    assert row.pid
+    assert (row.user, row.reason) == ("anna", "new prices")
+    assert (row.host, row.pid) == (socket.gethostname(), os.getpid())
     assert row.started_at is not None
     assert row.finished_at is None
 
@@ -292,6 +298,40 @@ def test_migrations_are_recorded_once(using: str) -> None:
     ledger.record_migrated(using, "once.migrate", "digest")
     assert record.is_migrated(using, "once.migrate", "digest")
     assert not record.is_migrated(using, "once.migrate", "other")
+
+
+def test_rehearsal_does_all_and_touches_nobodys_rows(using: str) -> None:
+    complete(seed(using, version=2))
+    connection = connections[using]
+    with transaction.atomic(using=using):
+        with CaptureQueriesContext(connection) as queries:
+            time, errors = ledger.rehearse(using, "once.doctor")
+        assert time is not None
+        assert errors == {}
+        assert Attempt.objects.using(using).get(routine="shop.seed").version == 2
+        assert Completion.objects.using(using).get(routine="shop.seed").version == 2
+        assert not Attempt.objects.using(using).filter(routine="once.doctor").exists()
+        assert not Completion.objects.using(using).filter(routine="once.doctor").exists()
+        transaction.set_rollback(True, using=using)
+    verbs = [query["sql"].partition(" ")[0] for query in queries]
+    assert [verb for verb in verbs if verb in ("INSERT", "SELECT", "UPDATE", "DELETE")] == [
+        *("INSERT", "SELECT", "UPDATE", "DELETE") * 2
+    ]
+    assert verbs.count("SAVEPOINT") >= 8  # an error of one leaves the next ones possible
+
+
+def test_rehearsal_names_the_statement_and_goes_on(using: str) -> None:
+    refusal = OperationalError("no")
+
+    def refuse(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if sql.startswith("UPDATE"):
+            raise refusal
+        return execute(sql, *rest)
+
+    with transaction.atomic(using=using), connections[using].execute_wrapper(refuse):
+        _, errors = ledger.rehearse(using, "once.doctor")
+        transaction.set_rollback(True, using=using)
+    assert errors == {"UPDATE on once_attempt": refusal, "UPDATE on once_completion": refusal}
 
 
 def test_times_are_by_the_clock_of_the_database(using: str) -> None:

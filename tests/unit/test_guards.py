@@ -222,6 +222,17 @@ def test_only_an_heir_steps_back_without_leaving(guard: Plain, place: Place, sta
     assert (guard._session is not None) is stays
 
 
+def test_heir_that_lost_its_place_steps_back_and_leaves(guard: Plain) -> None:
+    guard.place = Place.HEIR
+    guard.acquire()
+    session = session_of(guard)
+    guard.place = Place.NONE
+    guard.beat()
+    assert not session.is_closed
+    guard.step_back()
+    assert session.is_closed
+
+
 def test_release_takes_the_turn_of_an_heir(guard: Plain) -> None:
     guard.place = Place.HEIR
     guard.acquire()
@@ -275,8 +286,12 @@ def test_heir_attends_its_turn_and_others_sleep(
     guard.attend(3.0)
     assert slept == [3.0]
     guard.is_heir = True
+    began = time.monotonic()
+    guard.attend(0.05)
+    assert time.monotonic() - began > 0.04
     guard._turn.set()
     guard.attend(3.0)
+    assert time.monotonic() - began < 3.0
     assert slept == [3.0]
 
 
