@@ -103,7 +103,11 @@ def take(guard: Guard) -> None:
 
 
 def lose_first_guard(
-    using: str, monkeypatch: pytest.MonkeyPatch, method: str = "confirm", call: int = 1
+    using: str,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str = "confirm",
+    call: int = 1,
+    error: type[GuardLost] = GuardLost,
 ) -> None:
     """Have the guard be lost where it is first confirmed, or at another method's call."""
     calls: list[int] = []
@@ -117,7 +121,7 @@ def lose_first_guard(
         def lose_first() -> None:
             calls.append(1)
             if len(calls) == call:
-                raise GuardLost("evicted")
+                raise error("evicted")
             original()
 
         monkeypatch.setattr(made, method, lose_first)

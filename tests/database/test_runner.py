@@ -1,8 +1,8 @@
 """A pass over routines: what it answers, what it leaves behind, and what a body may not do."""
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -22,9 +22,12 @@ from once import Routine, Run, ledger, migrate, record, runner, signals
 from once.databases import database
 from once.exceptions import (
     BodyError,
+    CannotFence,
     DatabaseUnavailable,
+    GuardLost,
     InsideRun,
     InsideTransaction,
+    NoConnection,
 )
 from once.guards import Guard, SessionGuard
 from once.models import Attempt, Completion, State
@@ -617,6 +620,138 @@ def test_guard_lost_before_the_body_is_tried_again(
     assert attempts(using) == [("shop.seed", 1, "interrupted"), ("shop.seed", 2, "succeeded")]
 
 
+def test_guard_that_makes_way_for_the_claim_is_survived(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gave itself up, since there was no connection for the work: until the patience ends."""
+    announced: list[int] = []
+    lose_first_guard(using, monkeypatch, "check", error=NoConnection)
+    with receiving(signals.attempt_started, lambda attempt, **_: announced.append(attempt.number)):
+        (result,) = run(seed(using))
+    assert result.outcome is Outcome.RAN
+    assert announced == [2]
+    assert attempts(using) == [("shop.seed", 1, "interrupted"), ("shop.seed", 2, "succeeded")]
+
+
+def test_guard_that_never_gets_a_connection_for_the_work_is_said(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lack(self: Guard) -> None:
+        raise NoConnection("No second connection")
+
+    monkeypatch.setattr(type(database(using).guard("shop.seed", 15.0)), "check", lack)
+    with pytest.raises(DatabaseUnavailable, match="No second connection") as failure:
+        run(seed(using), patience=0)
+    assert "Check that it runs" not in str(failure.value)
+    assert effects(using) == []
+
+
+@pytest.mark.parametrize("method", ["read", "check"])
+def test_guard_lost_before_the_attempt_is_announced_is_told_to_who_does_not_wait(
+    using: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(self: Guard, *arguments: Any) -> None:
+        raise GuardLost("evicted")
+
+    monkeypatch.setattr(type(database(using).guard("shop.seed", 15.0)), method, lose)
+    (result,) = run(seed(using), wait=False)
+    assert (result.outcome, result.message) == (Outcome.SKIPPED, "evicted")
+    assert not result.has_failed
+    assert {state for _, _, state in attempts(using)} <= {"interrupted"}
+
+
+def test_claim_and_fence_and_lock_are_waited_for_while_the_guard_may_give_up(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    within: list[str] = []
+    yields: list[bool] = []
+    kind = type(database(using).guard("shop.seed", 15.0))
+    yielding = kind.yielding
+
+    @contextmanager
+    def noted(self: Guard) -> Iterator[None]:
+        yields.append(True)
+        try:
+            with yielding(self):
+                yield
+        finally:
+            yields.pop()
+
+    def note(name: str) -> None:
+        original = getattr(ledger, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            within.append(f"{name}, yielding {len(yields)}")
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(ledger, name, call)
+
+    begin(seed(using))
+    monkeypatch.setattr(kind, "yielding", noted)
+    for name in ("begin", "close", "work_name", "complete"):
+        note(name)
+    assert run(seed(using))[0].outcome is Outcome.RAN
+    assert [line for line in within if not line.startswith("work_name")] == [
+        "begin, yielding 1",
+        "close, yielding 1",
+        "complete, yielding 0",
+    ]
+    assert "work_name, yielding 1" in within
+
+
+def test_predecessor_that_cannot_be_fenced_is_waited_for_under_a_guard_that_is_asked(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = ledger.close
+    refusals = [CannotFence("GRANT pg_signal_backend"), CannotFence("GRANT pg_signal_backend")]
+    reasons: list[str] = []
+
+    def refuse(attempt: Attempt, *arguments: Any, **options: Any) -> State:
+        if refusals and attempt.number == 1:
+            raise refusals.pop()
+        return close(attempt, *arguments, **options)
+
+    begin(seed(using))
+    monkeypatch.setattr(ledger, "close", refuse)
+    with receiving(signals.waiting, lambda reason, **_: reasons.append(reason)):
+        assert run(seed(using))[0].outcome is Outcome.RAN
+    assert reasons[:1] == ["GRANT pg_signal_backend"]
+    assert attempts(using) == [("shop.seed", 1, "lost"), ("shop.seed", 2, "succeeded")]
+
+
+def test_predecessor_that_cannot_be_fenced_is_told_to_who_does_not_wait(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = ledger.close
+
+    def refuse(attempt: Attempt, *arguments: Any, **options: Any) -> State:
+        if attempt.number == 1:
+            raise CannotFence("GRANT pg_signal_backend")
+        return close(attempt, *arguments, **options)
+
+    begin(seed(using))
+    monkeypatch.setattr(ledger, "close", refuse)
+    (result,) = run(seed(using), wait=False)
+    assert (result.outcome, result.message) == (Outcome.SKIPPED, "GRANT pg_signal_backend")
+    assert attempts(using) == [("shop.seed", 1, "running"), ("shop.seed", 2, "interrupted")]
+
+
+def test_work_that_another_session_claims_is_no_work_of_this_one(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = [False]
+    here = type(database(using))
+    lock_work = here.lock_work
+    monkeypatch.setattr(
+        here, "lock_work", lambda self, name: refusals.pop() if refusals else lock_work(self, name)
+    )
+    (result,) = run(seed(using))
+    assert result.outcome is Outcome.RAN
+    assert [state for _, _, state in attempts(using)] == ["failed", "succeeded"]
+    first = Attempt.objects.using(using).get(number=1)
+    assert "Another session claims to work on shop.seed v1 attempt 1." in first.error
+
+
 def test_liveness_doubles_with_each_attempt_lost_in_a_row(
     using: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -706,6 +841,38 @@ def test_body_of_a_transaction_in_conflict_is_repeated(using: str) -> None:
     assert result.outcome is Outcome.RAN
     assert effects(using) == ["call 2"]
     assert attempts(using) == [("shop.seed", 1, "succeeded")]
+
+
+def test_body_that_is_always_in_conflict_is_repeated_by_one_attempt_alone(using: str) -> None:
+    calls: list[int] = []
+
+    def body() -> None:
+        calls.append(1)
+        raise conflict(using)
+
+    (result,) = run(seed(using, function=body))
+    assert result.outcome is Outcome.FAILED
+    assert len(calls) == 10
+    assert attempts(using) == [("shop.seed", 1, "failed")]
+
+
+@pytest.mark.parametrize(("retry", "number"), [(False, 2), (True, 1)])
+def test_conflict_before_the_body_is_repeated_by_the_attempt_or_by_the_next_one(
+    using: str, retry: bool, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = ledger.lock
+    errors = [conflict(using)]
+
+    def fail_first(attempt: Attempt) -> None:
+        if errors:
+            raise errors.pop()
+        lock(attempt)
+
+    monkeypatch.setattr(ledger, "lock", fail_first)
+    (result,) = run(seed(using, retry=retry))
+    assert result.outcome is Outcome.RAN
+    assert last(using).number == number
+    assert effects(using) == ["shop.seed"]
 
 
 def test_database_that_cannot_be_reached_is_said_after_the_patience(
