@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once import guards
 from once.exceptions import GuardLost, InsideRun
-from once.guards import Place, SessionGuard
+from once.guards import Guard, Place, SessionGuard
 
 LIVENESS = 15.0
 
@@ -59,6 +60,7 @@ class Session:
     def __init__(self) -> None:
         self.is_lost = False
         self.is_closed = False
+        self.is_silent = False
         self.answered = time.monotonic()
         self.took = 0.0
         self.timeouts: list[float] = []
@@ -78,6 +80,9 @@ class Session:
 
     def check(self) -> None:
         self.checks += 1
+
+    def fall_silent(self) -> None:
+        self.is_silent = True
 
     def give_up_in(self, seconds: float | None) -> None:
         self.limits.append(seconds)
@@ -99,6 +104,49 @@ def session_of(guard: SessionGuard) -> Any:
     """The session that a guard opened."""
     assert guard._session is not None
     return guard._session
+
+
+class Least(Guard):
+    """What every guard has of its own, and no more."""
+
+    identity = "least"
+
+    def __init__(self) -> None:
+        self.releases = 0
+
+    def acquire(self, within: float = inf) -> bool:
+        return True
+
+    def release(self) -> None:
+        self.releases += 1
+
+
+def test_guard_that_says_no_more_is_tried_often_and_freed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(guards, "time", SimpleNamespace(sleep=slept.append))
+    with Least() as guard:
+        assert guard.is_worth_trying()
+        assert guard.find_holder()
+        assert guard.longest_pause == 5.0
+        guard.attend(2.0)
+        assert slept == [2.0]
+        assert guard.read(lambda: "seen") == "seen"
+        guard.step_back()
+        assert guard.releases == 1
+    assert guard.releases == 2
+
+
+def test_guard_that_is_not_held_says_whose_it_is(guard: Plain) -> None:
+    with pytest.raises(GuardLost, match=r"The guard of shop\.seed is not held"):
+        guard.check()
+
+
+def test_guard_falls_silent_in_its_session(guard: Plain) -> None:
+    guard.acquire()
+    guard.fall_silent()
+    assert session_of(guard).is_silent
 
 
 def test_holder_is_marked_and_keeps_its_session(guard: Plain) -> None:
