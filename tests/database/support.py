@@ -27,6 +27,7 @@ __all__ = [
     "effects",
     "last",
     "lose_first_guard",
+    "lost_connection",
     "receiving",
     "rows",
     "run",
@@ -86,6 +87,14 @@ def conflict(using: str) -> OperationalError:
     error = OperationalError(1213, "in the way")
     error.sqlstate = "40001"  # type: ignore[attr-defined]
     error.sqlite_errorcode = 5  # type: ignore[attr-defined]
+    return error
+
+
+def lost_connection(using: str) -> OperationalError:
+    """What a database says whose connection is gone."""
+    error = OperationalError(2006, "the connection is gone")
+    error.sqlstate = "08006"  # type: ignore[attr-defined]
+    error.sqlite_errorcode = 14  # type: ignore[attr-defined]
     return error
 
 

@@ -22,6 +22,7 @@ from tests.database.support import (
     effects,
     last,
     lose_first_guard,
+    lost_connection,
     receiving,
     rows,
     run,
@@ -75,14 +76,6 @@ def kind(request: pytest.FixtureRequest) -> str:
     """Each way to commit in turn."""
     found: str = request.param
     return found
-
-
-def lost_connection(using: str) -> OperationalError:
-    """What a database says whose connection is gone."""
-    error = OperationalError(2006, "the connection is gone")
-    error.sqlstate = "08006"  # type: ignore[attr-defined]
-    error.sqlite_errorcode = 14  # type: ignore[attr-defined]
-    return error
 
 
 # External

@@ -10,6 +10,7 @@ from django.db import (
     DEFAULT_DB_ALIAS,
     DatabaseError,
     IntegrityError,
+    OperationalError,
     close_old_connections,
     connections,
     transaction,
@@ -18,7 +19,7 @@ from django.db.backends.signals import connection_created
 from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 
-from once import Routine, Run, ledger, migrate, record, runner, signals
+from once import Routine, Run, interruption, ledger, migrate, record, runner, signals
 from once.databases import database
 from once.exceptions import (
     BodyError,
@@ -40,6 +41,7 @@ from tests.database.support import (
     effects,
     last,
     lose_first_guard,
+    lost_connection,
     receiving,
     rows,
     run,
@@ -916,3 +918,121 @@ def test_autocommit_off_by_the_caller_is_refused_and_nothing_of_it_committed(usi
     finally:
         transaction.set_autocommit(True, using=using)
     assert effects(using) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([], ""),
+        (["a.0001"], "(a.0001)"),
+        (["a.0001", "a.0002", "b.0001"], "(a.0001, a.0002, b.0001)"),
+        (["a.0001", "a.0002", "b.0001", "b.0002"], "(a.0001, a.0002, b.0001 and 1 more)"),
+    ],
+)
+def test_blocked_names_three_migrations(names: list[str], told: str) -> None:
+    message = runner._blocked("default", names)
+    assert told in message
+    assert bool(message) is bool(names)
+
+
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_record_without_its_tables_knows_nothing(
+    using: str, is_installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(routines: list[Routine]) -> None:
+        raise DatabaseError("no such table")
+
+    monkeypatch.setattr(record, "read", fail)
+    monkeypatch.setattr(record, "is_installed", lambda using: is_installed)
+    monkeypatch.setattr(migrate, "unapplied", lambda using: ["once.0001_initial"])
+    if is_installed:
+        with pytest.raises(DatabaseError, match="no such table"):
+            run(seed(using))
+    else:
+        (result,) = run(seed(using))
+        assert "lacks migrations of this code (once.0001_initial)" in result.message
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_conflict_of_the_first_look_is_waited_out_by_who_waits(
+    using: str, wait: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = record.read
+    errors = [conflict(using)]
+
+    def fail_first(routines: list[Routine]) -> dict[str, record.Record]:
+        if errors:
+            raise errors.pop()
+        return read(routines)
+
+    monkeypatch.setattr(record, "read", fail_first)
+    if wait:
+        assert run(seed(using))[0].outcome is Outcome.RAN
+    else:
+        with pytest.raises(OperationalError, match="in the way"):
+            run(seed(using), wait=False)
+
+
+def test_signal_is_heeded_between_two_routines(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = KeyboardInterrupt()
+    first = seed(using, "shop.first", atomic=False)
+    with (
+        receiving(
+            signals.attempt_finished,
+            lambda **_: monkeypatch.setattr(interruption, "_pending", asked),
+        ),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run(first, seed(using, "shop.second"))
+    assert effects(using) == ["shop.first"]
+    assert attempts(using) == [("shop.first", 1, "succeeded")]
+
+
+def test_lost_record_is_survived_and_the_guards_session_given_back(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that cannot answer for a moment: others may lack the connection."""
+    begin_attempt = ledger.begin
+    errors = [lost_connection(using)]
+    released: list[bool] = []
+    kind = type(database(using).guard("shop.seed", 15.0))
+    release = kind.release
+
+    def fail_first(*arguments: Any, **options: Any) -> Attempt | None:
+        if errors:
+            raise errors.pop()
+        assert released
+        return begin_attempt(*arguments, **options)
+
+    def note(self: Guard) -> None:
+        released.append(True)
+        release(self)
+
+    monkeypatch.setattr(kind, "release", note)
+    monkeypatch.setattr(ledger, "begin", fail_first)
+    assert run(seed(using))[0].outcome is Outcome.RAN
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_conflict_of_the_claim_is_told_and_tried_again_by_who_waits(
+    using: str, wait: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_attempt = ledger.begin
+    errors = [conflict(using)]
+    reasons: list[str] = []
+
+    def fail_first(*arguments: Any, **options: Any) -> Attempt | None:
+        if errors:
+            raise errors.pop()
+        return begin_attempt(*arguments, **options)
+
+    monkeypatch.setattr(ledger, "begin", fail_first)
+    with receiving(signals.waiting, lambda reason, **_: reasons.append(reason)):
+        (result,) = run(seed(using), wait=wait)
+    if wait:
+        assert result.outcome is Outcome.RAN
+        [reason] = reasons
+    else:
+        assert result.outcome is Outcome.SKIPPED
+        reason = result.message
+    assert "in the way" in reason
