@@ -119,6 +119,15 @@ def test_end_of_a_broken_session_closes_it_all_the_same(session: Session, holder
     assert holder.done == ["connect", "end", "close"]
 
 
+def test_end_of_a_session_that_cannot_be_closed_is_the_end(
+    session: Session, holder: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holder, "close", fail(InterfaceError("broken")))
+    with pytest.raises(GuardLost, match="gone"):
+        prove(session, fail(OperationalError("gone")))
+    assert holder.done == ["connect", "end"]
+
+
 def test_end_of_a_session_without_its_drivers_connection_asks_nothing(
     session: Session, holder: Holder
 ) -> None:

@@ -1,5 +1,6 @@
 """Which process is a server, how the start is hooked, and the in-memory routines."""
 
+import gc
 import os
 import sys
 import threading
@@ -183,6 +184,20 @@ def test_once_serving_in_the_master_of_gunicorn_calls_in_each_worker(
     assert calls == [True, True]
 
 
+@pytest.mark.parametrize(
+    ("module", "function", "expected"),
+    [
+        ("gunicorn.arbiter", "setup", True),
+        ("gunicorn.arbiter", "spawn_worker", False),
+        ("django", "setup", False),
+    ],
+)
+def test_fork_of_gunicorn_by_frame(module: str, function: str, expected: bool) -> None:
+    namespace: dict[str, Any] = {"__name__": module, "will_fork": server.will_fork}
+    exec(f"def {function}():\n    return will_fork()", namespace)
+    assert namespace[function]() is expected
+
+
 @pytest.mark.parametrize("has_decorators", [True, False])
 def test_once_serving_before_the_fork_of_uwsgi_calls_after_it(
     has_decorators: bool, monkeypatch: pytest.MonkeyPatch
@@ -213,6 +228,7 @@ def test_once_serving_in_celery_calls_once_it_is_ready(
     monkeypatch.setattr(worker_ready, "receivers", [])
     monkeypatch.setattr(beat_init, "receivers", [])
     server.once_serving(lambda: calls.append(True))
+    gc.collect()  # nobody else holds what is called
     assert calls == []
     ready = worker_ready if program == "worker" else beat_init
     ready.send(sender=None)
