@@ -773,3 +773,56 @@ class TestToldToEnd:
         with pytest.raises(KeyboardInterrupt):
             run(seed(using, function=body, atomic=False), seed(using, "next"))
         assert attempts(using) == [("shop.seed", 1, "failed")]
+
+
+@pytest.mark.parametrize("is_answered", [True, False], ids=["answered", "no answer"])
+def test_recording_without_an_answer_is_fenced_before_it_is_repeated(
+    using: str, is_answered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = ledger.complete
+    done: list[str] = []
+    errors = [lost_connection(using)]
+
+    def fail_first(attempt: Attempt) -> None:
+        done.append("complete")
+        if errors:
+            raise errors.pop()
+        complete(attempt)
+
+    def end_work(self: object, name: str) -> int:
+        done.append(f"end work of {name}")
+        if not is_answered:
+            raise lost_connection(using)
+        return 0
+
+    monkeypatch.setattr(ledger, "complete", fail_first)
+    monkeypatch.setattr(type(database(using)), "end_work", end_work)
+    (result,) = run(seed(using, function=lambda: done.append("body"), atomic=False))
+    assert result.outcome is Outcome.RAN
+    assert done == ["body", "complete", f"end work of {last(using).pk}", "complete"]
+
+
+def test_recording_whose_own_session_cannot_be_ended_fails(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(attempt: Attempt) -> None:
+        raise lost_connection(using)
+
+    def refuse(self: object, name: str) -> int:
+        raise IntegrityError("no reason that may pass")
+
+    monkeypatch.setattr(ledger, "complete", fail)
+    monkeypatch.setattr(type(database(using)), "end_work", refuse)
+    (result,) = run(seed(using, function=lambda: None, atomic=False))
+    assert result.outcome is Outcome.FAILED
+    assert "no reason that may pass" in result.message
+
+
+def test_laps_of_batches_add_up(using: str) -> None:
+    heard: list[tuple[float, float]] = []
+    routine = routine_of("batched", using, lambda run: None)
+    with receiving(signals.progressed, lambda seconds, lap, **_: heard.append((seconds, lap))):
+        run(routine)
+    assert heard
+    assert all(lap > 0 for _, lap in heard)
+    assert sum(lap for _, lap in heard) == pytest.approx(heard[-1][0])
