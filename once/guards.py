@@ -247,7 +247,6 @@ class SessionGuard(Guard):
         session = self._open()
         self.liveness = self._usual_liveness
         place = Place.NONE
-        self.is_heir = False
 
         def take() -> Place:
             self._turn.clear()
