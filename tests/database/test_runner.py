@@ -1036,3 +1036,44 @@ def test_conflict_of_the_claim_is_told_and_tried_again_by_who_waits(
         assert result.outcome is Outcome.SKIPPED
         reason = result.message
     assert "in the way" in reason
+
+
+@pytest.mark.parametrize(
+    ("refusals", "patience", "state"), [(1, 30.0, "failed"), (99, 0.0, "running")]
+)
+def test_end_that_cannot_be_recorded_is_tried_again_until_the_patience_ends(
+    using: str, refusals: int, patience: float, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = ledger.close
+    left = [CannotFence("GRANT pg_signal_backend")] * refusals
+
+    def refuse(*arguments: Any, **options: Any) -> State:
+        if left:
+            raise left.pop()
+        return close(*arguments, **options)
+
+    def body() -> None:
+        raise LookupError("no such brand")
+
+    monkeypatch.setattr(ledger, "close", refuse)
+    (result,) = run(seed(using, function=body), patience=patience)
+    assert result.outcome is Outcome.FAILED
+    assert attempts(using) == [("shop.seed", 1, state)]
+    assert len(left) == (0 if state == "failed" else refusals - 1)
+
+
+def test_deadline_that_passes_before_a_predecessor_is_fenced_is_no_failure(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = ledger.close
+
+    def refuse(attempt: Attempt, *arguments: Any, **options: Any) -> State:
+        if attempt.number == 1:
+            raise CannotFence("GRANT pg_signal_backend")
+        return close(attempt, *arguments, **options)
+
+    begin(seed(using))
+    monkeypatch.setattr(ledger, "close", refuse)
+    (result,) = run(seed(using), timeout=0.2)
+    assert (result.outcome, result.timed_out) == (Outcome.SKIPPED, True)
+    assert attempts(using) == [("shop.seed", 1, "running"), ("shop.seed", 2, "interrupted")]
