@@ -123,10 +123,9 @@ class _Pass:
         due = self.terms.act.due
         stopped = ""
         for number, routine in enumerate(routines):
-            known = stands.get(routine.name)
-            standing = known.standing if known else Standing.OPEN
-            if standing not in due:
-                result = self._left(routine, known or Record(standing=standing))
+            known = stands.get(routine.name)  # what is not known is open, which is due in any case
+            if known and known.standing not in due:
+                result = self._left(routine, known)
             elif hindrance := stopped or self._hindrance(routine, results):
                 result = Result(routine=routine, outcome=Outcome.SKIPPED, message=hindrance)
             else:
