@@ -1077,3 +1077,27 @@ def test_deadline_that_passes_before_a_predecessor_is_fenced_is_no_failure(
     (result,) = run(seed(using), timeout=0.2)
     assert (result.outcome, result.timed_out) == (Outcome.SKIPPED, True)
     assert attempts(using) == [("shop.seed", 1, "running"), ("shop.seed", 2, "interrupted")]
+
+
+@pytest.mark.parametrize("pauses", [True, False])
+def test_what_comes_behind_is_read_again_after_a_pause_alone(
+    using: str, pauses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, begin_attempt = record.read, ledger.begin
+    errors = [conflict(using)] * pauses
+    asked: list[list[str]] = []
+
+    def note(routines: list[Routine]) -> dict[str, record.Record]:
+        asked.append([routine.name for routine in routines])
+        return read(routines)
+
+    def fail_first(*arguments: Any, **options: Any) -> Attempt | None:
+        if errors:
+            raise errors.pop()
+        return begin_attempt(*arguments, **options)
+
+    monkeypatch.setattr(record, "read", note)
+    monkeypatch.setattr(ledger, "begin", fail_first)
+    run(*(seed(using, name) for name in "abc"))
+    assert asked[0] == ["a", "b", "c"]
+    assert (["b", "c"] in asked[1:]) is pauses
