@@ -181,24 +181,30 @@ def _answers(chosen: list[Mutant], asked: argparse.Namespace) -> Any:
     slots = [Slot(home / f"mutation_{os.getpid()}_{n}", database_url()) for n in range(asked.jobs)]
     free = list(slots)
     busy: dict[int, tuple[Slot, Mutant]] = {}
-    for mutant in [*chosen, *[None] * len(slots)]:
-        if not free or (mutant is None and busy):
-            pid, status = os.wait()
-            slot, tested = busy.pop(pid)
-            yield tested, slot.answer(pid, status, tested)
-            free.append(slot)
-        if mutant is not None:
-            seconds = {} if asked.tests else _tests(mutant, covered, asked.seconds)
-            paths = asked.tests or sorted({name.partition("::")[0] for name in seconds})
-            if not paths:
-                yield mutant, "untested"
-                continue
-            slot = free.pop()
-            busy[slot.start(mutant, paths, seconds)] = slot, mutant
-    for slot in slots:
-        slot.drop(slot.directory.name)
-        slot.drop(f"test_{slot.directory.name}")
-    shutil.rmtree(home)
+    try:
+        for mutant in [*chosen, *[None] * len(slots)]:
+            if not free or (mutant is None and busy):
+                pid, status = os.wait()
+                slot, tested = busy.pop(pid)
+                yield tested, slot.answer(pid, status, tested)
+                free.append(slot)
+            if mutant is not None:
+                seconds = {} if asked.tests else _tests(mutant, covered, asked.seconds)
+                paths = asked.tests or sorted({name.partition("::")[0] for name in seconds})
+                if not paths:
+                    yield mutant, "untested"
+                    continue
+                slot = free.pop()
+                busy[slot.start(mutant, paths, seconds)] = slot, mutant
+    finally:
+        for pid in busy:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        for slot in slots:
+            slot.drop(slot.directory.name)
+            slot.drop(f"test_{slot.directory.name}")
+        shutil.rmtree(home)
 
 
 def _tests(mutant: Mutant, covered: dict[str, Any], room: float) -> dict[str, float]:
