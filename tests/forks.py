@@ -35,7 +35,11 @@ class Fork(Process):
 
     def kill(self) -> None:
         self.send(signal.SIGKILL)
-        wait_until(lambda: not Path(f"/proc/{self.pid}").exists(), what=f"the end of {self.pid}")
+        wait_until(self._is_zombie, what=f"the end of {self.pid}")
+
+    def _is_zombie(self) -> bool:
+        state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2]
+        return state.split()[0] == "Z"
 
     def _has_ended(self) -> bool:
         return self._code.exists() and self._code.read_text().endswith("\n")
@@ -65,5 +69,4 @@ class Forks:
     def close(self) -> None:
         """End what still runs."""
         for fork in self._forks:
-            if Path(f"/proc/{fork.pid}").exists():
-                fork.kill()
+            fork.kill()

@@ -480,7 +480,7 @@ def test_server_waits_for_who_runs_a_routine(project: Project, serve: Serve, ser
     ("server", "options"),
     [
         ("gunicorn", ("--timeout", "2")),
-        ("uvicorn-workers", ("--timeout-worker-healthcheck", "1")),
+        ("uvicorn-workers", ("--timeout-worker-healthcheck", "4")),
     ],
 )
 def test_routine_outlasts_the_patience_of_the_workers_supervisor(
@@ -488,7 +488,7 @@ def test_routine_outlasts_the_patience_of_the_workers_supervisor(
 ) -> None:
     project.routines(HOLDING)
     started = serve(server, *options)
-    wait_until(lambda: _waited(started) > 3, what=lambda: started.output)
+    wait_until(lambda: _waited(started) > 5, what=lambda: started.output)
     project.release("body")
     started.wait_for(200)
     assert len(project.reached("body")) == 1

@@ -1,12 +1,12 @@
 """Forks a process for each line that it reads: one that has loaded everything when it starts.
 
 A line is the JSON of ``[arguments of manage.py, where to hold, log]``. The process writes what it
-prints into the log, and its exit code beside it. This prints the id of each.
+prints into the log, and its exit code beside it. This prints the id of each, and waits for none of
+them: as long as this runs, no other process gets one of these ids.
 """
 
 import json
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -25,7 +25,6 @@ def main() -> None:
     django.setup()
     call_command("once", "run", "--plan", verbosity=0)  # imports what each would import
     connections.close_all()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     print("ready", flush=True)
     for line in sys.stdin:
         arguments, places, log = json.loads(line)
@@ -36,7 +35,6 @@ def main() -> None:
 
 
 def _run(arguments: list[str], places: str, log: Path) -> NoReturn:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     out = os.open(log, os.O_WRONLY | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(out, stream)
