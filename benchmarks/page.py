@@ -9,8 +9,8 @@ from benchmarks.table import table
 __all__ = ["FIGURES", "PAGE", "PICTURE", "section", "with_figures"]
 
 FIGURES = ROOT / "benchmarks" / "results.json"
-PAGE = ROOT / "docs" / "performance.md"
-PICTURE = ROOT / "docs" / "performance.svg"
+PAGE = ROOT / "docs" / "explanation" / "performance.md"
+PICTURE = ROOT / "docs" / "explanation" / "performance.svg"
 
 _SECTION = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
 

@@ -1,8 +1,8 @@
 """Waiting for others: polls more and more rarely, without a connection, and says for whom.
 
 Only the heir of a guard has a session meanwhile, which is the guard's own. The law of the pauses is
-chosen from measurements (docs/fleets.md): a look costs its server about as much as a connection
-does, so it is the crowd of those who wait that has to be borne.
+chosen from measurements (docs/explanation/fleets.md): a look costs its server about as much as a
+connection does, so it is the crowd of those who wait that has to be borne.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""What docs/databases.md says of a database or a set-up is tested, by the test that it names."""
+"""What docs/reference/databases.md says of a set-up is tested, by the test that it names."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ import sys
 from tests.processes.test_setups import CONNECTIONS
 from tests.project import ROOT
 
-PAGE = (ROOT / "docs" / "databases.md").read_text()
+PAGE = (ROOT / "docs" / "reference" / "databases.md").read_text()
 ROWS = [
     line.strip("|").split("|")
     for line in PAGE.splitlines()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.project import ROOT
 
-PAGE = (ROOT / "docs" / "failures.md").read_text()
+PAGE = (ROOT / "docs" / "explanation" / "failures.md").read_text()
 ROWS = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", PAGE, re.MULTILINE)
 
 
@@ -18,7 +18,7 @@ def test_rows_are_counted_and_none_is_without_a_test() -> None:
 
 @pytest.mark.parametrize(("number", "tests"), ROWS)
 def test_tests_of_a_row_exist(number: str, tests: str) -> None:
-    links = re.findall(r"\[`(\w+)`\]\(\.\./(tests/[\w/]+\.py)\)", tests)
+    links = re.findall(r"\[`(\w+)`\]\((?:\.\./){2}(tests/[\w/]+\.py)\)", tests)
     assert links
     for name, path in links:
         tree = ast.parse((ROOT / path).read_text())

@@ -8,7 +8,10 @@ import pytest
 from once.management import exits
 from tests.project import ROOT
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "deployments.md")
+README = ROOT / "README.md"
+HOW_TO = ROOT / "docs" / "how-to"
+KUBERNETES = HOW_TO / "kubernetes.md"
+DOCUMENTS = (README, *sorted((ROOT / "docs").rglob("*.md")))
 
 
 def lines(text: str) -> list[str]:
@@ -17,23 +20,29 @@ def lines(text: str) -> list[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_to_files(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
-    assert links
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
     assert [link for link in links if not (document.parent / link).exists()] == []
 
 
 def test_snippets_stand_in_the_files() -> None:
-    blocks = re.findall(r"```yaml\n# (\S+)\n(.*?)```", DOCUMENTS[0].read_text(), re.DOTALL)
-    assert [file for file, _ in blocks] == [
+    pages = "".join(document.read_text() for document in DOCUMENTS)
+    blocks = re.findall(r"```yaml\n# (\S+)\n(.*?)```", pages, re.DOTALL)
+    assert {file for file, _ in blocks} == {
+        "docker-compose.yml",
         "example/kubernetes/job.yaml",
         "example/kubernetes/entrypoint.yaml",
-    ]
+    }
+    assert len(blocks) == pages.count("```yaml\n")
     for file, text in blocks:
         assert set(lines(text)) <= set(lines((ROOT / file).read_text()))
 
 
+def test_procfile_stands_on_its_page() -> None:
+    assert (ROOT / "example" / "Procfile").read_text() in (HOW_TO / "heroku.md").read_text()
+
+
 def test_exit_codes_are_those_of_the_command() -> None:
-    rows = re.findall(r"^\| (\d[\d, ]*) \|", DOCUMENTS[1].read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (\d[\d, ]*) \|", KUBERNETES.read_text(), re.MULTILINE)
     codes = {int(code) for row in rows for code in row.split(", ")}
     names = ("FAILED", "USAGE", "NOT_DONE", "TIMED_OUT", "HELD", "TERMINATED")
     assert codes == {0, 137, *(getattr(exits, name) for name in names)}

@@ -1,5 +1,5 @@
 /*
- * The claim protocol of django-once. docs/model.md maps each step to the code that takes it.
+ * The claim protocol of django-once. docs/explanation/model.md maps each step to the code that takes it.
  *
  * KIND says how effects and record are committed: ATOMIC, BATCHED or EXTERNAL; RETRY=0 is retry=False.
  *

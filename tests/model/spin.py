@@ -77,7 +77,7 @@ _BROKEN = [
     ("EXTERNAL RETRY=0", "HELD_NOT_READ_AGAIN", STARTED_TWICE),
     ("EXTERNAL RETRY=0", "REPEAT_BODY", STARTED_TWICE),
 ]
-#: What does no harm where it alone is left out: docs/model.md says why it is there.
+#: What does no harm where it alone is left out: docs/explanation/model.md says why it is there.
 _SPARE = [
     ("ATOMIC", "NO_CONFIRM"),
     ("ATOMIC", "NO_SETTLE"),

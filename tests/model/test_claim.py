@@ -12,7 +12,7 @@ import pytest
 
 from tests.model.spin import QUESTIONS, Question, ask
 
-PAGE = Path(__file__).parents[2] / "docs" / "model.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "model.md"
 
 
 @pytest.fixture

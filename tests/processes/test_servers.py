@@ -1,4 +1,4 @@
-"""Every server that people run Django with: what runs where, and what docs/servers.md says."""
+"""Every server that people run Django with: what runs where, as docs/reference/servers.md says."""
 
 import importlib.util
 import re
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db(databases=[])
 
 Boot = Callable[..., Server]
 
-DOCUMENTATION = (ROOT / "docs" / "servers.md").read_text()
+DOCUMENTATION = (ROOT / "docs" / "reference" / "servers.md").read_text()
 WSGI = "tests.wsgi:application"
 ASGI = "tests.asgi:application"
 GUNICORN = f"--no-control-socket --workers 2 --bind {{address}} {WSGI}"
@@ -38,7 +38,7 @@ CELERY = "--loglevel INFO"
 
 
 class Case(NamedTuple):
-    """One row of the table in docs/servers.md."""
+    """One row of the table in docs/reference/servers.md."""
 
     #: How the server is started: what the table names, and what that needs besides.
     command: str
