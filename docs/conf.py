@@ -1,0 +1,44 @@
+"""The site: ``sphinx-build -W --keep-going -n -q docs build/docs``. It needs no network."""
+
+import django
+from django.conf import settings
+from sphinx.application import Sphinx
+from sphinx.ext.napoleon import GoogleDocstring
+
+# The reference is read off the code, whose models need a project.
+settings.configure(
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "once"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+)
+django.setup()
+
+project = "django-once"
+author = "The django-once authors"
+copyright = author  # noqa: A001
+html_title = project
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["images"]
+html_theme = "furo"
+html_show_sphinx = False
+html_copy_source = False
+
+# The headings to which pages link. A link to a file outside of docs/ becomes a download of it.
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+# What other packages document is not in this site, and nothing is fetched to find it.
+nitpick_ignore_regex = [(r"py:\w+", r"(django|health_check)\..*|[A-Z]\w+Error|KeyboardInterrupt")]
+
+
+def setup(app: Sphinx) -> None:
+    """Have sections of docstrings read; comments on attributes have none."""
+    app.connect("autodoc-process-docstring", _read_sections)
+
+
+def _read_sections(
+    app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]
+) -> None:
+    if what not in ("attribute", "data", "property"):
+        lines[:] = GoogleDocstring(lines, what=what).lines()
