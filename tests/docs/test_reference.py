@@ -1,0 +1,86 @@
+"""Every public name has its place in the reference."""
+
+import dataclasses
+import inspect
+import re
+from importlib import import_module
+
+import pytest
+
+from once import checks, conf, doctor, findings, routine, status
+from once.management import exits
+from once.models import State, Trigger
+from once.results import Outcome
+from once.status import RoutineState, Status
+from tests.docs.command import PAGE, subcommands, with_options
+from tests.project import ROOT
+
+REFERENCE = ROOT / "docs" / "reference"
+COMMAND = PAGE.read_text()
+MODULES = (
+    "once",
+    "once.exceptions",
+    "once.health_check",
+    "once.signals",
+    "once.testing",
+    "once.views",
+)
+
+
+def rows(text: str) -> set[str]:
+    """What stands in code in the first column of tables."""
+    first = re.findall(r"^\| ([^|]*)\|", text, re.MULTILINE)
+    return {name for cell in first for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def page(name: str) -> str:
+    return (REFERENCE / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_names(module: str) -> None:
+    python = page("python")
+    for name in import_module(module).__all__:
+        assert re.search(
+            rf":: {module}\.{name}\n|automodule:: {module}\n   :members:\n", python
+        ), name
+
+
+def test_options_of_a_routine() -> None:
+    options = set(inspect.signature(routine).parameters) - {"function"}
+    assert rows(page("routine").partition("## Scopes")[0]) == options
+
+
+def test_settings() -> None:
+    assert rows(page("settings")) == set(conf.NAMES)
+
+
+def test_checks() -> None:
+    ids = set(re.findall(r'"(once\.[EW]\d+)"', inspect.getsource(checks)))
+    assert ids <= set(re.findall(r"once\.[EW]\d+", page("checks")))
+
+
+def test_subcommands_and_their_options() -> None:
+    assert re.findall(r"^## `once (\w+)`$", COMMAND, re.MULTILINE) == [*subcommands()]
+    assert with_options(COMMAND) == COMMAND, "Run: python -m tests.docs.command"
+
+
+def test_exit_codes() -> None:
+    codes = {value for name, value in vars(exits).items() if name.isupper()}
+    assert codes == set(map(int, re.findall(r"^\| (\d+) \|", COMMAND, re.MULTILINE))) - {0}
+
+
+def test_keys_of_json() -> None:
+    _, _, runs, doctors = re.split(r"^(?:## JSON|Of `run`|Of `doctor`:)", COMMAND, flags=re.M)
+    keys = {field.name for field in dataclasses.fields(Status)}
+    assert rows(runs) == {*status.to_json([]), *keys, "outcome"}
+    of_a_finding = {field.name for field in dataclasses.fields(findings.Finding)}
+    assert rows(doctors) == {*doctor.to_json([]), *of_a_finding}
+    for word in (*Outcome, *findings.Level):
+        assert f"`{word}`" in COMMAND
+
+
+def test_states_and_triggers() -> None:
+    of_a_routine, in_the_tables = page("states").split("## In the tables")
+    assert rows(of_a_routine) == set(RoutineState)
+    assert rows(in_the_tables) == {*State.values, *Trigger.values}
