@@ -41,9 +41,9 @@ def page(name: str) -> str:
 def test_public_names(module: str) -> None:
     python = page("python")
     for name in import_module(module).__all__:
-        assert re.search(
-            rf":: {module}\.{name}\n|automodule:: {module}\n   :members:\n", python
-        ), name
+        assert re.search(rf":: {module}\.{name}\n|automodule:: {module}\n   :members:\n", python), (
+            name
+        )
 
 
 def test_options_of_a_routine() -> None:
