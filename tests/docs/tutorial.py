@@ -69,7 +69,7 @@ class Reader:
         self._shell.stdin.write(f"{command}\n_code=$?; printf '\\n@end\\n'; (exit $_code)\n")
         self._shell.stdin.flush()
         lines = iter(self._shell.stdout.readline, "")
-        printed = []
+        printed: list[str] = []
         for line in lines:
             if line == "@end\n":
                 return "".join(printed)[:-1]
