@@ -115,6 +115,8 @@ def test_commands_are_there(page: Path, monkeypatch: pytest.MonkeyPatch) -> None
                 assert find_spec(module), line
             case ["pytest", *places]:
                 assert all((ROOT / place).exists() for place in places), line
+            case ["sphinx-build", *options, _]:
+                assert " ".join(["sphinx-build", *options]) in (ROOT / ".ci" / "run").read_text()
             case ["pip", "install", *_] | ["gunicorn" | "celery", *_]:
                 pass
             case _:
