@@ -21,7 +21,7 @@ def test_tutorial(tmp_path: Path) -> None:
         for expected, printed in reader.follow(page):
             assert not differs(expected, printed), f"expected:\n{expected}\nprinted:\n{printed}"
     finally:
-        reader.type("python database.py stop; kill $(jobs -p); [ ! -e gunicorn.pid ]")
+        reader.type("kill $(cat gunicorn.pid); kill -9 $(jobs -p); python database.py stop")
         reader.close()
 
 

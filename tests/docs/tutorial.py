@@ -37,7 +37,7 @@ class Reader:
     def __init__(self, directory: Path, environment: dict[str, str]) -> None:
         self._directory = directory
         self._shell = subprocess.Popen(
-            ["bash"],
+            ["timeout", "1800", "bash"],  # with all that it started
             cwd=directory,
             env=environment,
             stdin=subprocess.PIPE,
