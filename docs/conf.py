@@ -18,7 +18,6 @@ copyright = author  # noqa: A001
 html_title = project
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["images"]
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
