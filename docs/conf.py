@@ -3,7 +3,7 @@
 import django
 from django.conf import settings
 from sphinx.application import Sphinx
-from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.ext.napoleon import Config, GoogleDocstring
 
 # The reference is read off the code, whose models need a project.
 settings.configure(
@@ -42,4 +42,5 @@ def _read_sections(
     app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]
 ) -> None:
     if what not in ("attribute", "data", "property"):
-        lines[:] = GoogleDocstring(lines, what=what).lines()
+        # Types are in the code: what stands before a colon is the beginning of a sentence.
+        lines[:] = GoogleDocstring(lines, Config(napoleon_use_rtype=False), what=what).lines()
