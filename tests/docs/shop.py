@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["blocks", "make", "run"]
+__all__ = ["MODELS", "SETTINGS", "blocks", "make", "run"]
 
 _BLOCK = re.compile(r"```python\n# ([^\n]*)\n(.*?)```", re.DOTALL)
 
-_MODELS = """
+MODELS = """
 from django.db import models
 
 
@@ -42,7 +42,7 @@ class Tenant(models.Model):
     pass
 """
 
-_SETTINGS = """
+SETTINGS = """
 SECRET_KEY = "x"
 DATABASES = {
     alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{alias}.sqlite3"}
@@ -115,14 +115,14 @@ def make(directory: Path, routines: Iterable[tuple[str, str]]) -> None:
         routines: label of an app and source of its routines; the models are those of ``shop``.
 
     """
-    (directory / "settings.py").write_text(_SETTINGS)
+    (directory / "settings.py").write_text(SETTINGS)
     (directory / "urls.py").write_text("urlpatterns = []\n")
     command = directory / "shop" / "management" / "commands" / "import_currencies.py"
     command.parent.mkdir(parents=True)
     command.write_text(_COMMAND)
     for package in (command.parent, command.parent.parent, directory / "shop"):
         (package / "__init__.py").touch()
-    (directory / "shop" / "models.py").write_text(_MODELS)
+    (directory / "shop" / "models.py").write_text(MODELS)
     for name, source in _OUTSIDE.items():
         (directory / f"{name}.py").write_text(source)
     labels = ["shop"]
