@@ -194,7 +194,7 @@ class Claim:
         try:
             self.guard.check()  # it may have made way for the claim
             self.wait.answered()
-            self._fence(ahead)
+            self._fence(ahead, attempt)
             # Only now: a predecessor may have committed until it was fenced.
             if ahead.record.has_running and not self.terms.act.is_due(self._record().standing):
                 why = "There was nothing left to do, or to try by itself."
@@ -228,13 +228,13 @@ class Claim:
         }
         acts[self.terms.act]()
 
-    def _fence(self, ahead: Prospect) -> None:
+    def _fence(self, ahead: Prospect, attempt: Attempt) -> None:
         """Take from every predecessor the right to commit; final, also for a frozen one."""
         for predecessor in ahead.predecessors:
             while True:
                 try:
                     with self.guard.yielding(), self.here.answering():
-                        ledger.close(predecessor, State.LOST, "A successor took over.")
+                        ended = ledger.close(predecessor, State.LOST, "A successor took over.")
                 except CannotFence as error:
                     if not self.terms.is_patient:
                         raise
@@ -242,6 +242,11 @@ class Claim:
                     self.wait.pause(str(error))
                 else:
                     break
+            predecessor.state = ended
+            if ended is State.LOST:
+                signals.attempt_lost.send_robust(
+                    self.routine, attempt=predecessor, successor=attempt
+                )
 
     def _conclude(self, work: Work, problem: BaseException) -> State:
         """Settle how an attempt ended that did not end well: fence, then read."""

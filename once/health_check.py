@@ -1,6 +1,7 @@
 """A check for django-health-check, version 4: are the start-up routines done?"""
 
 import dataclasses
+import logging
 from collections import Counter
 from contextlib import ExitStack
 
@@ -11,8 +12,9 @@ from health_check.exceptions import ServiceUnavailable
 
 from once import registry
 from once.databases import database
-from once.log import logger
+from once.log import tell
 from once.readiness import PROBE, is_ready, undone
+from once.text import one_line
 
 __all__ = ["Routines"]
 
@@ -46,10 +48,10 @@ class Routines(HealthCheck):
                     return
                 pending = undone(registry.load(), startup)
         except (Error, ImproperlyConfigured, OSError) as error:
-            logger.info("event=readiness_unknown reason=%r", str(error))
+            tell(logging.INFO, "readiness_unknown", reason=one_line(error))
             raise ServiceUnavailable("Whether the routines are done cannot be told.") from error
         named = ", ".join(f"{one.name} {one.state}" for one in pending)
-        logger.info("event=not_ready routines=%r", named)
+        tell(logging.INFO, "not_ready", routines=named)
         if not self.names:
             counts = Counter(str(one.state) for one in pending)
             named = ", ".join(f"{count} {state}" for state, count in counts.items())

@@ -1,6 +1,12 @@
-"""One ``key=value`` log line for each event, under the logger ``once``."""
+"""One ``key=value`` log line for each event, under the logger ``once``.
 
+``docs/reference/observability.md`` lists every event with its fields. A value that is not one plain
+word is a JSON string, so that a line stays one line; a field that has nothing to say is left out.
+"""
+
+import json
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from once import signals
@@ -10,10 +16,12 @@ from once.models import Attempt, State
 if TYPE_CHECKING:
     from once.results import Result
 
-__all__ = ["connect", "logger"]
+__all__ = ["connect", "logger", "tell"]
 
 #: Seconds between two lines about the progress of one attempt.
 _PROGRESS = 30
+
+_PLAIN = re.compile(r"""[^\s"'=\\]+""")
 
 logger = logging.getLogger("once")
 
@@ -22,19 +30,58 @@ def connect() -> None:
     """Begin to log what the runner does."""
     signals.attempt_started.connect(_started, dispatch_uid="once.log")
     signals.attempt_finished.connect(_finished, dispatch_uid="once.log")
+    signals.attempt_lost.connect(_lost, dispatch_uid="once.log")
     signals.progressed.connect(_progressed, dispatch_uid="once.log")
+    signals.skipped.connect(_skipped, dispatch_uid="once.log")
     signals.waiting.connect(_waiting, dispatch_uid="once.log")
     signals.waited.connect(_waited, dispatch_uid="once.log")
 
 
+def tell(level: int, event: str, error: BaseException | None = None, /, **fields: object) -> None:
+    """Log one event.
+
+    Args:
+        level: one of those of :mod:`logging`.
+        event: its name.
+        error: what has its traceback follow the line.
+        fields: what there is to say of it, in this order. ``None`` and ``""`` say nothing. As they
+            are, they are also the attribute ``once`` of the record, for those who log JSON.
+
+    """
+    if not logger.isEnabledFor(level):
+        return
+    said = {key: value for key, value in fields.items() if value is not None and value != ""}
+    template = " ".join([f"event={event}", *(f"{key}=%s" for key in said)])
+    logger.log(
+        level,
+        template,
+        *map(_value, said.values()),
+        exc_info=error,
+        extra={"once": {"event": event, **said}},
+        stacklevel=2,
+    )
+
+
+def _value(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    if text.isprintable():  # other line ends than \n, and half characters, are not
+        return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    return json.dumps(text)
+
+
+def _of(routine: Routine) -> dict[str, object]:
+    return {"routine": routine.name, "version": routine.version, "database": routine.using}
+
+
 def _started(sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
-    logger.info(
-        "event=started routine=%s version=%d attempt=%d trigger=%s database=%s",
-        sender.name,
-        sender.version,
-        attempt.number,
-        attempt.trigger,
-        sender.using,
+    tell(
+        logging.INFO,
+        "started",
+        **_of(sender),
+        attempt=attempt.number,
+        trigger=str(attempt.trigger),
+        user=attempt.user,
+        reason=attempt.reason,
     )
 
 
@@ -42,14 +89,14 @@ def _progressed(
     sender: Routine, attempt: Attempt, seconds: float, lap: float, **kwargs: Any
 ) -> None:
     if seconds // _PROGRESS > (seconds - lap) // _PROGRESS:
-        logger.info(
-            "event=progress routine=%s version=%d attempt=%d processed=%d total=%s seconds=%.1f",
-            sender.name,
-            sender.version,
-            attempt.number,
-            attempt.processed,
-            attempt.total,
-            seconds,
+        tell(
+            logging.INFO,
+            "progress",
+            **_of(sender),
+            attempt=attempt.number,
+            processed=attempt.processed,
+            total=attempt.total,
+            seconds=float(seconds),
         )
 
 
@@ -63,24 +110,53 @@ def _finished(sender: Routine, result: "Result", **kwargs: Any) -> None:
     level = logging.WARNING if result.message else logging.INFO
     if is_fault:
         level = logging.ERROR
-    logger.log(
+    tell(
         level,
-        "event=finished routine=%s version=%d attempt=%s state=%s seconds=%.3f message=%r",
-        sender.name,
-        sender.version,
-        attempt.number if attempt else None,
-        attempt.state if attempt else None,
-        result.seconds,
-        result.message,
-        exc_info=result.error if is_fault else None,
+        "finished",
+        result.error if is_fault else None,
+        **_of(sender),
+        attempt=attempt and attempt.number,
+        trigger=attempt and str(attempt.trigger),
+        state=attempt and str(attempt.state),
+        processed=attempt.processed if attempt and sender.kind == "batched" else None,
+        seconds=float(result.seconds),
+        message=result.message,
     )
+
+
+def _lost(sender: Routine, attempt: Attempt, successor: Attempt, **kwargs: Any) -> None:
+    tell(
+        logging.WARNING,
+        "took_over",
+        **_of(sender),
+        attempt=successor.number,
+        lost=attempt.number,
+        host=attempt.host,
+        pid=attempt.pid,
+    )
+
+
+def _skipped(sender: Routine, result: "Result", **kwargs: Any) -> None:
+    # No more than information: what follows from it is said by whoever asked for the run.
+    if result.is_held:
+        tell(logging.INFO, "held", **_of(sender), message=result.message)
+    elif result.retry_in:
+        tell(
+            logging.INFO,
+            "put_off",
+            **_of(sender),
+            retry_in=float(result.retry_in),
+            message=result.message,
+        )
+    else:
+        tell(logging.DEBUG, "skipped", **_of(sender), message=result.message)
 
 
 def _waiting(sender: object, name: str, reason: str, waited: float, **kwargs: Any) -> None:
     # A server that is silent while it waits looks like one that hangs.
     level = logging.WARNING if waited >= 1 else logging.INFO
-    logger.log(level, "event=waiting for=%s seconds=%.1f reason=%r", name, waited, reason)
+    tell(level, "waiting", **{"for": name}, seconds=float(waited), reason=reason)
 
 
 def _waited(sender: object, name: str, waited: float, **kwargs: Any) -> None:
-    logger.info("event=waited for=%s seconds=%.3f", name, waited)
+    tell(logging.INFO, "waited", **{"for": name}, seconds=float(waited))

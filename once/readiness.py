@@ -1,5 +1,6 @@
 """Is everything done that a server needs to have done, and waiting until it is."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from time import monotonic
@@ -10,6 +11,7 @@ from once import conf, record, registry
 from once.base import Routine
 from once.databases import database
 from once.exceptions import Held
+from once.log import tell
 from once.record import Record, Standing
 from once.registry import Registry
 from once.report import way_out
@@ -37,7 +39,9 @@ def is_ready() -> bool:
 
     """
     global _is_ready
-    _is_ready = _is_ready or is_done(registry.load().startup)
+    if not _is_ready and is_done(registry.load().startup):
+        _is_ready = True
+        tell(logging.INFO, "ready")
     return _is_ready
 
 

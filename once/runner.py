@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from django.db import DatabaseError, Error
 
-from once import conf, interruption, record
+from once import conf, interruption, record, signals
 from once.base import Routine
 from once.databases import database
 from once.guards import Guard
@@ -140,6 +140,8 @@ class _Pass:
                 elif result.timed_out:
                     stopped = f"Not tried, since the deadline passed at {routine.name}."
                 interruption.check()
+            if result.outcome is Outcome.SKIPPED:
+                signals.skipped.send_robust(routine, result=result)
             results[routine.name] = result
         return list(results.values())
 

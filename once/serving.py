@@ -1,10 +1,12 @@
 """What a starting server does about routines that a database records."""
 
+import logging
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 from django.db import Error
@@ -12,11 +14,11 @@ from django.db import Error
 from once import conf, interruption, runner, server
 from once.base import in_event_loop
 from once.exceptions import OnceError, RoutineFailed
-from once.log import logger
+from once.log import tell
 from once.management import interrupts
 from once.models import Trigger
 from once.registry import Registry
-from once.results import Result
+from once.results import Outcome, Result
 from once.text import one_line
 
 __all__ = ["begin"]
@@ -27,8 +29,10 @@ def begin(found: Registry) -> None:
     is_background = conf.startup() == "background"
     if server.lacks_threads():
         same = 'Here, ONCE_STARTUP="background" does what "run" does. ' if is_background else ""
-        logger.warning(
-            "event=no_threads message=%r", f"{server.NO_THREADS} {same}{server.ENABLE_THREADS}"
+        tell(
+            logging.WARNING,
+            "no_threads",
+            message=f"{server.NO_THREADS} {same}{server.ENABLE_THREADS}",
         )
     if is_background and not server.lacks_threads():
         server.once_serving(lambda: _go_on(found, pause=0.0))
@@ -69,11 +73,12 @@ def _in_thread(function: Callable[[], None]) -> None:
     thread.start()
     thread.join(conf.startup_timeout())
     if thread.is_alive():
-        logger.warning(
-            "event=startup_slow seconds=%.1f message=%r",
-            conf.startup_timeout(),
-            "Routines still run, or wait, in a thread beside the event loop that imports this "
-            "application. If one hangs: a body that imports the module which is just being "
+        tell(
+            logging.WARNING,
+            "startup_slow",
+            seconds=conf.startup_timeout(),
+            message="Routines still run, or wait, in a thread beside the event loop that imports "
+            "this application. If one hangs: a body that imports the module which is just being "
             "imported (asgi.py, wsgi.py, settings) waits for ever. Import that at the top of "
             "routines.py.",
         )
@@ -96,9 +101,10 @@ def _start(found: Registry) -> None:
         if server.lacks_threads()
         else "it goes on trying."
     )
-    logger.warning(
-        "event=startup_incomplete message=%r",
-        f"{problem} This server starts all the same; its readiness says no, and {further}",
+    tell(
+        logging.WARNING,
+        "startup_incomplete",
+        message=f"{problem} This server starts all the same; its readiness says no, and {further}",
     )
     if not server.lacks_threads():
         server.once_serving(lambda: _go_on(found))
@@ -112,16 +118,33 @@ def _attempt(found: Registry) -> str | None:
             ``"raise"``.
 
     """
+    began = monotonic()
     results = _run(found)
     failed = [result for result in results if result.has_failed]
     if failed and conf.startup_failure() == "raise":
         raise RoutineFailed(_why(failed[0])) from failed[0].error
     undone = failed or [result for result in results if not result.is_done]
-    return _why(undone[0]) if undone else None
+    if undone:
+        return _why(undone[0])
+    _tell_complete(results, monotonic() - began)
+    return None
 
 
 def _run(found: Registry) -> list[Result]:
     return runner.run(found.startup, registry=found, trigger=Trigger.STARTUP, heeds_delay=True)
+
+
+def _tell_complete(results: list[Result], seconds: float) -> None:
+    """Say in one line what this process did about all of them."""
+    outcomes = [result.outcome for result in results]
+    tell(
+        logging.INFO,
+        "startup_complete",
+        total=len(outcomes),
+        ran=outcomes.count(Outcome.RAN),
+        waited=outcomes.count(Outcome.WAITED),
+        seconds=seconds,
+    )
 
 
 def _why(result: Result) -> str:
@@ -140,6 +163,7 @@ def _go_on(found: Registry, pause: float = 1.0) -> None:
     def keep_trying(pause: float) -> None:
         is_told = pause > 0
         trace: Exception | None
+        began = monotonic()
         while True:
             time.sleep(pause)
             try:
@@ -149,15 +173,15 @@ def _go_on(found: Registry, pause: float = 1.0) -> None:
             else:
                 undone = [result for result in results if not result.is_done]
                 if not undone:
-                    logger.info("event=startup_complete")
+                    _tell_complete(results, monotonic() - began)
                     return
                 why, later = _why(undone[0]), max(result.retry_in for result in undone)
                 trace = None
             if is_told:
-                logger.info("event=startup_retried message=%r", why, exc_info=trace)
+                tell(logging.INFO, "startup_retried", trace, message=why)
             else:
                 is_told = True
-                logger.warning("event=startup_incomplete message=%r", why, exc_info=trace)
+                tell(logging.WARNING, "startup_incomplete", trace, message=why)
             # Ever more rarely, and not before what failed may be tried again.
             pause = min(60.0, max(1.0, 2 * pause, later))
 

@@ -1,5 +1,7 @@
 """Readiness: is everything done that a server needs to have done?"""
 
+import logging
+
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, connections, transaction
@@ -7,8 +9,9 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from once.log import logger
+from once.log import tell
 from once.readiness import is_ready
+from once.text import one_line
 
 __all__ = ["readiness"]
 
@@ -24,7 +27,7 @@ def readiness(request: HttpRequest) -> JsonResponse:
     try:
         done = is_ready()
     except (Error, ImproperlyConfigured, OSError) as error:
-        logger.info("event=readiness_unknown reason=%r", str(error))
+        tell(logging.INFO, "readiness_unknown", reason=one_line(error))
         done = False
     return JsonResponse({"done": done}, status=200 if done else 503)
 

@@ -69,7 +69,7 @@ def test_health_names_what_is_not_done_to_whom_it_may(
             500,
             "Unavailable: Start-up routines are not done: 1 held, 1 pending.",
         )
-    assert "event=not_ready routines='shop.held held, shop.pending pending'" in caplog.text
+    assert 'event=not_ready routines="shop.held held, shop.pending pending"' in caplog.text
     assert health("staff") == (
         500,
         "Unavailable: Start-up routines are not done: shop.held held, shop.pending pending.",

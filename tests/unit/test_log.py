@@ -1,11 +1,40 @@
-"""What the log says of a long routine, and how often."""
+"""What the log says, in which form, and that its page lists exactly that."""
 
+import ast
+import json
 import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from once import Routine, log
-from once.models import Attempt
+from once import Routine, log, signals
+from once.models import Attempt, State
+from once.results import Outcome, Result
+from tests.project import ROOT
+
+PAGE = (ROOT / "docs" / "reference" / "observability.md").read_text()
+#: As the page gives it to who reads the lines by a program.
+[PATTERN] = re.findall(r'^PAIR = re.compile\(r"""(.*)"""\)$', PAGE, re.MULTILINE)
+
+ROUTINE = Routine(function=lambda: None, name="shop.fill", version=2)
+
+
+@pytest.fixture(autouse=True)
+def _all_levels(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "once")
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+def parsed(line: str) -> dict[str, str]:
+    """A line, read as the page says."""
+    found = re.findall(PATTERN, line)
+    assert " ".join(f"{key}={value}" for key, value in found) == line
+    return {key: json.loads(value) if value.startswith('"') else value for key, value in found}
 
 
 @pytest.mark.parametrize(
@@ -22,12 +51,257 @@ from once.models import Attempt
 def test_progress_is_logged_each_30_s(
     seconds: float, lap: float, speaks: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "once")
-    routine = Routine(function=lambda: None, name="shop.fill", version=2)
     attempt = Attempt(number=3, processed=40, total=100)
-    log._progressed(routine, attempt=attempt, seconds=seconds, lap=lap)
+    log._progressed(ROUTINE, attempt=attempt, seconds=seconds, lap=lap)
     line = (
-        "event=progress routine=shop.fill version=2 attempt=3 processed=40 total=100 "
-        f"seconds={seconds:.1f}"
+        "event=progress routine=shop.fill version=2 database=default attempt=3 processed=40 "
+        f"total=100 seconds={seconds:.3f}"
     )
-    assert [record.getMessage() for record in caplog.records] == ([line] if speaks else [])
+    assert lines(caplog) == ([("INFO", line)] if speaks else [])
+
+
+def test_start_of_a_decision_says_who_and_why(caplog: pytest.LogCaptureFixture) -> None:
+    attempt = Attempt(number=3, trigger="reset", user="Ann B", reason='prices are "wrong"')
+    signals.attempt_started.send(ROUTINE, attempt=attempt)
+    [(level, line)] = lines(caplog)
+    assert (level, line) == (
+        "INFO",
+        "event=started routine=shop.fill version=2 database=default attempt=3 trigger=reset "
+        r'user="Ann B" reason="prices are \"wrong\""',
+    )
+    assert parsed(line)["reason"] == 'prices are "wrong"'
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "message", "level"),
+    [
+        (Outcome.RAN, State.SUCCEEDED, "", "INFO"),
+        (Outcome.RAN, State.SUCCEEDED, "Done and recorded, but afterwards: x", "WARNING"),
+        (Outcome.FAILED, State.INTERRUPTED, "KeyboardInterrupt", "WARNING"),
+        (Outcome.FAILED, State.LOST, "It lost its right.", "ERROR"),
+        (Outcome.FAILED, State.FAILED, "LookupError", "ERROR"),
+    ],
+)
+def test_end_is_as_loud_as_it_is_bad(
+    outcome: Outcome, state: State, message: str, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempt = Attempt(number=3, trigger="startup", state=state)
+    error = LookupError() if outcome is Outcome.FAILED else None
+    result = Result(
+        routine=ROUTINE, outcome=outcome, attempt=attempt, seconds=1.5, message=message, error=error
+    )
+    signals.attempt_finished.send(ROUTINE, result=result)
+    [(logged, line)] = lines(caplog)
+    expected = {
+        "event": "finished",
+        "routine": "shop.fill",
+        "version": "2",
+        "database": "default",
+        "attempt": "3",
+        "trigger": "startup",
+        "state": state,
+        "seconds": "1.500",
+    }
+    assert parsed(line) == expected | ({"message": message} if message else {})
+    assert logged == level
+    assert bool(caplog.records[0].exc_info) is (level == "ERROR")
+
+
+def test_takeover_names_the_attempt_that_was_lost(caplog: pytest.LogCaptureFixture) -> None:
+    signals.attempt_lost.send(
+        ROUTINE, attempt=Attempt(number=3, host="web-1", pid=7), successor=Attempt(number=4)
+    )
+    assert lines(caplog) == [
+        (
+            "WARNING",
+            "event=took_over routine=shop.fill version=2 database=default attempt=4 lost=3 "
+            "host=web-1 pid=7",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("result", "level", "expected"),
+    [
+        (
+            Result(routine=ROUTINE, outcome=Outcome.SKIPPED, is_held=True, message="Held: decide"),
+            "INFO",
+            'event=held routine=shop.fill version=2 database=default message="Held: decide"',
+        ),
+        (
+            Result(routine=ROUTINE, outcome=Outcome.SKIPPED, retry_in=29.5, message="It failed"),
+            "INFO",
+            "event=put_off routine=shop.fill version=2 database=default retry_in=29.500 "
+            'message="It failed"',
+        ),
+        (
+            Result(routine=ROUTINE, outcome=Outcome.SKIPPED, message="Not tried"),
+            "DEBUG",
+            'event=skipped routine=shop.fill version=2 database=default message="Not tried"',
+        ),
+    ],
+)
+def test_what_is_left_says_why(
+    result: Result, level: str, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    signals.skipped.send(ROUTINE, result=result)
+    assert lines(caplog) == [(level, expected)]
+
+
+def test_wait_that_lasts_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    for waited in (0, 1.0):
+        signals.waiting.send(None, name="shop.fill", reason="pid 7 runs it", waited=waited)
+    signals.waited.send(None, name="shop.fill", waited=1.25)
+    assert lines(caplog) == [
+        ("INFO", 'event=waiting for=shop.fill seconds=0.000 reason="pid 7 runs it"'),
+        ("WARNING", 'event=waiting for=shop.fill seconds=1.000 reason="pid 7 runs it"'),
+        ("INFO", "event=waited for=shop.fill seconds=1.250"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "plain",
+        "two words",
+        "it's",
+        'say "x"',
+        "a=b",
+        "C:\\new",
+        "two\nlines\r\n",
+        "\x1b[31mred\x00",
+        "other\u2028ends\x85of\x0blines",
+        "half \udce9 character",
+        "é ü 漢字",
+        " ",
+        "event=forged",
+    ],
+)
+def test_value_is_read_back_from_its_one_line(value: str, caplog: pytest.LogCaptureFixture) -> None:
+    log.tell(logging.INFO, "told", message=value, seconds=0.5)
+    [(_, line)] = lines(caplog)
+    assert len(line.splitlines()) == 1
+    line.encode()
+    assert parsed(line) == {"event": "told", "message": value, "seconds": "0.500"}
+
+
+def test_fields_that_say_nothing_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    log.tell(logging.INFO, "told", user="", total=None, processed=0)
+    assert lines(caplog) == [("INFO", "event=told processed=0")]
+
+
+def test_record_has_the_fields_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    log.tell(logging.INFO, "told", message="two words", seconds=0.5)
+    [record] = caplog.records
+    assert record.__dict__["once"] == {"event": "told", "message": "two words", "seconds": 0.5}
+    assert record.msg == "event=told message=%s seconds=%s"  # by which Sentry and others group
+    assert record.funcName == sys._getframe().f_code.co_name
+
+
+Event = tuple[str, frozenset[str], str]
+
+
+def logged() -> Iterator[Event]:
+    """Each event that the code tells, with its fields and its level, or ``""`` where that varies.
+
+    A field that is spread from a mapping is named in it, or in ``_of``.
+    """
+    for path in sorted((ROOT / "once").rglob("*.py")):
+        source = path.read_text()
+        assert "event=" not in source or path.name == "log.py", f"{path} logs past tell()"
+        for node in ast.walk(ast.parse(source)):
+            match node:
+                case ast.Call(
+                    func=ast.Name("tell"), args=[level, ast.Constant(str(name)), *_], keywords=given
+                ):
+                    fields = {each for keyword in given for each in _named(keyword)}
+                    constant = level.attr if isinstance(level, ast.Attribute) else ""
+                    yield name, frozenset(fields), constant
+
+
+def _named(keyword: ast.keyword) -> list[str]:
+    match keyword:
+        case ast.keyword(arg=str(name)):
+            return [name]
+        case ast.keyword(value=ast.Dict(keys=keys)):
+            return [key.value for key in keys if isinstance(key, ast.Constant)]  # type: ignore[misc]
+        case ast.keyword(value=ast.Call(func=ast.Name("_of"))):
+            return [*log._of(ROUTINE)]
+    raise AssertionError(ast.dump(keyword))
+
+
+def listed() -> Iterator[Event]:
+    """Each event that the page lists, with its fields and its level, or ``""`` for several."""
+    rows = re.findall(r"^\| `(\w+)` \| ([A-Z, ]+) \| [^|]+ \| ([^|]+) \|$", PAGE, re.MULTILINE)
+    for name, levels, fields in rows:
+        named = frozenset(re.findall(r"`(\w+)`", fields))
+        yield name, named, "" if "," in levels else levels
+
+
+def test_page_lists_what_the_code_logs() -> None:
+    assert sorted(set(listed())) == sorted(set(logged()))
+
+
+def test_page_describes_each_field() -> None:
+    described = re.findall(r"^\| `(\w+)` \| (?:text|integer|seconds) \|", PAGE, re.MULTILINE)
+    assert len(described) == len(set(described))
+    assert set(described) == {"event"}.union(*(fields for _, fields, _ in logged()))
+
+
+def test_page_describes_each_signal() -> None:
+    described = re.findall(r"^\| `(\w+)` \| (?:its routine|none) \|", PAGE, re.MULTILINE)
+    assert sorted(described) == sorted(signals.__all__)
+
+
+def snippet(begin: str) -> str:
+    [found] = re.findall(rf"```python\n({re.escape(begin)}.*?)```", PAGE, re.DOTALL)
+    return str(found)
+
+
+def test_snippet_reads_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    names: dict[str, Callable[[str], dict[str, str]]] = {}
+    exec(snippet("import json\nimport re\n"), names)
+    log.tell(logging.INFO, "told", message='say "x"\n', seconds=0.5)
+    [(_, line)] = lines(caplog)
+    assert names["fields"](line) == {"event": "told", "message": 'say "x"\n', "seconds": "0.500"}
+
+
+def test_snippet_logs_json(caplog: pytest.LogCaptureFixture) -> None:
+    names: dict[str, Callable[[], logging.Formatter]] = {}
+    exec(snippet("import json\nimport logging\n"), names)
+    log.tell(logging.INFO, "told", message="two words", seconds=0.5)
+    [record] = caplog.records
+    assert json.loads(names["JSONFormatter"]().format(record)) == {
+        "level": "INFO",
+        "logger": "once",
+        "event": "told",
+        "message": "two words",
+        "seconds": 0.5,
+    }
+
+
+def test_snippet_counts_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[tuple[str, ...]] = []
+
+    class Metric:
+        def __init__(self, *args: object) -> None: ...
+
+        def labels(self, *values: str) -> "Metric":
+            counted.append(values)
+            return self
+
+        def inc(self) -> None: ...
+
+        def observe(self, value: float) -> None:
+            counted.append((str(value),))
+
+    library = type(sys)("prometheus_client")
+    library.__dict__.update(Counter=Metric, Histogram=Metric)
+    monkeypatch.setitem(sys.modules, "prometheus_client", library)
+    names: dict[str, Callable[..., None]] = {}
+    exec(snippet("from django.dispatch import receiver\n"), names)
+    attempt = Attempt(number=3, trigger="startup", state="failed")
+    result = Result(routine=ROUTINE, outcome=Outcome.FAILED, attempt=attempt, seconds=2.0)
+    responses = signals.attempt_finished.send_robust(ROUTINE, result=result)
+    assert not [error for _, error in responses if error]
+    assert counted == [("shop.fill", "failed"), ("shop.fill",), ("2.0",)]
