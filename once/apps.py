@@ -3,6 +3,10 @@
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
+from once import early
+
+early.watch()
+
 
 class OnceConfig(AppConfig):
     """Start-up code that runs exactly once."""

@@ -8,12 +8,21 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db import DEFAULT_DB_ALIAS, Error, connections, router
 
-from once import conf, registry, server
+from once import conf, early, registry, server
+from once.base import CALL, RESERVED, Routine
 from once.models import Completion
 
-__all__ = ["check_databases", "check_scopes", "check_server", "check_settings", "register"]
+__all__ = [
+    "check_databases",
+    "check_imports",
+    "check_names",
+    "check_scopes",
+    "check_server",
+    "check_settings",
+    "register",
+]
 
 
 def register() -> None:
@@ -22,6 +31,8 @@ def register() -> None:
     checks.register(check_databases, "once")
     checks.register(check_scopes, "once")
     checks.register(check_server, "once")
+    checks.register(check_imports, "once")
+    checks.register(check_names, "once", checks.Tags.database)
 
 
 def check_settings(
@@ -68,6 +79,56 @@ def check_server(
     if not server.lacks_threads():
         return []
     return [checks.Warning(server.NO_THREADS, hint=server.ENABLE_THREADS, id="once.W003")]
+
+
+def check_imports(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """once.W005: code of the project queried a database before every app was ready."""
+    return [
+        checks.Warning(
+            f"{one.module} queried the database {one.using!r} before Django had loaded all apps: "
+            f"{one.file}, line {one.line}, in {one.function}.",
+            hint="Every command and every test does that, before the tables exist and in the real "
+            'database. Move it to a routine in routines.py, with scope="process" where it fills '
+            "memory, or ask where the answer is first needed.",
+            obj=one.module,
+            id="once.W005",
+        )
+        for one in early.found
+    ]
+
+
+def check_names(
+    app_configs: Sequence[AppConfig] | None = None,
+    databases: Sequence[str] | None = None,
+    **kwargs: Any,
+) -> list[CheckMessage]:
+    """once.W004: a routine may have been renamed, so that it would run again."""
+    problems: list[CheckMessage] = []
+    found = registry.load()
+    for using in databases or ():
+        routines = [one for one in found.recorded if one.using == using and _has_scope(one)]
+        try:
+            gone, new = _gone_and_new(using, {*found.labels}, routines)
+        except Error:
+            continue  # out of reach, which is no fault of a name
+        for routine in new:
+            label = found.labels[routine.name] or _label(routine.name)
+            if suspects := [name for name in gone if _label(name) == label]:
+                problems.append(
+                    checks.Warning(
+                        f"{routine.name} is new and would run, while database {using!r} has a "
+                        f"record of {', '.join(suspects)}, which this code does not have. If it "
+                        "was renamed or moved, its effects exist already.",
+                        hint=f'Renamed: pin the old name, @routine(name="{suspects[0]}"), or '
+                        f"record the new one by `manage.py once run --fake {routine.name}`. Not renamed: "
+                        "nothing to do, and this is not said any more once it ran.",
+                        obj=routine.name,
+                        id="once.W004",
+                    )
+                )
+    return problems
 
 
 def check_databases(
@@ -152,6 +213,37 @@ def check_databases(
                 )
             )
     return problems
+
+
+def _gone_and_new(
+    using: str, known: set[str], routines: list[Routine]
+) -> tuple[list[str], list[Routine]]:
+    """Names that are recorded and not in this code, and routines that were never tried."""
+    from once import record
+
+    if not routines or not record.is_installed(using):
+        return [], []
+    others = [name for name in record.recorded(using) if name not in known]
+    gone = sorted(name for name in others if not name.startswith((CALL, RESERVED)))
+    if not gone:
+        return [], []
+    stands = record.read(routines)
+    is_new = {
+        name for name, at in stands.items() if at.standing is record.Standing.OPEN and not at.number
+    }
+    return gone, [one for one in routines if one.name in is_new]
+
+
+def _has_scope(routine: Routine) -> bool:
+    try:
+        routine.check_scope()
+    except ImproperlyConfigured:
+        return False  # said by another check
+    return True
+
+
+def _label(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _is_left_out_of_tenants(using: str) -> bool:

@@ -14,7 +14,7 @@ from once import declare
 from once.base import Routine
 from once.exceptions import RoutineError, UnknownRoutine
 
-__all__ = ["Registry", "load", "match"]
+__all__ = ["Registry", "discover", "load", "match"]
 
 MODULE = "routines"
 
@@ -138,7 +138,7 @@ def load() -> Registry:
 
     """
     global _loaded
-    _discover()
+    discover()
     if _loaded is None or _loaded[0] != declare.declared:
         _loaded = list(declare.declared), Registry(declare.declared)
     return _loaded[1]
@@ -148,7 +148,8 @@ _loaded: tuple[list[Routine], Registry] | None = None
 
 
 @cache
-def _discover() -> None:
+def discover() -> None:
+    """Import ``routines.py`` of each installed app, once in a process."""
     for app in apps.get_app_configs():
         if app.module is not None and module_has_submodule(app.module, MODULE):
             import_module(f"{app.name}.{MODULE}")

@@ -31,13 +31,16 @@ ENABLE_THREADS = "Start uWSGI with --enable-threads, or upgrade it to 2.0.27."
 def is_server() -> bool:
     """Whether the code that is setting up Django now is that of a server.
 
-    That is ``get_wsgi_application`` or ``get_asgi_application``, a Celery worker or beat, or a
-    management command of ``ONCE_STARTUP_COMMANDS``: ``runserver`` only where it serves.
+    No test is one, whatever it imports: its databases are not made yet, and the real ones are not
+    for tests. Else that is ``get_wsgi_application`` or ``get_asgi_application``, a Celery worker or
+    beat, or a management command of ``ONCE_STARTUP_COMMANDS``: ``runserver`` only where it serves.
     """
+    if _is_test(sys.argv):
+        return False
     for frame in _frames():
         where = (frame.f_globals.get("__name__"), frame.f_code.co_name)
         if where in _SERVER_FRAMES:
-            return True
+            return not _is_called_by_tests()
         if where == ("django.core.management", "execute"):
             return _is_server_command(getattr(frame.f_locals.get("self"), "argv", []))
     return _is_celery(sys.argv)
@@ -107,6 +110,27 @@ def _is_server_command(argv: list[str]) -> bool:
         return False
     reloads = command == "runserver" and "--noreload" not in argv
     return not reloads or os.environ.get(DJANGO_AUTORELOAD_ENV) == "true"
+
+
+def _is_called_by_tests() -> bool:
+    """Whether pytest (in a worker of pytest-xdist, too) or unittest loads what is being loaded."""
+    names = (str(frame.f_globals.get("__name__")) for frame in _frames())
+    return any(name.startswith(("_pytest.", "unittest.")) for name in names)
+
+
+def _is_test(argv: list[str]) -> bool:
+    """Whether a program runs tests; so it is called also in a process that tests spawned."""
+    program, command = [*argv, "", ""][:2]
+    if os.path.basename(program) in ("pytest", "py.test"):
+        return True
+    if program.endswith(os.path.join("pytest", "__main__.py")):
+        return True
+    if program.endswith(os.path.join("unittest", "__main__.py")):
+        return True
+    is_django = program.endswith(
+        ("manage.py", "django-admin", os.path.join("django", "__main__.py"))
+    )
+    return is_django and command == "test"
 
 
 def _is_gunicorn_master() -> bool:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
-from once import conf, process, registry, server
+from once import conf, early, process, registry, server
 
 __all__ = ["arm"]
 
@@ -42,6 +42,7 @@ class _Ready:
     def set(self) -> None:
         apps.ready_event = self._event
         self._event.set()
+        early.stop()
         on_ready()
 
     def __getattr__(self, name: str) -> Any:

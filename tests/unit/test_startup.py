@@ -21,6 +21,7 @@ from once import Routine, process, server, serving, startup
 @pytest.fixture(autouse=True)
 def _plain_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["manage.py"])
+    monkeypatch.setattr(server, "_is_called_by_tests", lambda: False)
     monkeypatch.delenv(DJANGO_AUTORELOAD_ENV, raising=False)
     monkeypatch.delenv("ONCE_STARTUP_COMMANDS", raising=False)
 
@@ -36,6 +37,38 @@ def called_from(module: str, function: str) -> Callable[..., bool]:
 def command(*argv: str) -> bool:
     execute = called_from("django.core.management", "execute")
     return execute(SimpleNamespace(argv=["manage.py", *argv]))
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["/venv/bin/pytest", "-q"], False),
+        (["/venv/bin/py.test"], False),
+        (["/site-packages/pytest/__main__.py"], False),
+        (["/lib/python3/unittest/__main__.py", "shop"], False),
+        (["manage.py", "test"], False),
+        (["./backend-manage.py", "test"], False),
+        (["/venv/bin/django-admin", "test", "shop"], False),
+        (["/site-packages/django/__main__.py", "test"], False),
+        (["manage.py", "shell"], True),
+        (["manage.py"], True),
+        (["/venv/bin/gunicorn", "test"], True),
+        (["/venv/bin/uvicorn", "test:application"], True),
+        (["-c"], True),
+        ([], True),
+    ],
+)
+def test_program_that_runs_tests_is_no_server(
+    argv: list[str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    assert called_from("django.core.wsgi", "get_wsgi_application")() is expected
+
+
+def test_what_a_test_or_a_conftest_imports_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", ["-c"])  # as in a worker of pytest-xdist
+    assert called_from("django.core.wsgi", "get_wsgi_application")() is False
 
 
 @pytest.mark.parametrize(
