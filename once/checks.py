@@ -122,8 +122,8 @@ def check_names(
                         f"record of {', '.join(suspects)}, which this code does not have. If it "
                         "was renamed or moved, its effects exist already.",
                         hint=f'Renamed: pin the old name, @routine(name="{suspects[0]}"), or '
-                        f"record the new one by `manage.py once run --fake {routine.name}`. Not renamed: "
-                        "nothing to do, and this is not said any more once it ran.",
+                        f"record the new one by `manage.py once run --fake {routine.name}`. "
+                        "Not renamed: nothing to do, and this is not said any more once it ran.",
                         obj=routine.name,
                         id="once.W004",
                     )

@@ -6,10 +6,11 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from math import inf
 from time import monotonic
-from typing import Any, ClassVar
+from typing import ClassVar
 from unittest.mock import patch
 
-from django.db import models, transaction
+from django.db import transaction
+from django.db.models import Model
 from django.test import TestCase
 
 from once import body, declare, ledger, process, readiness, record, registry, signals
@@ -80,7 +81,7 @@ def run_routine(routine: Routine, *, predecessors: bool = True) -> Result:
 def assert_idempotent(
     routine: Routine,
     *,
-    models: Collection[type[models.Model]] | None = None,
+    models: Collection[type[Model]] | None = None,
     ignore: Collection[str] = (),
 ) -> None:
     """Fail where a second call of the body leaves other rows than the first.

@@ -253,11 +253,11 @@ def test_load_imports_the_routines_of_each_app(
     monkeypatch.setattr(
         registry, "module_has_submodule", lambda module, name: module.__name__ == "tests.shop"
     )
-    registry._discover.cache_clear()
+    registry.discover.cache_clear()
     try:
         registry.load()
         registry.load()
     finally:
-        registry._discover.cache_clear()
+        registry.discover.cache_clear()
     assert imported == ["tests.shop.routines"]
     assert declaration.declared is declared
