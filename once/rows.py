@@ -35,7 +35,8 @@ def rows(using: str, models: Collection[type[Model]] | None, ignore: Collection[
             if not getattr(field, "auto_now", False)
             and not {field.name, field.attname, f"{label}.{field.name}"} & {*ignore}
         ]
-        for key, *values in model._base_manager.using(using).values_list("pk", *fields):
+        every = model._base_manager.using(using).order_by("pk")
+        for key, *values in every.values_list("pk", *fields):
             found[label, key] = dict(zip(fields, values, strict=True))
     return found
 

@@ -1,0 +1,125 @@
+"""No test starts routines by accident, least of all in the real database, whatever it imports."""
+
+import sys
+import textwrap
+
+import pytest
+
+from tests.project import Project
+
+pytestmark = pytest.mark.django_db(databases=[])
+
+ROUTINES = """
+    from pathlib import Path
+
+    @routine
+    def seed():
+        (Path(__file__).parent / "started").touch()
+        effect("seed")
+"""
+#: A server's entry, which sets Django up unless somebody did.
+IMPORTS = """
+    from tests.wsgi import application
+    from tests.asgi import application as asynchronous
+"""
+PYTEST = f"""
+    {IMPORTS}
+    def test_imported():
+        assert application and asynchronous
+"""
+UNITTEST = f"""
+    import unittest
+    {IMPORTS}
+    class Imported(unittest.TestCase):
+        def test_imported(self):
+            self.assertTrue(application)
+"""
+#: As the live server of Channels does where processes are spawned.
+SPAWNED = """
+    import multiprocessing
+
+    def serve():
+        from tests.wsgi import application
+        assert application
+
+    def test_spawned():
+        child = multiprocessing.get_context("spawn").Process(target=serve)
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+"""
+LIVE = """
+    import urllib.error, urllib.request
+
+    import pytest
+    from django.core.asgi import get_asgi_application
+    from django.core.wsgi import get_wsgi_application
+    from django.test import LiveServerTestCase
+    from tests.shop.models import Effect
+
+    def ask(url):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"{url}/ready/")
+        caught.value.close()
+        assert caught.value.code == 503  # it asked the test database, where nothing ran
+        assert get_wsgi_application() and get_asgi_application()
+        assert not Effect.objects.exists()
+
+    class Live(LiveServerTestCase):
+        def test_live(self):
+            ask(self.live_server_url)
+"""
+LIVE_FIXTURE = """
+    def test_fixture(live_server):
+        ask(live_server.url)
+"""
+
+BARE = ("pytest", "-p", "no:django", "-p", "no:cacheprovider", "-c", "{plant}/pytest.ini")
+DJANGO = ("pytest", "-p", "no:cacheprovider", "-c", "{plant}/pytest.ini", "--ds=tests.settings")
+PROGRAMS = {
+    "pytest": ((*BARE, "{plant}/tests.py"), {"tests.py": PYTEST}),
+    "conftest": ((*BARE, "{plant}/tests.py"), {"conftest.py": IMPORTS, "tests.py": PYTEST}),
+    "xdist": ((*BARE, "-n1", "{plant}/tests.py"), {"conftest.py": IMPORTS, "tests.py": PYTEST}),
+    "spawned": ((*BARE, "{plant}/tests.py"), {"tests.py": SPAWNED}),
+    "unittest": (("unittest", "plant.tests"), {"tests.py": UNITTEST}),
+    "manage test": (("tests.manage", "test", "plant"), {"tests.py": LIVE}),
+    "pytest-django": ((*DJANGO, "{plant}/tests.py"), {"tests.py": LIVE + LIVE_FIXTURE}),
+    "pytest-django in xdist": (
+        (*DJANGO, "-n1", "{plant}/tests.py"),
+        {"conftest.py": IMPORTS, "tests.py": LIVE + LIVE_FIXTURE},
+    ),
+}
+
+
+@pytest.fixture(params=["sqlite"])
+def kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+def write(project: Project, **files: str) -> None:
+    project.routines(ROUTINES)
+    for name, source in {"pytest.ini": "[pytest]\n", **files}.items():
+        (project.directory / "plant" / name).write_text(textwrap.dedent(source))
+
+
+@pytest.mark.parametrize(("command", "files"), PROGRAMS.values(), ids=PROGRAMS)
+def test_program_of_tests_starts_nothing(
+    project: Project, command: tuple[str, ...], files: dict[str, str]
+) -> None:
+    write(project, **files)
+    plant = project.directory / "plant"
+    arguments = [argument.format(plant=plant) for argument in command]
+    process = project.start(sys.executable, "-m", *arguments, PYTEST_ADDOPTS="")
+    assert process.finish(120) == 0, process.output
+    assert "event=started" not in process.output
+    assert not (plant / "started").exists()
+    assert project.attempts() == []
+
+
+def test_same_import_without_tests_is_a_server(project: Project) -> None:
+    """So that the tests above can fail."""
+    write(project)
+    process = project.start(sys.executable, "-c", "import tests.wsgi")
+    assert process.finish() == 0, process.output
+    assert project.effects() == ["seed"]
