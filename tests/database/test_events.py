@@ -1,0 +1,157 @@
+"""When signals are sent and what is logged then, by the real runner."""
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from once import Routine, ledger, readiness, serving, signals
+from once.models import Attempt, State
+from once.registry import Registry
+from once.terms import Act
+from tests.database.support import begin, receiving, run, seed
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+
+
+@pytest.fixture(autouse=True)
+def _all_levels(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "once")
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[SimpleNamespace]:
+    ours = [record for record in caplog.records if record.name == "once"]
+    return [SimpleNamespace(**record.__dict__["once"]) for record in ours]
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.event for one in told(caplog)]
+
+
+def test_takeover_is_told_before_the_start_of_the_successor(
+    using: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[tuple[object, ...]] = []
+
+    def lost(sender: Routine, attempt: Attempt, successor: Attempt, **kwargs: Any) -> None:
+        is_inside = connections[using].in_atomic_block
+        heard.append((sender, attempt.number, attempt.state, successor.number, is_inside))
+        raise LookupError
+
+    routine = seed(using)
+    begin(routine)
+    begin(routine)
+    with receiving(signals.attempt_lost, lost):
+        run(routine)
+    assert heard == [(routine, 1, State.LOST, 3, False), (routine, 2, State.LOST, 3, False)]
+    assert events(caplog) == ["took_over", "took_over", "started", "finished"]
+    assert (told(caplog)[0].lost, told(caplog)[0].attempt) == (1, 3)
+
+
+def test_predecessor_that_ended_is_not_taken_over(
+    using: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routine = seed(using)
+    first = begin(routine)
+    close = ledger.close
+
+    def end_before(attempt: Attempt, *args: Any, **kwargs: Any) -> State:
+        if attempt == first:
+            close(first, State.FAILED)
+        return close(attempt, *args, **kwargs)
+
+    monkeypatch.setattr(ledger, "close", end_before)
+    run(routine)
+    assert events(caplog) == ["started", "finished"]
+
+
+def test_held_put_off_and_skipped_are_told(using: str, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise LookupError
+
+    routines = [
+        seed(using, "failing", function=fail),
+        seed(using, "behind", after=["failing"]),
+        seed(using, "held", retry=False, function=fail),
+    ]
+    run(*routines, keep_going=True)
+    caplog.clear()
+    heard: list[object] = []
+
+    def left(sender: Routine, result: Any, **kwargs: Any) -> None:
+        heard.append((sender.name, bool(result.is_held), result.retry_in > 0))
+
+    with receiving(signals.skipped, left):
+        run(*routines, keep_going=True, heeds_delay=True)
+    assert heard == [
+        ("failing", False, True),
+        ("behind", False, False),
+        ("held", True, False),
+    ]
+    put_off, skipped, held = told(caplog)
+    assert (put_off.event, put_off.routine, 0 < put_off.retry_in <= 30) == (
+        "put_off",
+        "failing",
+        True,
+    )
+    assert (skipped.event, skipped.message) == (
+        "skipped",
+        "Not tried, since failing must be done before.",
+    )
+    assert (held.event, held.routine) == ("held", "held")
+    assert held.message.startswith("Held, since retry=False")
+
+
+@pytest.mark.parametrize("act", ["fake", "reset"])
+def test_decision_is_told_with_who_and_why(
+    using: str, act: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    routine = seed(using)
+    if act == "reset":
+        run(routine)
+        caplog.clear()
+    run(routine, act=Act[act.upper()], trigger=act, user="ann", reason="wrong prices")
+    started, finished = told(caplog)
+    assert (started.event, started.trigger, started.user, started.reason) == (
+        "started",
+        act,
+        "ann",
+        "wrong prices",
+    )
+    assert (finished.event, finished.trigger, finished.state) == ("finished", act, "succeeded")
+
+
+def test_ready_is_told_once(
+    using: str,
+    declared: list[Routine],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(readiness, "_is_ready", False)
+    declared.append(seed(using))
+    assert not readiness.is_ready()
+    assert events(caplog) == []
+    run(*declared)
+    caplog.clear()
+    assert readiness.is_ready()
+    assert readiness.is_ready()
+    assert events(caplog) == ["ready"]
+
+
+def test_start_of_a_server_ends_with_a_summary(
+    using: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    routines = [seed(using, "a"), seed(using, "b")]
+    run(routines[0])
+    caplog.clear()
+    serving.begin(Registry(routines))
+    summary = told(caplog)[-1]
+    assert (summary.event, summary.total, summary.ran, summary.waited) == (
+        "startup_complete",
+        2,
+        1,
+        0,
+    )
+    assert 0 < summary.seconds < 60
