@@ -31,7 +31,9 @@ def shop(tmp_path: Path) -> Path:
     (tmp_path / "shop" / "models.py").write_text(MODELS)
     (tmp_path / "settings.py").write_text(f'{SETTINGS}INSTALLED_APPS = ["once", "shop"]\n')
     (tmp_path / "urls.py").write_text("urlpatterns = []\n")
-    (tmp_path / "requests.py").write_text("def post(url, headers, timeout):\n    raise OSError\n")
+    (tmp_path / "requests.py").write_text(
+        "def post(url, json, headers, timeout):\n    raise OSError\n"
+    )
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\nDJANGO_SETTINGS_MODULE = settings\npython_files = test*.py\n"
     )

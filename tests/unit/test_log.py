@@ -253,14 +253,14 @@ def test_page_describes_each_signal() -> None:
     assert sorted(described) == sorted(signals.__all__)
 
 
-def snippet(begin: str) -> str:
-    [found] = re.findall(rf"```python\n({re.escape(begin)}.*?)```", PAGE, re.DOTALL)
+def snippet(place: str) -> str:
+    [found] = re.findall(rf"```python\n# {place}\n(.*?)```", PAGE, re.DOTALL)
     return str(found)
 
 
 def test_snippet_reads_a_line(caplog: pytest.LogCaptureFixture) -> None:
     names: dict[str, Callable[[str], dict[str, str]]] = {}
-    exec(snippet("import json\nimport re\n"), names)
+    exec(snippet("shop/lines.py"), names)
     log.tell(logging.INFO, "told", message='say "x"\n', seconds=0.5)
     [(_, line)] = lines(caplog)
     assert names["fields"](line) == {"event": "told", "message": 'say "x"\n', "seconds": "0.500"}
@@ -268,7 +268,7 @@ def test_snippet_reads_a_line(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_snippet_logs_json(caplog: pytest.LogCaptureFixture) -> None:
     names: dict[str, Callable[[], logging.Formatter]] = {}
-    exec(snippet("import json\nimport logging\n"), names)
+    exec(snippet("shop/log.py"), names)
     log.tell(logging.INFO, "told", message="two words", seconds=0.5)
     [record] = caplog.records
     assert json.loads(names["JSONFormatter"]().format(record)) == {
@@ -299,7 +299,7 @@ def test_snippet_counts_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     library.__dict__.update(Counter=Metric, Histogram=Metric)
     monkeypatch.setitem(sys.modules, "prometheus_client", library)
     names: dict[str, Callable[..., None]] = {}
-    exec(snippet("from django.dispatch import receiver\n"), names)
+    exec(snippet("shop/metrics.py"), names)
     attempt = Attempt(number=3, trigger="startup", state="failed")
     result = Result(routine=ROUTINE, outcome=Outcome.FAILED, attempt=attempt, seconds=2.0)
     responses = signals.attempt_finished.send_robust(ROUTINE, result=result)
