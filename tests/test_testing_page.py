@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.shop import MODELS, SETTINGS, run
 from tests.project import ROOT
-from tests.test_readme import MODELS, SETTINGS, run
 
 PAGE = (ROOT / "docs" / "how-to" / "test-your-project.md").read_text()
 BLOCKS = re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL)
