@@ -26,6 +26,7 @@ __all__ = [
     "is_migrated",
     "last_attempts",
     "last_failure",
+    "last_failures",
     "now",
     "read",
     "read_under_guard",
@@ -191,15 +192,25 @@ def attempts(using: str, numbers: Mapping[str, int]) -> dict[str, Attempt]:
 
 def last_failure(routine: Routine) -> Attempt | None:
     """The last attempt at this completion that did not end well."""
-    history = Attempt.objects.using(routine.using).filter(
-        Q(state__in=(State.FAILED, State.LOST, State.RUNNING))
-        | Q(state=State.INTERRUPTED, retry=False),
-        routine=routine.name,
-        version=routine.version,
-        scope_key=routine.scope_key,
+    return last_failures(routine.using, [routine]).get(routine.name)
+
+
+def last_failures(using: str, routines: Collection[Routine]) -> dict[str, Attempt]:
+    """The last attempt at the completion of each of these that did not end well, by name."""
+    rows = (
+        Attempt.objects.using(using)
+        .filter(
+            Q(state__in=(State.FAILED, State.LOST, State.RUNNING))
+            | Q(state=State.INTERRUPTED, retry=False),
+            routine__in=[routine.name for routine in routines],
+        )
+        .values_list("routine", "version", "scope_key")
+        .annotate(Max("number"))
     )
-    with database(routine.using).statements():
-        return history.order_by("-number").first()
+    with database(using).statements():
+        last = {tuple(completion): number for *completion, number in rows}
+    wanted = {one.name: (one.name, one.version, one.scope_key) for one in routines}
+    return attempts(using, {name: last[one] for name, one in wanted.items() if one in last})
 
 
 def recorded(using: str) -> dict[str, list[Completion]]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, Error, connections, router
 
 from once import migrate, process, record
@@ -80,13 +81,21 @@ class Status:
         return self.state in _SETTLED or self.kind in ("process", "call")
 
 
-def statuses(registry: Registry, *, databases: Collection[str] | None = None) -> list[Status]:
+def statuses(
+    registry: Registry,
+    *,
+    databases: Collection[str] | None = None,
+    unread: dict[str, Exception] | None = None,
+) -> list[Status]:
     """The status of every routine: those of this code in order, then those only recorded.
+
+    The number of queries does not grow with that of routines.
 
     Args:
         registry: the routines of this code.
         databases: aliases to keep to; those of routines, and ``"default"``, where not given. What
             is recorded in one that has no routine and cannot be read is left out.
+        unread: where given, a database that cannot be read is left out, and noted here with why.
 
     Raises:
         django.db.Error: a database of a routine cannot be reached.
@@ -99,8 +108,14 @@ def statuses(registry: Registry, *, databases: Collection[str] | None = None) ->
         here = [routine for routine in registry.recorded if routine.using == using]
         if not here and not _has_record(using):
             continue
-        with database(using).reading():
-            known, strange = _statuses_of(using, here)
+        try:
+            with database(using).reading():
+                known, strange = _statuses_of(using, here)
+        except (Error, ImproperlyConfigured, OSError) as error:
+            if unread is None:
+                raise
+            unread[using] = error
+            continue
         found += known
         # A replica shows the routines of its primary: of one that has none, commands only.
         mine = [one for one in strange if using in used or one.kind == "call"]
@@ -174,6 +189,11 @@ def _statuses_of(using: str, routines: list[Routine]) -> tuple[list[Status], lis
     last = record.last_attempts(using)
     now = record.now(using) if last else None
     own = record.attempts(using, {name: found.own_number for name, found in stands.items()})
+    running = {name for name, found in stands.items() if found.has_running}
+    running |= {name for name, attempt in last.items() if attempt.state == State.RUNNING}
+    live = database(using).held(running) if running else set()
+    held = _held(routines, stands, live)
+    failures = record.last_failures(using, held) if held else {}
     is_open = any(found.standing is Standing.OPEN for found in stands.values())
     unapplied = migrate.unapplied(using) if is_open else []
     known = []
@@ -184,12 +204,14 @@ def _statuses_of(using: str, routines: list[Routine]) -> tuple[list[Status], lis
         attempt = own.get(name)
         if found.is_running:
             attempt = last[name]  # of another version perhaps: they exclude each other
-        state, message = _state(routine, found, attempt, unapplied)
-        if state is RoutineState.HELD:
+        if routine in held:
+            state, message = RoutineState.HELD, ""
             # Not of one that came after it, and was not allowed to do anything.
-            attempt = record.last_failure(routine) or attempt
+            attempt = failures.get(name) or attempt
             what = f"{describe(attempt)}. " if attempt else ""
             message = f"{what}{way_out(name)}"
+        else:
+            state, message = _state(found, attempt, unapplied, live)
         known.append(
             _status(
                 routine,
@@ -203,7 +225,23 @@ def _statuses_of(using: str, routines: list[Routine]) -> tuple[list[Status], lis
             )
         )
     strangers = {name: row for name, row in last.items() if name not in stands}
-    return known, _strangers(using, completions, strangers, now)
+    return known, _strangers(using, completions, strangers, now, live)
+
+
+def _held(routines: list[Routine], stands: dict[str, Record], live: set[str]) -> list[Routine]:
+    """Those that wait for a person's decision, or do as soon as anybody looks."""
+    held = [one for one in routines if stands[one.name].standing is Standing.HELD]
+    lost = [
+        one
+        for one in routines
+        if stands[one.name].standing is Standing.OPEN
+        and stands[one.name].holds_if_lost
+        and one.name not in live
+    ]
+    if lost:
+        again = record.read(lost)  # it may just have ended
+        held += [one for one in lost if again[one.name].is_running]
+    return held
 
 
 def _strangers(
@@ -211,6 +249,7 @@ def _strangers(
     completions: dict[str, list[Completion]],
     attempts: dict[str, Attempt],
     now: datetime | None,
+    live: set[str],
 ) -> list[Status]:
     """What is recorded and not in this code: commands of ``once call``, and unknown routines."""
     found = []
@@ -224,7 +263,7 @@ def _strangers(
             kind, version = "call", attempt.version if attempt else done[-1].version
             state = RoutineState.COMPLETED
             if version not in {row.version for row in done}:
-                state, message = _tried(using, attempt)
+                state, message = _tried(attempt, live)
         found.append(
             Status(
                 name=name,
@@ -243,15 +282,13 @@ def _strangers(
 
 
 def _state(
-    routine: Routine, found: Record, attempt: Attempt | None, unapplied: list[str]
+    found: Record, attempt: Attempt | None, unapplied: list[str], live: set[str]
 ) -> tuple[RoutineState, str]:
     if found.standing is Standing.DONE:
         return RoutineState.COMPLETED, ""
     if found.standing is Standing.SUPERSEDED:
         return RoutineState.SUPERSEDED, ""
-    if record.is_held(routine, found):
-        return RoutineState.HELD, ""
-    state, message = _tried(routine.using, attempt)
+    state, message = _tried(attempt, live)
     if unapplied and state is not RoutineState.RUNNING:
         return RoutineState.BLOCKED, (
             f"Unapplied migrations: {', '.join(unapplied)}. Run `manage.py once run --migrate`."
@@ -259,15 +296,15 @@ def _state(
     return state, message
 
 
-def _tried(using: str, attempt: Attempt | None) -> tuple[RoutineState, str]:
-    """The state of what is not done, by the last attempt at it."""
+def _tried(attempt: Attempt | None, live: set[str]) -> tuple[RoutineState, str]:
+    """The state of what is not done, by the last attempt at it and by which guards are held."""
     if attempt is None:
         return RoutineState.PENDING, ""
     if attempt.state == State.FAILED:
         return RoutineState.FAILED, ""
     if attempt.state != State.RUNNING:
         return RoutineState.PENDING, ""
-    if database(using).holder(attempt.routine) is not None:
+    if attempt.routine in live:
         return RoutineState.RUNNING, ""
     return RoutineState.PENDING, (
         f"{describe(attempt)}. The next `manage.py once run` or server start takes over."

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import cache
@@ -69,6 +69,10 @@ class Database(ABC):
     @abstractmethod
     def holder(self, name: str) -> str | None:
         """Who holds the guard of ``name`` now, for people to read; ``None`` where nobody does."""
+
+    def held(self, names: Collection[str]) -> set[str]:
+        """Those of these names whose guard somebody holds now."""
+        return {name for name in names if self.holder(name) is not None}
 
     def aware(self, moment: datetime) -> datetime:
         """A time by this database's clock, as Django read it, in UTC.

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from time import monotonic
@@ -76,6 +76,14 @@ class MySQL(ServerDatabase):
     def holder(self, name: str) -> str | None:
         with self.guard(name, 0.0) as guard:
             return guard.holder if guard.find_holder() else None
+
+    def held(self, names: Collection[str]) -> set[str]:
+        ordered = [*names]
+        questions = ", ".join([f"IS_USED_LOCK({_LOCK}) IS NOT NULL"] * len(ordered))
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"SELECT {questions}", [_digest(name) for name in ordered])
+            answers = cursor.fetchone()
+        return {name for name, is_held in zip(ordered, answers, strict=True) if is_held}
 
     def aware(self, moment: datetime) -> datetime:
         # Its clock is asked for UTC, whatever zone Django reads it in.

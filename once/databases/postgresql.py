@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -60,6 +60,11 @@ _HOLDER = f"""SELECT a.application_name,
         extract(epoch FROM clock_timestamp() - a.state_change)::float
     FROM (SELECT {_KEY} AS key) AS k {_HOLDERS} LIMIT 1"""
 
+#: Those of some names whose lock is held.
+_HELD = f"""SELECT DISTINCT k.name
+    FROM (SELECT name, {_KEY.replace("%s", "name")} AS key
+            FROM unnest(string_to_array(%s, ' ')) AS name) AS k {_HOLDERS}"""
+
 #: Ends the holders, waiting up to a second for each to be gone (manual, "Server Signaling"). As the
 #: role that logged in, which may end its own sessions: one that it assumed may not. For this
 #: statement, and after the key was made of what the assumed role sees.
@@ -88,6 +93,11 @@ class PostgreSQL(ServerDatabase):
     def holder(self, name: str) -> str | None:
         with self.guard(name, 0.0) as guard:
             return guard.holder if guard.find_holder() else None
+
+    def held(self, names: Collection[str]) -> set[str]:
+        with self.statements(), self.connection.cursor() as cursor:
+            cursor.execute(_HELD, [" ".join(names)])
+            return {name for (name,) in cursor.fetchall()}
 
     def statements(self) -> AbstractContextManager[None]:
         return self.connection.execute_wrapper(_whole_transaction)

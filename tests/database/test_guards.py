@@ -20,7 +20,7 @@ from once.databases import database, sqlite
 from once.databases.sqlite import FileGuard, MemoryGuard
 from once.exceptions import GuardLost, OnceError
 from once.guards import Guard, SessionGuard
-from tests.database.support import beside, receiving, rows
+from tests.database.support import beside, receiving, rows, take
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
@@ -179,6 +179,17 @@ def test_holder_is_named_to_who_does_not_want_the_guard() -> None:
         assert holder is not None
         assert f" {told_of_holder(guard)}" in holder
     assert here.holder(NAME) is None
+
+
+def test_held_are_those_that_somebody_holds(using: str) -> None:
+    here = database(using)
+    names = ["shop.seed", "shop.other", "call:prices-2026"]
+    assert here.held(names) == set()
+    with here.guard(NAME, 15.0) as guard:
+        take(guard)
+        # On SQLite one lock guards all.
+        assert here.held(names) == ({NAME} if here.is_server else set(names))
+    assert here.held(names) == set()
 
 
 def test_guard_opens_one_connection_of_its_own() -> None:
