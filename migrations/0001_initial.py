@@ -161,4 +161,21 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        migrations.CreateModel(
+            name="Routine",
+            fields=[],
+            options={
+                "verbose_name": "routine",
+                "verbose_name_plural": "routines",
+                "permissions": [
+                    ("reset_routine", "Can reset routine"),
+                    ("fake_routine", "Can record routine as done"),
+                ],
+                "proxy": True,
+                "default_permissions": ("view",),
+                "indexes": [],
+                "constraints": [],
+            },
+            bases=("once.completion",),
+        ),
     ]

@@ -11,7 +11,16 @@ from django.utils.translation import gettext_lazy as _
 
 from once.base import NAME_LENGTH
 
-__all__ = ["DECISIONS", "Attempt", "Completion", "ExactCharField", "Now", "State", "Trigger"]
+__all__ = [
+    "DECISIONS",
+    "Attempt",
+    "Completion",
+    "ExactCharField",
+    "Now",
+    "Routine",
+    "State",
+    "Trigger",
+]
 
 
 class Now(functions.Now):
@@ -146,3 +155,17 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.routine} v{self.version} attempt {self.number}"
+
+
+class Routine(Completion):
+    """What the admin calls a routine, so that it has permissions and a place there. No table."""
+
+    class Meta:
+        proxy = True
+        verbose_name = _("routine")
+        verbose_name_plural = _("routines")
+        default_permissions = ("view",)
+        permissions = [
+            ("reset_routine", _("Can reset routine")),
+            ("fake_routine", _("Can record routine as done")),
+        ]

@@ -9,13 +9,11 @@ from django.core.management import (
     get_commands,
     load_command_class,
 )
-from django.db import DEFAULT_DB_ALIAS
 
 from once.base import CALL, Routine
 from once.management import exits
-from once.status import Status
 
-__all__ = ["called", "routine"]
+__all__ = ["routine"]
 
 
 def routine(
@@ -40,16 +38,6 @@ def routine(
         version=version,
         using=using,
         atomic=atomic,
-    )
-
-
-def called(one: Status) -> Routine:
-    """What stands for a command that ``once call`` ran."""
-    return Routine(
-        function=lambda: None,
-        name=one.name,
-        version=one.version or 1,
-        using=one.database or DEFAULT_DB_ALIAS,
     )
 
 

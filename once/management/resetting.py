@@ -8,14 +8,12 @@ from django.core.management import CommandError
 from django.core.management.base import OutputWrapper
 from django.core.management.color import Style
 
-from once import runner
+from once.decisions import Decision, Why, carry_out, refusal
 from once.exceptions import UnknownRoutine
-from once.management import calling, exits
+from once.management import exits
 from once.management.reporting import lines
-from once.models import Trigger
 from once.registry import Registry
 from once.results import Result
-from once.runner import Act
 from once.status import RoutineState, Status
 
 __all__ = ["confirm", "reset", "resettable"]
@@ -69,38 +67,17 @@ def confirm(chosen: Sequence[Status], out: OutputWrapper, style: Style) -> None:
 
 def reset(found: Registry, chosen: Sequence[Status], *, user: str, reason: str) -> list[Result]:
     """Make them pending again."""
-    by_name = {routine.name: routine for routine in found.recorded}
-    results = []
-    for one in chosen:
-        # What nobody saw completed is not reset where it was completed meanwhile.
-        is_done = one.state is RoutineState.COMPLETED
-        results += runner.run(
-            [by_name.get(one.name) or calling.called(one)],
-            registry=found,
-            trigger=Trigger.RESET,
-            act=Act.RESET if is_done else Act.RETRY,
-            wait=False,
-            user=user,
-            reason=reason,
-        )
-    return results
+    return [carry_out(Decision.RESET, one, found, user=user, reason=reason) for one in chosen]
 
 
 def _may_reset(one: Status, out: OutputWrapper) -> bool:
-    if one.kind == "process":
-        raise UnknownRoutine(f"{one.name} keeps no record (process scope): restart the process.")
-    if one.state in (RoutineState.SUPERSEDED, RoutineState.UNKNOWN):
-        raise CommandError(
-            f"{one.name} is {one.state}: another release of the code knows more of it. Reset "
-            "it with that release.",
-            returncode=exits.USAGE,
-        )
-    if one.state is RoutineState.RUNNING:
-        raise CommandError(
-            f"{one.name} is run now on {one.host} (pid {one.pid}). End that process, or wait.",
-            returncode=exits.NOT_DONE,
-        )
-    if one.state in (RoutineState.PENDING, RoutineState.BLOCKED):
-        out.write(f"  {one.name} is {one.state}, so not done: nothing to reset.")
+    refused = refusal(Decision.RESET, one)
+    if refused is None:
+        return True
+    if refused.why is Why.NEEDLESS:
+        out.write(f"  {refused.message}")
         return False
-    return True
+    if refused.why is Why.UNRECORDED:
+        raise UnknownRoutine(refused.message)
+    code = exits.NOT_DONE if refused.why is Why.NOT_NOW else exits.USAGE
+    raise CommandError(refused.message, returncode=code)
