@@ -1,5 +1,11 @@
+from django.apps import apps
 from django.urls import path
 
 from once.views import readiness
 
 urlpatterns = [path("ready/", readiness)]
+
+if apps.is_installed("django.contrib.admin"):
+    from django.contrib import admin
+
+    urlpatterns.append(path("admin/", admin.site.urls))

@@ -1,0 +1,543 @@
+"""The admin: what its pages show, who may decide there, and what comes of that."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.admin.utils import quote
+from django.contrib.auth.models import Permission, User
+from django.db import connections
+from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
+from django.urls import path
+from django.utils.html import strip_tags
+
+from once import Routine, ledger, registry
+from once.admin import AttemptAdmin, RoutineAdmin
+from once.base import CALL
+from once.databases import database
+from once.models import Attempt, Completion, State
+from once.models import Routine as RoutineModel
+from tests.database.support import attempts, begin, effects, last, rows, run, seed, take
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+
+LIST = "/admin/once/routine/"
+ALL = ("view_routine", "view_attempt", "reset_routine", "fake_routine")
+
+
+def login(*codenames: str, name: str = "ada") -> Client:
+    """A browser in which somebody of the staff with these permissions is logged in."""
+    user = User.objects.create_user(name, is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    client = Client(enforce_csrf_checks=False)
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def staff() -> Client:
+    return login(*ALL)
+
+
+def text(response: Any) -> str:
+    """What a page says, in one line."""
+    assert response.status_code == 200, response
+    body = response.content.decode().partition("<body")[2]
+    return " ".join(unescape(strip_tags(f"<body{body}")).split())
+
+
+def page(client: Client, name: str, using: str | None = "default") -> str:
+    """What the page of a routine says."""
+    name = quote(f"{using or ''}:{name}")
+    return text(client.get(f"{LIST}{name}/change/"))
+
+
+def decide(
+    client: Client, action: str, *names: str, using: str = "default", seen: str = "", **data: Any
+) -> Any:
+    """Take a decision; with what was seen of the routines, as a person who confirms it."""
+    confirmed = {"post": "yes", "seen": [seen] * len(names), "reason": "because"} if seen else {}
+    ids = [f"{using}:{name}" for name in names]
+    chosen = {"action": action, "_selected_action": ids, **confirmed, **data}
+    return client.post(LIST, chosen, follow=True)
+
+
+def failing(using: str, name: str = "shop.bad", **options: Any) -> Routine:
+    def body() -> None:
+        raise LookupError("no such currency")
+
+    return seed(using, name, function=body, **options)
+
+
+def in_every_state(using: str, suffix: int) -> list[Routine]:
+    """Routines that ask all there is to ask, each with a history."""
+    done = seed(using, f"shop.done{suffix}")
+    bad = failing(using, f"shop.bad{suffix}")
+    held = failing(using, f"shop.held{suffix}", atomic=False, retry=False)
+    died = seed(using, f"shop.died{suffix}")
+    died_for_good = seed(using, f"shop.mute{suffix}", atomic=False, retry=False)
+    for one in (done, bad, held):
+        run(one)
+    begin(died)
+    begin(died_for_good)
+    run(seed(using, f"{CALL}prices{suffix}"), seed(using, f"shop.gone{suffix}"))
+    return [done, bad, held, died, died_for_good, seed(using, f"shop.new{suffix}")]
+
+
+@contextmanager
+def elsewhere(routine: Routine) -> Iterator[None]:
+    """While another process runs a routine."""
+    with database(routine.using).guard(routine.name, 15.0) as guard:
+        take(guard)
+        begin(routine)
+        yield
+
+
+# The list
+
+
+def test_list_shows_every_routine_first_what_asks_for_a_person(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared += in_every_state(using, 1)
+    declared.append(Routine(function=lambda: None, name="shop.warm", scope="process"))
+    shown = staff.get(LIST).context["rows"]
+    assert [(row.status.name, row.state) for row in shown] == [
+        ("shop.bad1", "failed"),
+        ("shop.held1", "held"),
+        ("shop.mute1", "held"),
+        ("shop.died1", "pending"),
+        ("shop.new1", "pending"),
+        ("shop.warm", "pending"),
+        ("shop.done1", "completed"),
+        ("call:prices1", "completed"),
+        ("shop.gone1", "unknown"),
+    ]
+
+
+def test_list_says_what_happened_and_what_comes_next(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared += in_every_state(using, 1)
+    shown = text(staff.get(LIST))
+    assert "LookupError: no such currency" in shown
+    assert "Traceback" not in shown
+    assert "manage.py once reset shop.held1 has it tried again" in shown
+    assert "The next manage.py once run or server start takes over." in shown
+    assert "The next manage.py once run or server start runs it." in shown
+    assert "Not in this code. Its record is left alone." in shown
+    assert f"{last(using).host}, pid {last(using).pid}" in shown
+
+
+def test_list_can_be_kept_to_one_state(using: str, staff: Client, declared: list[Routine]) -> None:
+    declared += in_every_state(using, 1)
+    response = staff.get(LIST, {"state": "held"})
+    assert [row.status.name for row in response.context["rows"]] == ["shop.held1", "shop.mute1"]
+    assert "All 8 Failed 1 Held 2 Pending 2 Completed 2 Unknown 1" in text(response)
+
+
+def test_number_of_queries_does_not_grow_with_that_of_routines(
+    using: str, staff: Client, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask() -> int:
+        monkeypatch.setattr(registry, "_loaded", None)
+        with CaptureQueriesContext(connections[using]) as queries:
+            assert len(staff.get(LIST).context["rows"]) >= len(declared)
+        return len(queries)
+
+    declared += in_every_state(using, 1)
+    ask()  # what is cached from the first one on
+    one = ask()
+    for number in range(2, 10):
+        declared += in_every_state(using, number)
+    assert len(declared) > 50
+    assert ask() == one
+    with CaptureQueriesContext(connections[using]) as queries:
+        page(staff, "shop.bad1", using)
+    assert len(queries) <= one + 1
+
+
+def test_list_shows_how_far_a_batched_routine_is(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    routine = seed(
+        using, "shop.fill", function=lambda batch: None, over=lambda: [1, 2], batch_size=1
+    )
+    declared.append(routine)
+    with elsewhere(routine):
+        attempt = last(using)
+        ledger.resume(attempt, ledger.progress(routine, attempt))
+        Attempt.objects.using(using).update(cursor="x", processed=1500, total=2000)
+        content = staff.get(LIST).content.decode()
+    bar = 'max="2000" value="1500" aria-label="Progress of shop.fill"'
+    assert f'<progress class="once-progress" {bar}></progress>' in content
+    assert "1,500 of 2,000 (75%)" in content
+
+
+def test_list_without_routines_says_where_they_go(staff: Client) -> None:
+    assert "No routines. Declare them in the routines.py of an app." in text(staff.get(LIST))
+
+
+def test_list_survives_a_database_that_is_out_of_reach(
+    staff: Client, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared += [seed("default", "shop.here"), seed("sqlite", "shop.there")]
+    connections["sqlite"].close()
+    for name in ("NAME", "TEST"):
+        monkeypatch.setitem(connections["sqlite"].settings_dict, name, "/nowhere/at.all")
+    shown = text(staff.get(LIST))
+    assert "Database “sqlite” cannot be read: OperationalError: unable to open" in shown
+    assert "Left out: shop.there." in shown
+    assert "shop.here" in shown.replace("Left out: shop.there.", "")
+    response = staff.get(f"{LIST}{quote('sqlite:shop.there')}/change/", follow=True)
+    assert "Database “sqlite” cannot be read" in response.content.decode()
+
+
+def test_pages_survive_tables_that_are_missing(staff: Client, declared: list[Routine]) -> None:
+    declared += [seed("sqlite")]
+    rows("sqlite", "ALTER TABLE once_attempt RENAME TO elsewhere")
+    try:
+        assert "The tables of once are missing. Run manage.py once run" in text(staff.get(LIST))
+        assert "The tables of once are missing." in page(staff, "shop.seed", "sqlite")
+        lost = staff.get("/admin/once/attempt/?database=sqlite", follow=True)
+        assert "no such table: once_attempt" in lost.content.decode()
+        lost = staff.get(f"/admin/once/attempt/{quote('sqlite:1')}/change/", follow=True)
+        assert "no such table: once_attempt" in lost.content.decode()
+    finally:
+        rows("sqlite", "ALTER TABLE elsewhere RENAME TO once_attempt")
+
+
+# The page of a routine, and the attempts
+
+
+def test_page_of_a_routine_shows_its_history(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared.append(failing(using))
+    run(declared[0])
+    decide(staff, "reset", "shop.bad", using=using, seen="failed", reason="fixed the file")
+    shown = page(staff, "shop.bad", using)
+    key = last(using).key
+    assert re.search(rf"2 interrupted 1 reset .* {key} ada: fixed the file", shown)
+    assert re.search(rf"1 failed 1 test .* {key} LookupError: no such currency Traceback", shown)
+    assert "raise LookupError" in shown
+
+
+def test_page_of_a_routine_in_memory_says_so(staff: Client, declared: list[Routine]) -> None:
+    declared.append(Routine(function=lambda: None, name="shop.warm", scope="process"))
+    assert "once in each process" in page(staff, "shop.warm", None)
+
+
+def test_page_of_a_long_history_shows_the_last_of_it(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared.append(seed(using))
+    for _ in range(51):
+        ledger.close(begin(declared[0]), State.FAILED)
+    assert "The last 50 are shown. All attempts" in page(staff, "shop.seed", using)
+    query = {"routine": "shop.seed", "database": using}
+    assert "51 attempts" in text(staff.get("/admin/once/attempt/", query))
+
+
+@pytest.mark.parametrize("name", ["default:shop.gone", "nowhere:shop.seed", "shop.seed", ":"])
+def test_page_of_what_does_not_exist_leads_back(name: str, staff: Client) -> None:
+    response = staff.get(f"{LIST}{quote(name)}/change/", follow=True)
+    assert response.redirect_chain == [(LIST, 302)]
+    assert "There is no routine" in response.content.decode()
+
+
+def test_attempts_are_listed_by_database(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    run(failing(using))
+    [link] = set(
+        re.findall(
+            r'href="(/admin/once/attempt/[^"?]+/change/)',
+            staff.get("/admin/once/attempt/", {"database": using}).content.decode(),
+        )
+    )
+    response = staff.get(link)
+    shown = text(response)
+    assert f"Idempotency key: {last(using).key}" in shown
+    error = last(using).error.strip()
+    assert "LookupError: no such currency Traceback (most recent call last)" in shown
+    assert error.splitlines()[-1] in response.content.decode()
+    assert not response.context["adminform"].form.fields  # nothing to edit
+
+
+@pytest.mark.parametrize("model", ["attempt", "routine"])
+@pytest.mark.parametrize("page", ["add/", "1/delete/", "1/history/"])
+def test_nobody_adds_changes_or_deletes_what_is_recorded(
+    model: str, page: str, declared: list[Routine]
+) -> None:
+    declared.append(seed("default"))
+    run(declared[0])
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    pk = last("default").pk
+    response = client.post(f"/admin/once/{model}/{page.replace('1', str(pk))}", {"post": "yes"})
+    assert response.status_code in (403, 404, 405) or model == "attempt"
+    client.post(f"/admin/once/attempt/{pk}/change/", {"state": "failed"})
+    assert attempts("default") == [("shop.seed", 1, "succeeded")]
+
+
+def test_attempt_that_does_not_exist_leads_back(staff: Client) -> None:
+    for name in ("99", "nowhere:1", "default:x"):
+        response = staff.get(f"/admin/once/attempt/{quote(name)}/change/")
+        assert response.status_code == 302
+
+
+# Decisions
+
+
+@pytest.mark.parametrize("codename", ["reset_routine", "fake_routine"])
+def test_who_lacks_a_permission_sees_no_action_and_takes_none(
+    codename: str, declared: list[Routine]
+) -> None:
+    declared.append(failing("default"))
+    run(declared[0])
+    others = [one for one in ALL if one != codename]
+    action = codename.partition("_")[0]
+    client = login(*others)
+    assert f'value="{action}"' not in client.get(LIST).content.decode()
+    address = f"{LIST}{quote('default:shop.bad')}/change/"
+    assert f'value="{action}"' not in client.get(address).content.decode()
+    assert decide(client, action, "shop.bad", seen="failed").status_code == 403
+    assert attempts("default") == [("shop.bad", 1, "failed")]
+    without_view = login("reset_routine", "fake_routine", name="eve")
+    assert without_view.get(LIST).status_code == 403
+    assert without_view.get(address).status_code == 403
+    assert decide(without_view, action, "shop.bad", seen="failed").status_code == 403
+
+
+def test_who_is_no_staff_is_led_to_the_login(declared: list[Routine]) -> None:
+    assert Client().get(LIST).headers["Location"].startswith("/admin/login/")
+
+
+def test_decision_needs_the_token_of_the_page(declared: list[Routine]) -> None:
+    declared.append(failing("default"))
+    run(declared[0])
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(User.objects.create_superuser("root"))
+    assert decide(client, "reset", "shop.bad", seen="failed").status_code == 403
+    assert attempts("default") == [("shop.bad", 1, "failed")]
+
+
+def test_decision_by_get_does_nothing(staff: Client, declared: list[Routine]) -> None:
+    declared.append(failing("default"))
+    run(declared[0])
+    data = {"action": "reset", "_selected_action": "default:shop.bad", "post": "yes", "reason": "x"}
+    staff.get(LIST, {**data, "seen": "failed"})
+    assert attempts("default") == [("shop.bad", 1, "failed")]
+
+
+def test_decision_asks_for_confirmation_first(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared += in_every_state(using, 1)
+    before = attempts(using)
+    names = [routine.name for routine in declared] + ["shop.gone1"]
+    shown = text(decide(staff, "reset", *names, using=using))
+    due, _, refused = shown.partition("Left as they are")
+    assert "shop.done1 v1 completed It ran. It runs again, from the start, under a new key." in due
+    assert "shop.bad1 v1 failed It goes on where it stands, under the same key." in due
+    assert "may be done twice" in due.partition("shop.held1")[2]
+    assert "shop.new1 is pending, so not done: nothing to reset." in refused
+    assert "shop.gone1 is unknown: another release of the code knows more of it." in refused
+    assert attempts(using) == before
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 1001])
+def test_decision_needs_a_reason(reason: str, staff: Client, declared: list[Routine]) -> None:
+    declared.append(failing("default"))
+    run(declared[0])
+    response = decide(staff, "reset", "shop.bad", seen="failed", reason=reason)
+    assert "errorlist" in response.content.decode()
+    assert attempts("default") == [("shop.bad", 1, "failed")]
+
+
+@pytest.mark.parametrize(
+    ("act", "told"),
+    [("", "No action selected."), ("delete", "No action selected."), ("reset", "No routine")],
+)
+def test_decision_about_nothing_says_so(act: str, told: str, staff: Client) -> None:
+    assert told in decide(staff, act, "shop.gone").content.decode()
+
+
+def test_reset_has_a_held_routine_tried_again(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared.append(failing(using, atomic=False, retry=False))
+    run(declared[0])
+    response = decide(staff, "reset", "shop.bad", using=using, seen="held", reason="paid by hand")
+    assert "shop.bad is pending again." in text(response)
+    decision = last(using)
+    assert (decision.trigger, decision.user, decision.reason) == ("reset", "ada", "paid by hand")
+    [row] = staff.get(LIST).context["rows"]
+    assert row.state == "pending"
+    declared[0] = seed(using, "shop.bad", atomic=False, retry=False)
+    run(declared[0])
+    assert effects(using) == ["shop.bad"]
+
+
+def test_reset_has_a_completed_routine_run_again(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared.append(seed(using))
+    run(declared[0])
+    decide(staff, "reset", "shop.seed", using=using, seen="completed")
+    run(declared[0])
+    assert effects(using) == ["shop.seed", "shop.seed"]
+
+
+def test_reset_of_what_was_called_by_a_key(using: str, staff: Client) -> None:
+    run(seed(using, f"{CALL}prices"))
+    decide(staff, "reset", f"{CALL}prices", using=using, seen="completed")
+    assert not Completion.objects.using(using).filter(routine=f"{CALL}prices").exists()
+
+
+def test_fake_records_without_running(using: str, staff: Client, declared: list[Routine]) -> None:
+    declared += [seed(using, "a"), seed(using, "b")]
+    response = decide(staff, "fake", "a", "b", using=using, seen="pending", reason="there already")
+    assert "a is recorded as done. b is recorded as done." in text(response)
+    assert effects(using) == []
+    history = Attempt.objects.using(using).values_list("routine", "trigger", "user", "reason")
+    assert {*history} == {(name, "fake", "ada", "there already") for name in ("a", "b")}
+
+
+def test_decisions_are_in_the_log_of_the_admin(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared += [failing(using), seed(using, "shop.new")]
+    run(declared[0])
+    decide(staff, "reset", "shop.bad", using=using, seen="failed", reason="fixed")
+    decide(staff, "fake", "shop.new", using=using, seen="pending", reason="by hand")
+    entries = LogEntry.objects.order_by("pk")
+    assert [(one.object_repr, one.change_message) for one in entries] == [
+        ("shop.bad", "Reset: have it run again. fixed"),
+        ("shop.new", "Record as done without running. by hand"),
+    ]
+    assert {one.user.get_username() for one in entries} == {"ada"}
+    for entry in entries:
+        address = entry.get_admin_url()
+        assert address is not None
+        assert entry.object_repr in text(staff.get(address))
+    assert "shop.bad" in text(staff.get("/admin/"))
+
+
+@pytest.mark.parametrize("action", ["reset", "fake"])
+def test_decision_about_what_runs_now_is_refused(
+    using: str, action: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared.append(seed(using))
+    with elsewhere(declared[0]):
+        shown = text(decide(staff, action, "shop.seed", using=using, seen="running"))
+        assert "shop.seed is run now on" in shown
+        assert attempts(using) == [("shop.seed", 1, "running")]
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize("action", ["reset", "fake"])
+def test_decision_about_what_is_begun_at_that_moment_is_refused(
+    action: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared.append(failing("default"))
+    run(declared[0])
+    with database("default").guard("shop.bad", 15.0) as guard:
+        take(guard)
+        shown = text(decide(staff, action, "shop.bad", seen="failed"))
+    assert "shop.bad: shop.bad is running" in shown or "shop.bad: held by" in shown, shown
+    assert attempts("default") == [("shop.bad", 1, "failed")]
+
+
+def test_decision_about_what_stands_otherwise_by_now_is_refused(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared.append(seed(using))
+    ledger.close(begin(declared[0]), State.FAILED)
+    run(declared[0])  # while somebody reads what the page says
+    response = decide(staff, "reset", "shop.seed", using=using, seen="failed")
+    assert "shop.seed is completed by now: look again, and decide then." in text(response)
+    assert Completion.objects.using(using).filter(routine="shop.seed").exists()
+
+
+def test_fake_of_what_must_not_be_is_refused(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    run(seed(using, "shop.old", version=2), seed(using, f"{CALL}prices"), seed(using, "shop.gone"))
+    declared += [seed(using, "shop.old"), seed(using, "shop.done")]
+    run(declared[1])
+    Completion.objects.using(using).filter(routine=f"{CALL}prices").delete()
+    names = ["shop.old", "shop.done", "shop.gone", f"{CALL}prices"]
+    shown = text(decide(staff, "fake", *names, using=using))
+    assert "shop.old is superseded: another release" in shown
+    assert "shop.done is completed: nothing to record." in shown
+    assert "shop.gone is unknown: another release" in shown
+    assert f"{CALL}prices is a command that `manage.py once call` ran" in shown
+    assert "Reason" not in shown
+
+
+def test_decision_about_what_is_in_memory_is_refused(
+    staff: Client, declared: list[Routine]
+) -> None:
+    declared.append(Routine(function=lambda: None, name="shop.warm", scope="process"))
+    shown = text(decide(staff, "reset", "shop.warm", using=""))
+    assert "shop.warm keeps no record (process scope): restart the process." in shown
+
+
+def test_decision_works_where_requests_are_atomic(
+    using: str, staff: Client, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for alias in ("default", "sqlite"):
+        monkeypatch.setitem(connections[alias].settings_dict, "ATOMIC_REQUESTS", True)
+    declared.append(failing(using))
+    run(declared[0])
+    response = decide(staff, "reset", "shop.bad", using=using, seen="failed")
+    assert "shop.bad is pending again." in text(response)
+
+
+def test_decision_that_a_scope_hinders_says_why(
+    staff: Client, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONCE_RELEASE", "1")
+    declared.append(failing("default", scope="release"))
+    run(declared[0])
+
+    def unset(*args: Any, **options: Any) -> None:
+        monkeypatch.delenv("ONCE_RELEASE")
+        declared[0].check_scope()
+
+    monkeypatch.setattr("once.admin.routines.carry_out", unset)
+    response = decide(staff, "reset", "shop.bad", seen="failed")
+    assert "ONCE_RELEASE is unset" in response.content.decode()
+
+
+# Sites
+
+
+class _Site(admin.AdminSite):
+    site_header = "Operations"
+
+
+_site = _Site(name="operations")
+_site.register(Attempt, AttemptAdmin)
+_site.register(RoutineModel, RoutineAdmin)
+urlpatterns = [path("operations/", _site.urls)]
+
+
+@override_settings(ROOT_URLCONF="tests.database.test_admin")
+def test_site_of_ones_own_links_to_itself(staff: Client, declared: list[Routine]) -> None:
+    declared.append(failing("default"))
+    run(declared[0])
+    for address in ("", quote("default:shop.bad") + "/change/"):
+        response = staff.get(f"/operations/once/routine/{address}")
+        content = response.content.decode()
+        assert "Operations" in content
+        assert 'href="/operations/once/' in content
+        assert 'href="/admin/' not in content
