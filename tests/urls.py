@@ -1,9 +1,9 @@
 from django.apps import apps
-from django.urls import path
+from django.urls import URLPattern, URLResolver, path
 
 from once.views import readiness
 
-urlpatterns = [path("ready/", readiness)]
+urlpatterns: list[URLPattern | URLResolver] = [path("ready/", readiness)]
 
 if apps.is_installed("django.contrib.admin"):
     from django.contrib import admin

@@ -6,7 +6,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import quote
 from django.contrib.admin.views.main import ChangeList
 from django.db import DEFAULT_DB_ALIAS, Error, connections, router
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
@@ -48,7 +48,7 @@ class ReadOnlyAdmin(_ModelAdmin):
 class AttemptList(ChangeList):
     """Finds the page of an attempt also where it is in another database."""
 
-    def url_for_result(self, result: Attempt) -> str:
+    def url_for_result(self, result: Model) -> str:
         using = result._state.db
         name = result.pk if using in (None, DEFAULT_DB_ALIAS) else named(using, result.pk)
         return reverse(
@@ -166,7 +166,7 @@ class AttemptAdmin(ReadOnlyAdmin):
         if not attempt.error:
             return None
         return format_html(
-            '<strong class="once-error">{}</strong><pre class="once-traceback">{}</pre>',
+            '<strong class="once-error">{}</strong>\n<pre class="once-traceback">{}</pre>',
             _shown(attempt).error_line,
             attempt.error.strip(),
         )

@@ -220,32 +220,36 @@ class RoutineAdmin(ReadOnlyAdmin):
         user = request.user.get_username()[: Attempt._meta.get_field("user").max_length]
         problem = row.refusal(decision)
         if not problem and row.status.state != said:
-            problem = gettext("%(name)s is %(state)s by now: look again, and decide then.") % {
+            problem = gettext("%(name)s is %(state)s by now. Look again, and decide then.") % {
                 "name": row.status.name,
                 "state": row.state,
             }
         if problem:
-            self.message_user(request, problem, messages.WARNING)
+            self._tell_left(request, problem)
             return
         try:
             result = carry_out(decision, row.status, found, user=user, reason=reason)
         except (OnceError, ImproperlyConfigured, Error, OSError) as error:
-            self.message_user(request, f"{row.status.name}: {one_line(error)}", messages.ERROR)
+            self._tell_left(request, f"{row.status.name}: {one_line(error)}", messages.ERROR)
             return
         if result.outcome is not Outcome.RAN:
-            self.message_user(request, _left(row, result), messages.WARNING)
+            self._tell_left(request, _why_left(result))
             return
         self._log(request, row, f"{_ACTIONS[decision]}. {reason}")
         done = {
-            Decision.RESET: gettext("%(name)s is pending again."),
-            Decision.FAKE: gettext("%(name)s is recorded as done."),
+            Decision.RESET: gettext("“%(name)s” is pending again."),
+            Decision.FAKE: gettext("“%(name)s” is recorded as done."),
         }
         self.message_user(request, done[decision] % {"name": row.status.name}, messages.SUCCESS)
+
+    def _tell_left(self, request: HttpRequest, problem: str, level: int = messages.WARNING) -> None:
+        message = gettext("Left as it is: %(problem)s") % {"problem": problem}
+        self.message_user(request, message, level)
 
     def _log(self, request: HttpRequest, row: Row, message: str) -> None:
         kind = ContentType.objects.get_for_model(Routine, for_concrete_model=False)
         LogEntry.objects.create(
-            user_id=request.user.pk,
+            user_id=str(request.user.pk),
             content_type_id=kind.pk,
             object_id=row.id,
             object_repr=row.status.name[:200],
@@ -267,7 +271,7 @@ class RoutineAdmin(ReadOnlyAdmin):
     def _page(
         self, request: HttpRequest, template: str, *, title: str, **context: Any
     ) -> HttpResponse:
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(
             request,
             template,
@@ -295,10 +299,9 @@ def _history(using: str, name: str) -> tuple[list[Try], bool]:
     return [Try(attempt=one, using=using) for one in found[:_LAST]], len(found) > _LAST
 
 
-def _left(row: Row, result: Result) -> str:
+def _why_left(result: Result) -> str:
     """Why a decision came to nothing."""
-    if result.message:
-        return f"{row.status.name}: {result.message}"
-    return gettext("%(name)s was done by another process meanwhile: it is left so.") % {
-        "name": row.status.name
-    }
+    name = result.routine.name
+    if not result.message:
+        return gettext("%(name)s was done by another process meanwhile.") % {"name": name}
+    return result.message if name in result.message else f"{name}: {result.message}"
