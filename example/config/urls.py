@@ -1,3 +1,4 @@
+from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
@@ -12,5 +13,6 @@ def alive(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("alive/", alive),
     path("ready/", readiness),
+    path("admin/", admin.site.urls),
     path("", include("geography.urls")),
 ]

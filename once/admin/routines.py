@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy as _
 
 from once import registry
 from once.admin.attempts import ReadOnlyAdmin
-from once.admin.shown import STATES, Row, Try, rows, split
+from once.admin.shown import STATES, Row, Try, marked, rows, split
 from once.databases import database
 from once.decisions import Decision, carry_out
 from once.exceptions import OnceError
@@ -41,6 +41,13 @@ _LAST = 50
 _ACTIONS = {
     Decision.RESET: _("Reset: have it run again"),
     Decision.FAKE: _("Record as done without running"),
+}
+_INTRODUCTIONS = {
+    Decision.RESET: _(
+        "These run again, the next time that somebody starts them: by `manage.py once run` or, "
+        "where servers run them, as one starts. What comes after them does not run again."
+    ),
+    Decision.FAKE: _("These are recorded as done, although they did not run here."),
 }
 _PERMISSIONS = {Decision.RESET: "once.reset_routine", Decision.FAKE: "once.fake_routine"}
 
@@ -202,8 +209,9 @@ class RoutineAdmin(ReadOnlyAdmin):
             title=gettext("Are you sure?"),
             decision=decision.value,
             action=_ACTIONS[decision],
+            introduction=marked(str(_INTRODUCTIONS[decision])),
             due=[(row, row.consequence(decision)) for row in chosen if not row.refusal(decision)],
-            refused=[row.refusal(decision) for row in chosen if row.refusal(decision)],
+            refused=[marked(row.refusal(decision)) for row in chosen if row.refusal(decision)],
             form=form,
         )
 

@@ -109,8 +109,11 @@ class Row:
         """What can be decided about it now."""
         return [decision for decision in Decision if not self.refusal(decision)]
 
-    def consequence(self, decision: Decision) -> str:
+    def consequence(self, decision: Decision) -> SafeString:
         """What comes of a decision, for who is asked to confirm it."""
+        return marked(self._consequence(decision))
+
+    def _consequence(self, decision: Decision) -> str:
         one = self.status
         if decision is Decision.FAKE:
             return gettext("Is recorded as done. Its function is not called.")

@@ -1,0 +1,58 @@
+"""Fixtures: a real browser, and who is logged in there."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from pytest_django.live_server_helper import LiveServer
+from selenium.webdriver import Chrome
+
+from example.browser import prefer, start
+from once import Routine, conf
+from tests.servers import missing
+from tests.unit.conftest import declared
+
+__all__ = ["declared"]
+
+
+@pytest.fixture(scope="session")
+def _chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    browser = start(tmp_path_factory.mktemp("chromium"))
+    if browser is None:
+        missing("chromium and chromium-driver")
+    assert browser is not None
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(_chromium: Chrome) -> Chrome:
+    """A browser in which nobody is logged in."""
+    _chromium.delete_all_cookies()
+    prefer(_chromium, "light")
+    return _chromium
+
+
+@pytest.fixture
+def login(browser: Chrome, live_server: LiveServer) -> Callable[..., None]:
+    """Log somebody of the staff in, with these permissions."""
+
+    def log_in(*codenames: str) -> None:
+        user = User.objects.create_user("ada", is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+        client = Client()
+        client.force_login(user)
+        name = settings.SESSION_COOKIE_NAME
+        browser.get(f"{live_server.url}/static/once/admin.css")  # a cookie belongs to a page
+        browser.add_cookie({"name": name, "value": client.cookies[name].value})
+
+    return log_in
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, declared: list[Routine]) -> None:
+    """No routine but the test's own, and no setting from the outside."""
+    for name in conf.NAMES:
+        monkeypatch.delenv(name, raising=False)
