@@ -200,7 +200,7 @@ def test_list_survives_a_database_that_is_out_of_reach(
         connections["sqlite"] = here
     problem = "Database “sqlite” cannot be read: OperationalError: unable to open database file."
     assert f"{problem} Left out: shop.there." in shown
-    assert "shop.here pending" in shown
+    assert "shop.here pending v1 atomic" in shown
     assert "shop.there pending" not in shown
     assert problem in led_back
 
