@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from once.admin.shown import Try, named, split
-from once.models import Attempt
+from once.models import Attempt, Routine
 from once.text import one_line
 
 __all__ = ["AttemptAdmin", "ReadOnlyAdmin"]
@@ -84,11 +84,11 @@ class DatabaseFilter(admin.SimpleListFilter):
 class AttemptAdmin(ReadOnlyAdmin):
     """Attempts, the last one first."""
 
-    list_display = ["routine", "number", "state", "trigger", "version", "began", "lasted", "what"]
+    list_display = ["routine", "number", "state", "began", "what"]
     list_filter = [DatabaseFilter, "state", "trigger"]
     search_fields = ["routine", "key", "host", "release", "user", "reason", "error"]
     ordering = ["-pk"]
-    sortable_by = ["routine", "number", "version"]
+    sortable_by = ["routine", "number"]
     list_per_page = 50
     show_full_result_count = False
     fieldsets = [
@@ -126,6 +126,19 @@ class AttemptAdmin(ReadOnlyAdmin):
             empty |= set() if obj.error or not obj.retry else {"failure"}
         return [one for one in self.fieldsets if not empty & set(one[1]["fields"])]
 
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        attempt = context.get("original")
+        # A site of one's own may have attempts alone.
+        if attempt is not None and self.admin_site.is_registered(Routine):
+            context["routine_url"] = reverse(
+                "admin:once_routine_change",
+                args=(quote(named(attempt._state.db, attempt.routine)),),
+                current_app=self.admin_site.name,
+            )
+        return super().render_change_form(request, context, *args, **kwargs)
+
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -158,7 +171,9 @@ class AttemptAdmin(ReadOnlyAdmin):
     @admin.display(description=_("error or reason"))
     def what(self, attempt: Attempt) -> str | None:
         """What a person should know."""
-        return _shown(attempt).error_line or attempt.reason or None
+        if attempt.user or attempt.reason:
+            return f"{attempt.user}: {attempt.reason}"
+        return _shown(attempt).error_line or None
 
     @admin.display(description=_("error"))
     def failure(self, attempt: Attempt) -> SafeString | None:

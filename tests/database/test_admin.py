@@ -19,6 +19,7 @@ from django.utils.html import strip_tags
 
 from once import Routine, ledger, registry
 from once.admin import AttemptAdmin, RoutineAdmin
+from once.admin.shown import lasted, marked
 from once.base import CALL
 from once.databases import database
 from once.models import Attempt, Completion, State
@@ -263,7 +264,8 @@ def test_page_of_what_does_not_exist_leads_back(name: str, staff: Client) -> Non
 def test_attempts_are_listed_by_database(
     using: str, staff: Client, declared: list[Routine]
 ) -> None:
-    run(failing(using))
+    declared.append(failing(using))
+    run(declared[0])
     [link] = set(
         re.findall(
             r'href="(/admin/once/attempt/[^"?]+/change/)',
@@ -272,6 +274,7 @@ def test_attempts_are_listed_by_database(
     )
     response = staff.get(link)
     shown = text(response)
+    assert "shop.bad" in text(staff.get(response.context["routine_url"]))
     assert f"Idempotency key: {last(using).key}" in shown
     error = last(using).error.strip()
     assert "LookupError: no such currency Traceback (most recent call last)" in shown
@@ -527,6 +530,29 @@ def test_decision_that_a_scope_hinders_says_why(
     assert "ONCE_RELEASE is unset" in response.content.decode()
 
 
+# Words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, ""),
+        (0.0123, "0.012 s"),
+        (12.34, "12.3 s"),
+        (59, "59 s"),
+        (61.0, "1 min"),
+        (7199.0, "2 hours"),
+        (86400.0, "24 hours"),
+    ],
+)
+def test_length_of_time_is_as_short_as_it_may_be_said(seconds: float | None, said: str) -> None:
+    assert lasted(seconds) == said
+
+
+def test_command_in_a_text_is_marked_and_what_is_in_it_escaped() -> None:
+    assert marked("Run `once <x>`, & wait.") == "Run <code>once &lt;x&gt;</code>, &amp; wait."
+
+
 # Sites
 
 
@@ -544,8 +570,9 @@ urlpatterns = [path("operations/", _site.urls)]
 def test_site_of_ones_own_links_to_itself(staff: Client, declared: list[Routine]) -> None:
     declared.append(failing("default"))
     run(declared[0])
-    for address in ("", quote("default:shop.bad") + "/change/"):
-        response = staff.get(f"/operations/once/routine/{address}")
+    name = quote("default:shop.bad")
+    for address in ("routine/", f"routine/{name}/change/", f"attempt/{last('default').pk}/change/"):
+        response = staff.get(f"/operations/once/{address}")
         content = response.content.decode()
         assert "Operations" in content
         assert 'href="/operations/once/' in content
