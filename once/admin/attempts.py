@@ -84,11 +84,11 @@ class DatabaseFilter(admin.SimpleListFilter):
 class AttemptAdmin(ReadOnlyAdmin):
     """Attempts, the last one first."""
 
-    list_display = ["routine", "number", "state", "began", "what"]
+    list_display = ["routine", "number", "state", "began"]
     list_filter = [DatabaseFilter, "state", "trigger"]
     search_fields = ["routine", "key", "host", "release", "user", "reason", "error"]
     ordering = ["-pk"]
-    sortable_by = ["routine", "number"]
+    sortable_by = ["routine", "number", "began"]
     list_per_page = 50
     show_full_result_count = False
     fieldsets = [
@@ -167,13 +167,6 @@ class AttemptAdmin(ReadOnlyAdmin):
     def lasted(self, attempt: Attempt) -> str | None:
         """How long."""
         return _shown(attempt).lasted or None
-
-    @admin.display(description=_("error or reason"))
-    def what(self, attempt: Attempt) -> str | None:
-        """What a person should know."""
-        if attempt.user or attempt.reason:
-            return f"{attempt.user}: {attempt.reason}"
-        return _shown(attempt).error_line or None
 
     @admin.display(description=_("error"))
     def failure(self, attempt: Attempt) -> SafeString | None:
