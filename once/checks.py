@@ -32,7 +32,7 @@ def register() -> None:
     checks.register(check_scopes, "once")
     checks.register(check_server, "once")
     checks.register(check_imports, "once")
-    checks.register(check_names, "once", checks.Tags.database)
+    checks.register(check_names, checks.Tags.database)  # by no other tag: it asks databases
 
 
 def check_settings(
@@ -111,8 +111,8 @@ def check_names(
         routines = [one for one in found.recorded if one.using == using and _has_scope(one)]
         try:
             gone, new = _gone_and_new(using, {*found.labels}, routines)
-        except Error:
-            continue  # out of reach, which is no fault of a name
+        except (Error, ImproperlyConfigured):
+            continue  # out of reach, or none that is supported: no fault of a name
         for routine in new:
             label = found.labels[routine.name] or _label(routine.name)
             if suspects := [name for name in gone if _label(name) == label]:

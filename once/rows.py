@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from django.apps import apps
-from django.db import router
+from django.db import connections, router
 from django.db.models import Model
 
 __all__ = ["Rows", "compared", "rows"]
@@ -66,10 +66,12 @@ def _shown(row: dict[str, Any] | None) -> str:
 
 
 def _models(using: str) -> Iterator[type[Model]]:
+    tables = {*connections[using].introspection.table_names()}
     for model in apps.get_models(include_auto_created=True):
         options = model._meta
         if (
-            options.managed
+            options.db_table in tables  # not of one that a test alone knows
+            and options.managed
             and not options.proxy
             and options.app_label != "once"
             and router.allow_migrate_model(using, model)
