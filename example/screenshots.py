@@ -1,9 +1,10 @@
-"""Take the pictures of the admin that the documentation shows.
+"""Take the pictures of the admin and of ``once status`` that the documentation shows.
 
-    pip install -e ".[test]" && python -m example.screenshots [DIRECTORY]
+    pip install -e ".[docs,test]" && python -m example.screenshots [DIRECTORY]
 
 It starts the example on an embedded PostgreSQL, with one more app, brings routines into telling
-states, logs a person in with a headless Chromium, and writes ``admin-*.png``.
+states, logs a person in with a headless Chromium, and writes ``admin-*.png`` and
+``once-status.svg``.
 """
 
 import argparse
@@ -23,11 +24,13 @@ from selenium.webdriver.support.select import Select
 from example.browser import prefer, start
 from example.demo.databases import Database, embedded_postgresql
 from example.demo.processes import Process, Processes
+from example.terminal import drawn
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 1200
 PATIENCE = 60.0
 LIST = "/admin/once/routine/"
+STATUS = ("once", "status")
 ENVIRONMENT = {
     "DEBUG": "1",  # which has runserver serve static files
     "DJANGO_SUPERUSER_PASSWORD": "only for pictures",
@@ -112,6 +115,12 @@ class Pictures:
         path.write_bytes(base64.b64decode(taken["data"]))
         print(f"{path}: {WIDTH} x {height}, {path.stat().st_size // 1024} KiB")
 
+    def draw(self, name: str, command: str, output: str) -> None:
+        """Draw what a command printed."""
+        path = self.directory / f"{name}.svg"
+        path.write_text(drawn(command, output))
+        print(f"{path}: {path.stat().st_size // 1024} KiB")
+
 
 def take(pictures: Pictures, processes: Processes, database: Database) -> None:
     """Bring routines into telling states, and take the pictures on the way."""
@@ -146,6 +155,11 @@ def take(pictures: Pictures, processes: Processes, database: Database) -> None:
     try:
         pictures.take("admin-routines-light", LIST)
         pictures.take("admin-routines-dark", LIST, "dark")
+        status = processes.start("status", ("manage.py", *STATUS, "--force-color"))
+        status.popen.wait(PATIENCE)
+        pictures.draw(
+            "once-status", f"python manage.py {' '.join(STATUS)}", status.stdout.read_text()
+        )
     finally:
         running.popen.send_signal(signal.SIGCONT)
 
