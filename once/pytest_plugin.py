@@ -1,6 +1,6 @@
 """The pytest plugin, found by itself where pytest-django is in use."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,12 +12,19 @@ __all__ = ["once_completed", "once_registry", "once_routines"]
 
 
 @pytest.fixture(scope="session")
-def once_routines(django_db_setup: None, django_db_blocker: Any) -> None:
-    """Complete every routine in the test database, once, after its migrations."""
+def once_routines(
+    request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker: Any
+) -> None:
+    """Complete every routine in the test databases, once, after their migrations.
+
+    It keeps to those that a collected test names: pytest-django makes no others, so that the other
+    aliases are still the real ones.
+    """
     from once.testing import complete_routines
 
+    named = {alias for item in request.session.items for alias in _databases(item)}
     with django_db_blocker.unblock():
-        complete_routines()
+        complete_routines(named)
 
 
 @pytest.fixture
@@ -28,9 +35,7 @@ def once_completed(request: pytest.FixtureRequest, db: None) -> None:
     """
     from once.testing import complete_routines
 
-    mark = request.node.get_closest_marker("django_db")
-    databases: Collection[str] | None = (mark and mark.kwargs.get("databases")) or ["default"]
-    complete_routines(None if databases == "__all__" else databases)
+    complete_routines({*_databases(request.node)})
 
 
 @pytest.fixture
@@ -40,3 +45,24 @@ def once_registry() -> "Iterator[list[Routine]]":
 
     with isolated_registry() as declared:
         yield declared
+
+
+def _databases(item: Any) -> Iterable[str]:
+    """The aliases that a test names, as pytest-django understands it."""
+    from django.db import DEFAULT_DB_ALIAS, connections
+    from django.test import TransactionTestCase
+
+    mark = item.get_closest_marker("django_db")
+    test_class = getattr(item, "cls", None)
+    if test_class is not None and issubclass(test_class, TransactionTestCase):
+        named = test_class.databases
+    elif mark is not None:
+        # transaction, reset_sequences, databases
+        named = mark.args[2] if len(mark.args) > 2 else mark.kwargs.get("databases")
+    elif {"db", "transactional_db", "live_server"} & {*getattr(item, "fixturenames", ())}:
+        named = None
+    else:
+        return ()
+    if named == "__all__":
+        return connections
+    return (DEFAULT_DB_ALIAS,) if named is None else named

@@ -1,11 +1,13 @@
 """What the tests of projects are given to complete routines in their test databases."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
 import unittest
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -152,7 +154,11 @@ def test_mixin_completes_again_after_a_flush(using: str, declared: list[Routine]
 SETTINGS = """
     SECRET_KEY = "x"
     INSTALLED_APPS = ["once", "plant"]
-    DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
+    ENGINE = "django.db.backends.sqlite3"
+    DATABASES = {
+        "default": {"ENGINE": ENGINE, "NAME": "db.sqlite3"},
+        "other": {"ENGINE": ENGINE, "NAME": "other.sqlite3"},
+    }
 """
 ROUTINES = """
     from once import routine
@@ -162,6 +168,10 @@ ROUTINES = """
     @routine
     def seed():
         calls.append(1)
+
+    @routine(using="other")
+    def seed_other(run):
+        calls.append(2)
 """
 TESTS = """
     import pytest
@@ -188,20 +198,58 @@ TESTS = """
 """
 
 
+TESTS_OF_BOTH = """
+    import pytest
+    from once.models import Completion
+
+    @pytest.mark.django_db(databases=["default", "other"])
+    def test_both(once_routines):
+        for using, name in (("default", "plant.seed"), ("other", "plant.seed_other")):
+            assert [one.routine for one in Completion.objects.using(using).all()] == [name]
+"""
+TESTS_OF_NONE = """
+    import pytest
+
+    @pytest.fixture(scope="session", autouse=True)
+    def seeded(once_routines):
+        pass
+
+    def test_nothing():
+        from plant.routines import calls
+
+        assert calls == []
+"""
+
+
 @pytest.mark.django_db(databases=[])
-def test_fixture_of_the_plugin_completes_once_for_the_session(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tests", "passed", "made"),
+    [
+        (TESTS, 4, {"default"}),
+        (TESTS_OF_BOTH, 1, {"default", "other"}),
+        (TESTS_OF_NONE, 1, set[str]()),
+    ],
+    ids=["default", "both", "none"],
+)
+def test_fixture_of_the_plugin_completes_the_test_databases_once(
+    tmp_path: Path, tests: str, passed: int, made: set[str]
+) -> None:
     (tmp_path / "plant").mkdir()
     files = {
         "settings.py": SETTINGS,
         "plant/__init__.py": "",
         "plant/routines.py": ROUTINES,
-        "test_plant.py": TESTS,
+        "test_plant.py": tests,
         "pytest.ini": "[pytest]\npythonpath = .",
     }
     for name, source in files.items():
         (tmp_path / name).write_text(textwrap.dedent(source))
-    command = [sys.executable, "-m", "pytest", "--ds=settings", "-p", "no:cacheprovider"]
     environment = {**os.environ, "PYTEST_ADDOPTS": ""}  # its tests are to share a process
+    for alias in ("default", "other"):  # the real ones, where a project is in use
+        migrate = ["-m", "django", "migrate", "-v0", f"--database={alias}", "--settings=settings"]
+        real = {**environment, "PYTHONPATH": "."}
+        subprocess.run([sys.executable, *migrate], cwd=tmp_path, env=real, check=True)
+    command = [sys.executable, "-m", "pytest", "--ds=settings", "-p", "no:cacheprovider"]
     done = subprocess.run(
         command,
         cwd=tmp_path,
@@ -211,4 +259,9 @@ def test_fixture_of_the_plugin_completes_once_for_the_session(tmp_path: Path) ->
         timeout=120,
         check=False,
     )
-    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    assert f"{passed} passed" in done.stdout, done.stdout + done.stderr
+    # Of those that no test names pytest-django makes none: they are the real ones.
+    for alias, file in (("default", "db"), ("other", "other")):
+        if alias not in made:
+            with closing(sqlite3.connect(tmp_path / f"{file}.sqlite3")) as record:
+                assert record.execute("SELECT routine FROM once_completion").fetchall() == []
