@@ -5,9 +5,9 @@ imported before that, by apps that stand before it in INSTALLED_APPS, is not see
 """
 
 import sys
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -30,11 +30,6 @@ class Early:
 
 #: What was seen, in order.
 found: list[Early] = []
-
-#: Where Python and what is installed beside it live: no code of the project.
-_INSTALLED = tuple(
-    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-)
 
 
 def watch() -> None:
@@ -78,6 +73,15 @@ def _loading() -> Iterator[FrameType]:
 
 def _is_of_project(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    if file.startswith(("<", *_INSTALLED)):
+    if file.startswith(("<", *_installed())):
         return False
     return str(frame.f_globals.get("__name__")).partition(".")[0] not in ("django", "once")
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    """Where Python and what is installed beside it live: no code of the project."""
+    import sysconfig  # which takes as long to load as all that most processes load of this package
+
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple({sysconfig.get_path(name) for name in names})

@@ -13,14 +13,17 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from once.admin.shown import Try, named, split
 from once.models import Attempt, Routine
-from once.text import one_line
 
 __all__ = ["AttemptAdmin", "ReadOnlyAdmin"]
 
 
+#: No primary key has more.
+_DIGITS = 18
+
 if TYPE_CHECKING:
+    from once.admin.shown import Try
+
     _ModelAdmin = admin.ModelAdmin[Any]
 else:
     _ModelAdmin = admin.ModelAdmin  # takes no types when it runs
@@ -49,6 +52,8 @@ class AttemptList(ChangeList):
     """Finds the page of an attempt also where it is in another database."""
 
     def url_for_result(self, result: Model) -> str:
+        from once.admin.shown import named
+
         using = result._state.db
         name = result.pk if using in (None, DEFAULT_DB_ALIAS) else named(using, result.pk)
         return reverse(
@@ -72,7 +77,7 @@ class DatabaseFilter(admin.SimpleListFilter):
         return queryset  # which AttemptAdmin took from that database
 
     def choices(self, changelist: ChangeList) -> Any:
-        shown = self.value() or DEFAULT_DB_ALIAS
+        shown = self.value() or _usual()
         for alias, title in self.lookup_choices:
             yield {
                 "selected": alias == shown,
@@ -103,14 +108,16 @@ class AttemptAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         alias = request.GET.get(DatabaseFilter.parameter_name)
-        using = alias if alias in _aliases() else DEFAULT_DB_ALIAS
+        using = alias if alias in _aliases() else _usual()
         return super().get_queryset(request).using(using)
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Any:
-        using, pk = split(object_id) if ":" in object_id else (DEFAULT_DB_ALIAS, object_id)
-        if using not in _aliases() or not pk.isdecimal():
+        from once.admin.shown import split
+
+        using, pk = split(object_id) if ":" in object_id else (_usual(), object_id)
+        if using not in _aliases() or not pk.isdecimal() or len(pk) > _DIGITS:
             return None
         return super().get_queryset(request).using(using).filter(pk=pk).first()
 
@@ -129,6 +136,8 @@ class AttemptAdmin(ReadOnlyAdmin):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
+        from once.admin.shown import named
+
         attempt = context.get("original")
         # A site of one's own may have attempts alone.
         if attempt is not None and self.admin_site.is_registered(Routine):
@@ -181,14 +190,25 @@ class AttemptAdmin(ReadOnlyAdmin):
 
     def _unreadable(self, request: HttpRequest, error: Error) -> HttpResponse:
         """To a page that lives without the record."""
+        from once.text import one_line
+
         self.message_user(request, one_line(error), messages.ERROR)
         return HttpResponseRedirect(reverse("admin:index", current_app=self.admin_site.name))
 
 
-def _shown(attempt: Attempt) -> Try:
+def _shown(attempt: Attempt) -> "Try":
+    from once.admin.shown import Try
+
     return Try(attempt=attempt, using=attempt._state.db or DEFAULT_DB_ALIAS)
 
 
 def _aliases() -> list[str]:
     """The databases that may have a record."""
     return [alias for alias in connections if router.allow_migrate_model(alias, Attempt)]
+
+
+def _usual() -> str:
+    """The one that is shown where none is asked for."""
+    aliases = _aliases()
+    is_usual = DEFAULT_DB_ALIAS in aliases or not aliases
+    return DEFAULT_DB_ALIAS if is_usual else aliases[0]

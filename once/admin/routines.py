@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django import VERSION, forms
 from django.contrib import messages
@@ -21,15 +21,15 @@ from django.utils.translation import gettext_lazy as _
 
 from once import registry
 from once.admin.attempts import ReadOnlyAdmin
-from once.admin.shown import STATES, Row, Try, marked, rows, split
-from once.databases import database
-from once.decisions import Decision, carry_out
 from once.exceptions import OnceError
 from once.models import Attempt, Routine
 from once.registry import Registry
-from once.results import Outcome, Result
-from once.status import statuses
-from once.text import one_line
+
+if TYPE_CHECKING:
+    from once.admin.shown import Row, Try
+    from once.decisions import Decision
+    from once.results import Result
+# What a page needs, most of the package, is loaded with the first one: every process has the admin.
 
 __all__ = ["RoutineAdmin"]
 
@@ -38,18 +38,19 @@ View = TypeVar("View", bound=Callable[..., HttpResponse])
 #: Attempts that the page of a routine shows; all of them are in the list of attempts.
 _LAST = 50
 
+#: By decision, the rest as well.
 _ACTIONS = {
-    Decision.RESET: _("Reset: have it run again"),
-    Decision.FAKE: _("Record as done without running"),
+    "reset": _("Reset: have it run again"),
+    "fake": _("Record as done without running"),
 }
 _INTRODUCTIONS = {
-    Decision.RESET: _(
+    "reset": _(
         "These run again, the next time that somebody starts them: by `manage.py once run` or, "
         "where servers run them, as one starts. What comes after them does not run again."
     ),
-    Decision.FAKE: _("These are recorded as done, although they did not run here."),
+    "fake": _("These are recorded as done, although they did not run here."),
 }
-_PERMISSIONS = {Decision.RESET: "once.reset_routine", Decision.FAKE: "once.fake_routine"}
+_PERMISSIONS = {"reset": "once.reset_routine", "fake": "once.fake_routine"}
 
 
 def _outside_transactions(view: View) -> View:
@@ -78,20 +79,25 @@ class Look:
     """How everything stands at this moment."""
 
     registry: Registry
-    rows: list[Row]
-    #: Databases that could not be read, and why.
+    rows: "list[Row]"
+    #: Databases that could not be read, and routines whose scope could not, each with why.
     unread: dict[str, Exception] = field(default_factory=dict)
 
     @property
     def problems(self) -> list[str]:
-        """What to tell of those, and whose routines are missing for it."""
+        """What to tell of those, and which routines are missing for it."""
+        from once.text import one_line
+
         told = []
-        for alias, error in self.unread.items():
-            names = [one.name for one in self.registry.recorded if one.using == alias]
+        for name, error in self.unread.items():
+            names = [one.name for one in self.registry.recorded if name in (one.using, one.name)]
+            what = gettext("Database “%(name)s” cannot be read: %(error)s Left out: %(routines)s.")
+            if name not in connections.settings:
+                what = gettext("%(error)s Left out: %(routines)s.")
             told.append(
-                gettext("Database “%(alias)s” cannot be read: %(error)s Left out: %(routines)s.")
+                what
                 % {
-                    "alias": alias,
+                    "name": name,
                     "error": f"{one_line(error).rstrip('.')}.",
                     "routines": ", ".join(names) or "-",
                 }
@@ -101,6 +107,9 @@ class Look:
 
 def look(databases: Iterable[str]) -> Look:
     """See how routines stand, in these databases."""
+    from once.admin.shown import rows
+    from once.status import statuses
+
     found = registry.load()
     unread: dict[str, Exception] = {}
     shown = statuses(found, databases=[*databases], unread=unread)
@@ -123,6 +132,8 @@ class RoutineAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """All of them, or those in one state; and, by POST, a decision about some."""
+        from once.admin.shown import STATES
+
         self._refuse_strangers(request)
         seen = look(connections)
         if request.method == "POST":
@@ -156,6 +167,8 @@ class RoutineAdmin(ReadOnlyAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         """One of them, with its history."""
+        from once.admin.shown import split
+
         self._refuse_strangers(request)
         using, name = split(unquote(object_id))
         seen = look([using] if using in connections.settings else [])
@@ -176,12 +189,17 @@ class RoutineAdmin(ReadOnlyAdmin):
             has_more=has_more,
             last=_LAST,
             actions=[(one.value, _ACTIONS[one]) for one in may_decide],
-            sees_attempts=request.user.has_perm("once.view_attempt"),
+            # A site of one's own may have routines alone.
+            sees_attempts=self.admin_site.is_registered(Attempt)
+            and request.user.has_perm("once.view_attempt"),
             **(extra_context or {}),
         )
 
     def _decide(self, request: HttpRequest, seen: Look) -> HttpResponse:
         """Ask for confirmation and a reason, or carry out what was confirmed."""
+        from once.admin.shown import marked
+        from once.decisions import Decision
+
         try:
             decision = Decision(request.POST.get("action", ""))
         except ValueError:
@@ -218,13 +236,17 @@ class RoutineAdmin(ReadOnlyAdmin):
     def _carry_out(
         self,
         request: HttpRequest,
-        decision: Decision,
-        row: Row,
+        decision: "Decision",
+        row: "Row",
         found: Registry,
         said: str | None,
         reason: str,
     ) -> None:
         """Do it, and tell what became of it."""
+        from once.decisions import carry_out
+        from once.results import Outcome
+        from once.text import one_line
+
         user = request.user.get_username()[: Attempt._meta.get_field("user").max_length]
         problem = row.refusal(decision)
         if not problem and row.status.state != said:
@@ -243,10 +265,15 @@ class RoutineAdmin(ReadOnlyAdmin):
         if result.outcome is not Outcome.RAN:
             self._tell_left(request, _why_left(result))
             return
-        self._log(request, row, f"{_ACTIONS[decision]}. {reason}")
+        try:
+            self._log(request, row, f"{_ACTIONS[decision]}. {reason}")
+        except Error as error:  # done all the same, and in the routine's own history
+            problem = gettext("Done, but missing in the admin's log: %(error)s")
+            message = problem % {"error": one_line(error)}
+            self.message_user(request, message, messages.WARNING)
         done = {
-            Decision.RESET: gettext("“%(name)s” is pending again."),
-            Decision.FAKE: gettext("“%(name)s” is recorded as done."),
+            "reset": gettext("“%(name)s” is pending again."),
+            "fake": gettext("“%(name)s” is recorded as done."),
         }
         self.message_user(request, done[decision] % {"name": row.status.name}, messages.SUCCESS)
 
@@ -254,7 +281,7 @@ class RoutineAdmin(ReadOnlyAdmin):
         message = gettext("Left as it is: %(problem)s") % {"problem": problem}
         self.message_user(request, message, level)
 
-    def _log(self, request: HttpRequest, row: Row, message: str) -> None:
+    def _log(self, request: HttpRequest, row: "Row", message: str) -> None:
         kind = ContentType.objects.get_for_model(Routine, for_concrete_model=False)
         LogEntry.objects.create(
             user_id=str(request.user.pk),
@@ -269,7 +296,9 @@ class RoutineAdmin(ReadOnlyAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
 
-    def _permitted(self, request: HttpRequest) -> list[Decision]:
+    def _permitted(self, request: HttpRequest) -> "list[Decision]":
+        from once.decisions import Decision
+
         return [one for one in Decision if request.user.has_perm(_PERMISSIONS[one])]
 
     def _url(self, page: str, *args: str) -> str:
@@ -295,8 +324,11 @@ class RoutineAdmin(ReadOnlyAdmin):
         )
 
 
-def _history(using: str, name: str) -> tuple[list[Try], bool]:
+def _history(using: str, name: str) -> "tuple[list[Try], bool]":
     """The last attempts at a routine, and whether there are more."""
+    from once.admin.shown import Try
+    from once.databases import database
+
     here = database(using)
     attempts = Attempt.objects.using(using).filter(routine=name).order_by("-number")
     try:
@@ -307,7 +339,7 @@ def _history(using: str, name: str) -> tuple[list[Try], bool]:
     return [Try(attempt=one, using=using) for one in found[:_LAST]], len(found) > _LAST
 
 
-def _why_left(result: Result) -> str:
+def _why_left(result: "Result") -> str:
     """Why a decision came to nothing."""
     name = result.routine.name
     if not result.message:

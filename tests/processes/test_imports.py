@@ -51,10 +51,13 @@ def kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-def loaded(project: Project, setup: str) -> set[str]:
+ADMIN = "django.contrib.admin,django.contrib.messages,django.contrib.sessions"
+
+
+def loaded(project: Project, setup: str, **environment: str) -> set[str]:
     """The modules of a process that set Django up."""
     code = f"{setup}; import sys; print(*sys.modules)"
-    process = project.start(sys.executable, "-c", code)
+    process = project.start(sys.executable, "-c", code, **environment)
     assert process.finish() == 0, process.output
     return set(process.output.splitlines()[-1].split())
 
@@ -63,7 +66,15 @@ def test_process_that_serves_nobody_loads_what_declares_routines(project: Projec
     project.routines(ROUTINES)
     modules = loaded(project, "import django; django.setup()")
     assert modules >= {"once.models", "once.registry", "plant.routines"}
-    assert modules & (RUNNING | SERVING) == set()
+    assert modules & (RUNNING | SERVING | {"once.admin"}) == set()
+
+
+def test_process_that_has_the_admin_loads_no_page_of_it(project: Project) -> None:
+    project.routines(ROUTINES)
+    apps = f"{ADMIN},{project.environment['TEST_APPS']}"
+    modules = loaded(project, "import django; django.setup()", TEST_APPS=apps)
+    assert modules >= {"once.admin", "plant.routines"}
+    assert modules & (RUNNING | SERVING | {"once.admin.shown", "once.status"}) == set()
 
 
 def test_server_that_finds_everything_done_loads_what_reads_the_record(project: Project) -> None:
