@@ -56,9 +56,14 @@ def _differences(before: Rows, after: Rows) -> Iterator[str]:
             yield f"{label} {key!r}: new, {_shown(now)}"
         elif now is None:
             yield f"{label} {key!r}: gone, {_shown(was)}"
-        elif changed := [name for name in was if was[name] != now[name]]:
+        elif changed := [name for name in was if not _is_same(was[name], now[name])]:
             told = (f"{name} {was[name]!r} became {now[name]!r}" for name in changed)
             yield f"{label} {key!r}: {', '.join(told)}"
+
+
+def _is_same(before: Any, after: Any) -> bool:
+    is_nan = before != before and after != after
+    return is_nan or bool(before == after)
 
 
 def _shown(row: dict[str, Any] | None) -> str:

@@ -2,14 +2,14 @@
 
 import uuid
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from math import inf
 from time import monotonic
 from typing import ClassVar
 from unittest.mock import patch
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import Model
 from django.test import TestCase
 
@@ -201,7 +201,8 @@ def _complete(routine: Routine, *, is_alone: bool = False) -> Result:
     try:
         if routine.kind == "external":
             if is_alone:  # not by the work itself, which closes the connection: it may be a test's
-                routine.call(_run(routine, attempt.key, attempt.number))
+                with _savepoint(routine.using):
+                    routine.call(_run(routine, attempt.key, attempt.number))
             work.fake()
         else:
             work.do()
@@ -246,6 +247,13 @@ def _call(routine: Routine, key: str, number: int) -> None:
 
 def _run(routine: Routine, key: str, number: int) -> Run:
     return Run(using=routine.using, attempt=number, key=key, check=lambda: None)
+
+
+def _savepoint(using: str) -> AbstractContextManager[object]:
+    """Where a test has a transaction, what keeps it usable when a body fails in it."""
+    if connections[using].in_atomic_block:
+        return transaction.atomic(using=using)
+    return nullcontext()
 
 
 @contextmanager

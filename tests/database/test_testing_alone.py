@@ -4,7 +4,7 @@ from unittest.mock import Mock, call
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
-from django.db import connections
+from django.db import IntegrityError, connections
 
 from once import Routine, Run, process, readiness, registry, routine, signals
 from once.exceptions import RoutineError
@@ -72,6 +72,18 @@ def test_what_a_body_raises_is_raised_and_told(
     with receiving(signals.attempt_finished, finish), pytest.raises(LookupError) as raised:
         run_routine(declared[0])
     assert told.mock_calls == [call(declared[0], "failed", raised.value, "failed")]
+    assert attempts(using) == [("shop.seed", 1, "failed")]
+
+
+def test_database_error_of_an_external_body_leaves_the_tests_transaction_usable(
+    using: str, declared: list[Routine]
+) -> None:
+    def body() -> None:
+        Completion.objects.using(using).create(routine="")  # against a constraint
+
+    declared.append(seed(using, function=body, atomic=False))
+    with pytest.raises(IntegrityError):
+        run_routine(declared[0])
     assert attempts(using) == [("shop.seed", 1, "failed")]
 
 
