@@ -95,7 +95,8 @@ def statuses(
         registry: the routines of this code.
         databases: aliases to keep to; those of routines, and ``"default"``, where not given. What
             is recorded in one that has no routine and cannot be read is left out.
-        unread: where given, a database that cannot be read is left out, and noted here with why.
+        unread: where given, a database that cannot be read is left out, and so is a routine whose
+            scope cannot, and noted here by its name with why.
 
     Raises:
         django.db.Error: a database of a routine cannot be reached.
@@ -104,8 +105,13 @@ def statuses(
     used = {routine.using for routine in registry.recorded} | {DEFAULT_DB_ALIAS}
     found = [_process_status(routine) for routine in registry.process]
     strangers: dict[tuple[object, ...], Status] = {}
-    for using in sorted(used if databases is None else databases):
+    # Those of routines first: what a replica of one shows as well is the primary's.
+    for using in sorted(
+        used if databases is None else databases, key=lambda one: (one not in used, one)
+    ):
         here = [routine for routine in registry.recorded if routine.using == using]
+        if unread is not None:
+            here = _without_broken_scopes(here, unread)
         if not here and not _has_record(using):
             continue
         try:
@@ -152,6 +158,18 @@ def to_json(found: Iterable[Status], results: Iterable[Result] | None = None) ->
         "counts": dict(Counter(str(status.state) for status in found)),
         "routines": rows,
     }
+
+
+def _without_broken_scopes(routines: list[Routine], unread: dict[str, Exception]) -> list[Routine]:
+    sound = []
+    for routine in routines:
+        try:
+            routine.check_scope()
+        except ImproperlyConfigured as error:
+            unread[routine.name] = error
+        else:
+            sound.append(routine)
+    return sound
 
 
 def _process_status(routine: Routine) -> Status:

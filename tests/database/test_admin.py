@@ -11,13 +11,13 @@ from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission, User
-from django.db import connections
+from django.db import OperationalError, connections
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.utils.html import strip_tags
 
-from once import Routine, ledger, registry
+from once import Routine, content, ledger, registry
 from once.admin import AttemptAdmin, RoutineAdmin
 from once.admin.shown import lasted, marked
 from once.base import CALL
@@ -206,6 +206,33 @@ def test_list_survives_a_database_that_is_out_of_reach(
     assert problem in led_back
 
 
+def test_routine_whose_file_is_missing_hides_no_other(
+    staff: Client, declared: list[Routine]
+) -> None:
+    lost = Routine(function=lambda: None, name="shop.lost", scope=content("nowhere/*.csv"))
+    declared += [seed("default", "shop.here"), lost]
+    shown = text(staff.get(LIST))
+    assert "shop.here pending v1 atomic" in shown
+    assert "no file matches 'nowhere/*.csv'" in shown
+    assert "Left out: shop.lost." in shown
+
+
+class NotInDefault:
+    """Keeps the record out of the default database."""
+
+    def allow_migrate(self, using: str, app_label: str, **hints: Any) -> bool | None:
+        return using != "default" if app_label == "once" else None
+
+
+@override_settings(DATABASE_ROUTERS=["tests.database.test_admin.NotInDefault"])
+def test_attempts_are_those_of_the_only_database_that_has_any(
+    staff: Client, declared: list[Routine]
+) -> None:
+    declared.append(seed("sqlite"))
+    run(declared[0])
+    assert "shop.seed" in text(staff.get("/admin/once/attempt/"))
+
+
 def test_pages_survive_tables_that_are_missing(staff: Client, declared: list[Routine]) -> None:
     declared += [seed("sqlite")]
     rows("sqlite", "ALTER TABLE once_attempt RENAME TO elsewhere")
@@ -293,13 +320,15 @@ def test_nobody_adds_changes_or_deletes_what_is_recorded(
     client.force_login(User.objects.create_superuser("root"))
     pk = last("default").pk
     response = client.post(f"/admin/once/{model}/{page.replace('1', str(pk))}", {"post": "yes"})
-    assert response.status_code in (403, 404, 405) or model == "attempt"
+    # The history of an attempt is Django's own page, which changes nothing.
+    is_page = (model, page) == ("attempt", "1/history/")
+    assert response.status_code == 200 if is_page else response.status_code in (403, 404, 405)
     client.post(f"/admin/once/attempt/{pk}/change/", {"state": "failed"})
     assert attempts("default") == [("shop.seed", 1, "succeeded")]
 
 
 def test_attempt_that_does_not_exist_leads_back(staff: Client) -> None:
-    for name in ("99", "nowhere:1", "default:x"):
+    for name in ("99", "nowhere:1", "default:x", "9" * 5000):
         response = staff.get(f"/admin/once/attempt/{quote(name)}/change/")
         assert response.status_code == 302
 
@@ -525,7 +554,7 @@ def test_decision_that_a_scope_hinders_says_why(
         monkeypatch.delenv("ONCE_RELEASE")
         declared[0].check_scope()
 
-    monkeypatch.setattr("once.admin.routines.carry_out", unset)
+    monkeypatch.setattr("once.decisions.carry_out", unset)
     response = decide(staff, "reset", "shop.bad", seen="failed")
     assert "ONCE_RELEASE is unset" in response.content.decode()
 
@@ -563,7 +592,9 @@ class _Site(admin.AdminSite):
 _site = _Site(name="operations")
 _site.register(Attempt, AttemptAdmin)
 _site.register(RoutineModel, RoutineAdmin)
-urlpatterns = [path("operations/", _site.urls)]
+_bare = _Site(name="bare")
+_bare.register(RoutineModel, RoutineAdmin)
+urlpatterns = [path("operations/", _site.urls), path("bare/", _bare.urls)]
 
 
 @override_settings(ROOT_URLCONF="tests.database.test_admin")
@@ -577,3 +608,28 @@ def test_site_of_ones_own_links_to_itself(staff: Client, declared: list[Routine]
         assert "Operations" in content
         assert 'href="/operations/once/' in content
         assert 'href="/admin/' not in content
+
+
+@override_settings(ROOT_URLCONF="tests.database.test_admin")
+def test_site_without_attempts_shows_the_history_of_a_routine(
+    staff: Client, declared: list[Routine]
+) -> None:
+    declared.append(failing("default"))
+    run(declared[0])
+    name = quote("default:shop.bad")
+    assert "LookupError" in text(staff.get(f"/bare/once/routine/{name}/change/"))
+
+
+def test_admins_log_that_cannot_be_written_stops_nothing(
+    staff: Client, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise OperationalError("read-only")
+
+    declared += [failing("default", "shop.one"), failing("default", "shop.two")]
+    for one in declared:
+        run(one)
+    monkeypatch.setattr(LogEntry.objects, "create", refuse)
+    told = text(decide(staff, "fake", "shop.one", "shop.two", seen="failed"))
+    assert told.count("missing in the admin's log: OperationalError: read-only") == 2
+    assert "“shop.two” is recorded as done." in told
