@@ -90,8 +90,8 @@ def check_imports(
             f"{one.module} queried the database {one.using!r} before Django had loaded all apps: "
             f"{one.file}, line {one.line}, in {one.function}.",
             hint="Every command and every test does that, before the tables exist and in the real "
-            'database. Move it to a routine in routines.py, with scope="process" where it fills '
-            "memory, or ask where the answer is first needed.",
+            "database. Move it to a routine in routines.py; or ask where the answer is first "
+            "needed, in a function with functools.cache where it fills memory.",
             obj=one.module,
             id="once.W005",
         )

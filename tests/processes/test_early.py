@@ -43,7 +43,7 @@ def test_w005_for_a_query_at_import(project: Project) -> None:
     assert "plant.models: (once.W005) plant.models queried the database 'default' before" in output
     assert f"{path}, line 2, in <module>." in output
     assert "HINT: " in output
-    assert 'scope="process"' in output
+    assert "functools.cache" in output
 
 
 def test_w005_for_a_query_in_ready(project: Project) -> None:
