@@ -123,7 +123,10 @@ def test_releases_take_turns(project: Project, old: Release, new: Release) -> No
         "print(Client().get('/ready/').status_code)"
     )
     server = project.start(sys.executable, "-c", ask, **old)
-    assert (server.finish(), server.output) == (0, "200\n")
+    assert server.finish() == 0, server.output
+    assert server.output.splitlines()[-1] == "200"
+    assert "event=startup_complete" in server.output
+    assert " ran=0 waited=0 " in server.output
     assert record(project) == before
 
 
