@@ -1,6 +1,7 @@
 """A pass over routines: what it answers, what it leaves behind, and what a body may not do."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -529,6 +530,37 @@ def test_nothing_is_built_on_a_newer_version_that_is_not_done(using: str) -> Non
     assert effects(using) == ["shop.behind", "shop.seed"]
 
 
+def test_who_waited_is_told_of_a_newer_version_that_began_meanwhile(using: str) -> None:
+    older = seed(using, version=1)
+    behind = seed(using, "shop.behind", after=[older.name])
+    guard = database(using).guard(older.name, 15)
+
+    def overtake(**kwargs: Any) -> None:
+        ledger.close(begin(seed(using, version=2)), State.FAILED)
+        guard.release()
+
+    with guard, receiving(signals.waiting, overtake):
+        take(guard)
+        before, skipped = run(older, behind)
+    assert (before.outcome, before.is_overtaken) == (Outcome.WAITED, True)
+    assert skipped.outcome is Outcome.SKIPPED
+    assert "a newer version of it was begun, and is not done yet" in skipped.message
+    assert effects(using) == []
+
+
+def test_newer_version_that_is_done_by_its_turn_is_built_on(using: str) -> None:
+    newer, older = seed(using, version=2), seed(using, version=1)
+    ledger.close(begin(newer), State.FAILED)
+
+    def complete_newer() -> None:
+        ledger.complete(begin(newer))
+
+    between = seed(using, "shop.between", function=complete_newer)
+    results = run(older, between, seed(using, "shop.behind", after=[older.name]))
+    assert [result.is_overtaken for result in results] == [True, False, False]
+    assert results[-1].outcome is Outcome.RAN
+
+
 def test_what_was_done_before_a_newer_version_began_is_built_on(using: str) -> None:
     older = seed(using, version=1)
     run(older)
@@ -986,6 +1018,33 @@ def test_signal_is_heeded_between_two_routines(using: str, monkeypatch: pytest.M
         run(first, seed(using, "shop.second"))
     assert effects(using) == ["shop.first"]
     assert attempts(using) == [("shop.first", 1, "succeeded")]
+
+
+def test_signal_that_an_error_covers_is_heeded_before_the_next_routine(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cannot claim the first one would else begin the second one to break it off."""
+
+    def fail(*arguments: Any, **options: Any) -> Attempt | None:
+        assert interruption.interrupt(KeyboardInterrupt())
+        monkeypatch.undo()
+        raise conflict(using)
+
+    monkeypatch.setattr(ledger, "begin", fail)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(seed(using, "shop.first"), seed(using, "shop.second"), wait=False)
+    finally:
+        interruption.forget()
+    assert attempts(using) == []
+
+
+def test_guards_session_goes_from_one_routine_to_the_next(using: str) -> None:
+    made: list[str] = []
+    with receiving(connection_created, lambda **_: made.append(threading.current_thread().name)):
+        run(*(seed(using, name) for name in "abc"))
+    sessions = [name for name in made if name.startswith("once guard of ")]
+    assert len(sessions) == (connections[using].vendor != "sqlite")
 
 
 def test_lost_record_is_survived_and_the_guards_session_given_back(
