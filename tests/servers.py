@@ -78,6 +78,9 @@ class MariaDB:
         self._directory = directory
         self.port = free_port()
         directory.mkdir()
+        (directory / "tmp").mkdir()
+        # Each one that starts removes from there the temporary tables of all others.
+        self._environment = {**os.environ, "TMPDIR": f"{directory}/tmp"}
         # As root it wants to be told that it is to be root.
         user = ["--user=root"] if os.geteuid() == 0 else []
         data = [f"--datadir={directory}/data", *user]
@@ -90,9 +93,9 @@ class MariaDB:
                 "--skip-test-db",
                 "--skip-name-resolve",
             ],
+            env=self._environment,
             check=True,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
         )
         setpriv = shutil.which("setpriv")
         self._command = [
@@ -122,7 +125,9 @@ class MariaDB:
     def start(self, *options: str) -> None:
         """Start it, or start it again."""
         with (self._directory / "log").open("a") as log:
-            self._process = subprocess.Popen([*self._command, *options], stderr=log, stdout=log)
+            self._process = subprocess.Popen(
+                [*self._command, *options], env=self._environment, stderr=log, stdout=log
+            )
         wait_until(self._answers, timeout=60, what=(self._directory / "log").read_text)
 
     def kill(self) -> None:
