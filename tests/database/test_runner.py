@@ -1024,13 +1024,16 @@ def test_signal_that_an_error_covers_is_heeded_before_the_next_routine(
     using: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever cannot claim the first one would else begin the second one to break it off."""
+    begin_attempt = ledger.begin
+    errors = [conflict(using)]
 
-    def fail(*arguments: Any, **options: Any) -> Attempt | None:
-        assert interruption.interrupt(KeyboardInterrupt())
-        monkeypatch.undo()
-        raise conflict(using)
+    def fail_first(*arguments: Any, **options: Any) -> Attempt | None:
+        if errors:
+            assert interruption.interrupt(KeyboardInterrupt())
+            raise errors.pop()
+        return begin_attempt(*arguments, **options)
 
-    monkeypatch.setattr(ledger, "begin", fail)
+    monkeypatch.setattr(ledger, "begin", fail_first)
     try:
         with pytest.raises(KeyboardInterrupt):
             run(seed(using, "shop.first"), seed(using, "shop.second"), wait=False)
