@@ -119,8 +119,11 @@ def test_commits_of_killed_processes_that_become_visible_late(
         os.kill(pid, signal.SIGSTOP)
     try:
         server.release_commits()
-        fences: set[str] = set()
-        wait_until(lambda: len(seen_fences(project, fences)) == len(NAMES))
+        fenced: set[str] = set()
+        wait_until(
+            lambda: see_fences(project, fenced) == {f"plant.{name}" for name in NAMES},
+            what=lambda: f"a fence of each; seen: {fenced}",
+        )
         assert project.completions() == []
     finally:
         for pid in committing:
@@ -137,13 +140,15 @@ def test_commits_of_killed_processes_that_become_visible_late(
     assert project.completions() == [f"plant.{name}" for name in NAMES]
 
 
-def seen_fences(project: Project, seen: set[str]) -> set[str]:
-    """The statements, one for each predecessor, that were seen to end a session."""
+def see_fences(project: Project, seen: set[str]) -> set[str]:
+    """The routines of which somebody was seen to end the session of the first attempt."""
+    # By the statement's first word as well: this one, asked a moment ago by a session that is still
+    # to end, would match otherwise.
     statements = project.rows(
-        "SELECT query FROM pg_stat_activity WHERE query LIKE '%WITH holders AS%' "
-        "AND pid <> pg_backend_pid()"
+        "SELECT routine FROM once_attempt JOIN pg_stat_activity ON number = 1 "
+        "AND query LIKE concat('BEGIN %WITH holders AS %''work ', once_attempt.id, '''%')"
     )
-    seen.update(statement for (statement,) in statements)
+    seen.update(routine for (routine,) in statements)
     return seen
 
 
