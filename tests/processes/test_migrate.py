@@ -114,7 +114,8 @@ def test_half_migrated_database(project: Project) -> None:
     replicas = [project.once("run", "--migrate") for _ in range(3)]
     assert [replica.finish() for replica in replicas] == [0] * 3, replicas[0].output
     assert "plant.0002" not in "".join(replica.output for replica in replicas)
-    assert sum(r.output.count("Applying plant.0003_index... OK") for r in replicas) == 1
+    # The "OK" of the last migration may stand in a buffer while events are logged to stderr.
+    assert sum(r.output.count("Applying plant.0003_index...") for r in replicas) == 1
     assert project.effects() == ["migration", "more", "seed"]
 
 
