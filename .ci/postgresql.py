@@ -8,7 +8,6 @@ import pwd
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -23,8 +22,7 @@ def main(wheels: Path, command: list[str]) -> int:
         with zipfile.ZipFile(wheel) as archive:
             [name] = [name for name in archive.namelist() if name.endswith(".tar.gz")]
             archive.extract(name, home)
-        with tarfile.open(home / name) as archive:
-            archive.extractall(home, filter="tar")
+        subprocess.run(["tar", "-xf", name, "--no-same-owner"], cwd=home, check=True)
         bin_directory = next(home.rglob("initdb")).parent
         data = home / "data"
         data.mkdir()
