@@ -1,5 +1,6 @@
 """Fixtures: a real browser, and who is logged in there."""
 
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,18 +14,28 @@ from example.browser import prefer, start
 from once import Routine, conf
 from tests.servers import missing
 from tests.unit.conftest import declared
+from tests.waiting import wait_until
 
 __all__ = ["declared"]
 
 
 @pytest.fixture(scope="session")
-def _chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+def _chromium(
+    live_server: LiveServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Chrome]:
+    """It ends before the server does, which takes back the databases that its threads have lent."""
     browser = start(tmp_path_factory.mktemp("chromium"))
     if browser is None:
         missing("chromium and chromium-driver")
     assert browser is not None
     yield browser
     browser.quit()
+    # A thread serves a connection that is kept alive, and at its end closes its databases.
+    wait_until(lambda: not any(_serves(thread) for thread in threading.enumerate()))
+
+
+def _serves(thread: threading.Thread) -> bool:
+    return "process_request_thread" in thread.name
 
 
 @pytest.fixture
