@@ -23,14 +23,14 @@ __all__ = ["declared"]
 def _chromium(
     live_server: LiveServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Chrome]:
-    """It ends before the server does, which takes back the databases that its threads have lent."""
+    """It ends before the server does, which takes back what its threads were lent."""
     browser = start(tmp_path_factory.mktemp("chromium"))
     if browser is None:
         missing("chromium and chromium-driver")
     assert browser is not None
     yield browser
     browser.quit()
-    # A thread serves a connection that is kept alive, and at its end closes its databases.
+    # Each serves a connection that is kept alive, and at its end closes the databases lent to it.
     wait_until(lambda: not any(_serves(thread) for thread in threading.enumerate()))
 
 

@@ -116,6 +116,8 @@ def test_half_migrated_database(project: Project) -> None:
     assert "plant.0002" not in "".join(replica.output for replica in replicas)
     # The "OK" of the last migration may stand in a buffer while events are logged to stderr.
     assert sum(r.output.count("Applying plant.0003_index...") for r in replicas) == 1
+    applied = "SELECT count(*) FROM django_migrations WHERE name = '0003_index'"
+    assert project.rows(applied) == [(1,)]
     assert project.effects() == ["migration", "more", "seed"]
 
 
