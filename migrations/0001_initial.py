@@ -162,6 +162,43 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Anchor",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("routine", once.models.ExactCharField(max_length=200, verbose_name="routine")),
+                ("version", models.PositiveIntegerField(verbose_name="version")),
+                (
+                    "scope_key",
+                    once.models.ExactCharField(
+                        blank=True, default="", max_length=200, verbose_name="scope key"
+                    ),
+                ),
+                ("number", models.PositiveIntegerField(verbose_name="number")),
+                (
+                    "attempt",
+                    models.OneToOneField(
+                        on_delete=models.deletion.PROTECT,
+                        to="once.attempt",
+                        verbose_name="attempt",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "anchor",
+                "verbose_name_plural": "anchors",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("routine", "version", "scope_key"), name="once_anchor_once"
+                    ),
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="Routine",
             fields=[],
             options={

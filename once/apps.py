@@ -1,11 +1,16 @@
-"""Registers the app with Django."""
+"""Register the app with Django."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from django.apps import AppConfig
+from django.core import checks
+from django.core.checks import CheckMessage
 from django.utils.translation import gettext_lazy as _
 
-from once import early
+from once.startup import early_queries
 
-early.watch()
+early_queries.watch()
 
 
 class OnceConfig(AppConfig):
@@ -16,8 +21,25 @@ class OnceConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from once import checks, log, startup
+        from once import log
+        from once.startup import hook
 
-        checks.register()
+        checks.register(_check, "once")
+        checks.register(_check_names, checks.Tags.database)  # by no other tag: it asks databases
         log.connect()
-        startup.arm()
+        hook.arm()
+
+
+# Because checks know locks and all, they are loaded for commands that check.
+
+
+def _check(**kwargs: Any) -> Iterator[CheckMessage]:
+    from once.checks import check
+
+    return check()
+
+
+def _check_names(databases: Sequence[str] | None = None, **kwargs: Any) -> Iterator[CheckMessage]:
+    from once.checks import check_names
+
+    return check_names(databases or ())

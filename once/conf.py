@@ -3,19 +3,23 @@
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeGuard
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-__all__ = ["DAY", "NAMES"]
+__all__ = ["DAY", "NAMES", "TESTS", "is_seconds"]
+
+#: The environment variable by which a process that runs tests is known to its children. Its value
+#: is the id of that process.
+TESTS = "ONCE_TESTS"
 
 #: No time is longer: servers count milliseconds in 32 bits, also of eight times the liveness.
 DAY = 86_400.0
 
 
 def startup() -> str:
-    """What server processes do about what is pending as they start.
+    """The mode of starting servers: ``run``, ``background`` or ``off``.
 
     ``"run"``: run it, then serve. ``"background"``: serve meanwhile. ``"off"``: nothing.
     """
@@ -41,7 +45,7 @@ def startup_commands() -> tuple[str, ...]:
 
 
 def release() -> str:
-    """What is deployed: kept with each attempt, and what scope ``release`` counts by, or empty."""
+    """The deployed release: kept with each attempt, and the key of scope ``release``."""
     value = _raw("ONCE_RELEASE", str, default="")
     # A file's last new line is no part of it, nor are spaces that MySQL takes no notice of.
     release = value.strip() if isinstance(value, str) else None
@@ -51,13 +55,19 @@ def release() -> str:
 
 
 def liveness_timeout() -> float:
-    """Seconds after which the database evicts a guard that stopped proving that it lives."""
+    """Seconds after which the database evicts a lock that stopped proving that it lives."""
     return _seconds("ONCE_LIVENESS_TIMEOUT", default=15.0, minimum=1.0)
 
 
 def retry_delay() -> float:
     """Seconds that starting servers, all of them, wait after a failure; doubled after the next."""
     return _seconds("ONCE_RETRY_DELAY", default=30.0, minimum=0.0)
+
+
+def is_seconds(value: Any, minimum: float) -> TypeGuard[float]:
+    """Return True if a value is a number of seconds, from a minimum to a day; nan is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and minimum <= value <= DAY
 
 
 NAMES: dict[str, Callable[[], object]] = {
@@ -91,8 +101,7 @@ def _seconds(name: str, *, default: float, minimum: float) -> float:
     if isinstance(value, str) and name in os.environ:
         with suppress(ValueError):  # environ's own float takes "2m" for 2 and "1e3" for 13
             value = float(value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not minimum <= value <= DAY:  # nor is nan
+    if not is_seconds(value, minimum):
         raise _refusal(name, f"a number of seconds from {minimum:g} to {DAY:g}", value)
     return float(value)
 

@@ -1,4 +1,4 @@
-"""The one family of exceptions that this package raises."""
+"""The family of exceptions that this package raises."""
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -8,10 +8,10 @@ __all__ = [
     "BodyError",
     "CannotFence",
     "DatabaseUnavailable",
-    "GuardLost",
     "Held",
     "InsideRun",
     "InsideTransaction",
+    "LockLost",
     "MigrationFailed",
     "NoConnection",
     "OnceError",
@@ -35,7 +35,7 @@ class UnknownRoutine(OnceError):
 
 
 class InsideTransaction(OnceError):
-    """The runner was called where its record would not be committed, or could be undone."""
+    """Routines were to run where their record would not be committed, or could be undone."""
 
 
 class InsideRun(OnceError):
@@ -50,12 +50,12 @@ class TimedOut(OnceError):
     """The deadline passed while another process held what is waited for."""
 
 
-class GuardLost(OnceError):
-    """The guard is no longer proven to be held: somebody else may start."""
+class LockLost(OnceError):
+    """The lock is no longer proven to be held: another process may start."""
 
 
-class NoConnection(GuardLost):
-    """The guard gave itself up: no second connection was to be had for the work."""
+class NoConnection(LockLost):
+    """The lock gave itself up: no second connection was to be had for the work."""
 
 
 class AttemptLost(OnceError):
@@ -71,7 +71,7 @@ class BodyError(OnceError):
 
 
 class MigrationFailed(OnceError):
-    """A migration raised an error, which is the cause of this one."""
+    """A migration raised an error, which is the cause of this exception."""
 
 
 class RoutineFailed(OnceError):
@@ -79,7 +79,7 @@ class RoutineFailed(OnceError):
 
 
 class BatchError(OnceError):
-    """What a routine goes through cannot be gone through in batches."""
+    """The items of a routine cannot be gone through in batches."""
 
 
 class Held(OnceError):

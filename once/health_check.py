@@ -3,17 +3,16 @@
 import dataclasses
 import logging
 from collections import Counter
-from contextlib import ExitStack
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 from health_check.base import HealthCheck
 from health_check.exceptions import ServiceUnavailable
 
-from once import registry
-from once.databases import database
+from once.engine import unapplied
 from once.log import tell
-from once.readiness import PROBE, is_ready, undone
+from once.routines import registry
+from once.status.readiness import PROBE, is_ready, undone
 from once.text import one_line
 
 __all__ = ["Routines"]
@@ -21,38 +20,43 @@ __all__ = ["Routines"]
 
 @dataclasses.dataclass
 class Routines(HealthCheck):
-    """Every start-up routine is done.
+    """Every start-up routine is done, and every migration of this code applied.
 
-    Once they are it asks no database any more, as :func:`once.views.readiness` does. The page of
-    django-health-check may be open to strangers: it says how many are not done, and in which
-    state, and the log ``once`` says which.
+    From then on it asks no database, as :func:`once.views.readiness` does. Because the page of
+    django-health-check may be open to strangers, it counts what is not done, by state; the log
+    ``once`` names it.
     """
 
-    #: Whether the page names them, too: where only staff, or a monitor, sees it.
+    #: True if the page names routines, too: for a page that only staff, or a monitor, sees.
     names: bool = dataclasses.field(default=False, repr=False)
 
     def run(self) -> None:
-        """Return where everything is done.
+        """Return if everything is done.
 
         Raises:
-            ServiceUnavailable: something is not, or that cannot be told.
+            ServiceUnavailable: something is not done, or a database gives no answer.
 
         """
-        startup = registry.load().startup
+        routines = registry.load()
+        used = unapplied.databases(routines)
         try:
-            # This is a thread whose connections nobody else would close.
-            with ExitStack() as sessions:
-                for using in sorted({routine.using for routine in startup}):
-                    sessions.enter_context(database(using).reading(PROBE))
-                if is_ready():
-                    return
-                pending = undone(registry.load(), startup)
+            # Each call closes what it opens, because nothing else would in this thread.
+            if is_ready():
+                return
+            pending = undone(routines, routines.startup, seconds=PROBE)
+            lacking = unapplied.lacking(used, seconds=PROBE)
         except (Error, ImproperlyConfigured, OSError) as error:
             tell(logging.INFO, "readiness_unknown", reason=one_line(error))
             raise ServiceUnavailable("Whether the routines are done cannot be told.") from error
-        named = ", ".join(f"{one.name} {one.state}" for one in pending)
-        tell(logging.INFO, "not_ready", routines=named)
-        if not self.names:
-            counts = Counter(str(one.state) for one in pending)
-            named = ", ".join(f"{count} {state}" for state, count in counts.items())
-        raise ServiceUnavailable(f"Start-up routines are not done: {named}.")
+        named = [f"{status.name} {status.state}" for status in pending]
+        missing = [f"{using}: {', '.join(names)}" for using, names in lacking.items()]
+        tell(logging.INFO, "not_ready", routines=", ".join(named), unapplied="; ".join(missing))
+        if self.names:
+            parts = [*named, *(f"unapplied migrations in {names}" for names in missing)]
+        else:
+            counts = Counter(str(status.state) for status in pending)
+            parts = [f"{count} {state}" for state, count in counts.items()]
+            if lacking:
+                count = sum(map(len, lacking.values()))
+                parts.append(f"{count} unapplied migration{'s' * (count > 1)}")
+        raise ServiceUnavailable(f"Not done: {', '.join(parts)}.")

@@ -1,4 +1,4 @@
-"""One ``key=value`` log line for each event, under the logger ``once``.
+"""Write a ``key=value`` log line for each event, to the logger ``once``.
 
 ``docs/reference/observability.md`` lists every event with its fields. A value that is not one plain
 word is a JSON string, so that a line stays one line; a field that has nothing to say is left out.
@@ -10,10 +10,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from once import signals
-from once.base import Routine
 from once.models import Attempt, State
+from once.routines.base import Routine
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # because most processes have no result to log
     from once.results import Result
 
 __all__ = ["connect", "logger", "tell"]
@@ -27,12 +27,13 @@ logger = logging.getLogger("once")
 
 
 def connect() -> None:
-    """Begin to log what the runner does."""
+    """Begin to log what the engine does."""
     signals.attempt_started.connect(_started, dispatch_uid="once.log")
     signals.attempt_finished.connect(_finished, dispatch_uid="once.log")
     signals.attempt_lost.connect(_lost, dispatch_uid="once.log")
     signals.progressed.connect(_progressed, dispatch_uid="once.log")
     signals.skipped.connect(_skipped, dispatch_uid="once.log")
+    signals.suspected.connect(_suspected, dispatch_uid="once.log")
     signals.waiting.connect(_waiting, dispatch_uid="once.log")
     signals.waited.connect(_waited, dispatch_uid="once.log")
 
@@ -41,23 +42,23 @@ def tell(level: int, event: str, error: BaseException | None = None, /, **fields
     """Log one event.
 
     Args:
-        level: one of those of :mod:`logging`.
+        level: of :mod:`logging`.
         event: its name.
-        error: what has its traceback follow the line.
-        fields: what there is to say of it, in this order. ``None`` and ``""`` say nothing. As they
-            are, they are also the attribute ``once`` of the record, for those who log JSON.
+        error: an error whose traceback follows the line.
+        fields: its values, in this order, but for ``None`` and ``""``. For logs in JSON, the record
+            also has them in its attribute ``once``.
 
     """
     if not logger.isEnabledFor(level):
         return
-    said = {key: value for key, value in fields.items() if value is not None and value != ""}
-    template = " ".join([f"event={event}", *(f"{key}=%s" for key in said)])
+    values = {key: value for key, value in fields.items() if value is not None and value != ""}
+    template = " ".join([f"event={event}", *(f"{key}=%s" for key in values)])
     logger.log(
         level,
         template,
-        *map(_value, said.values()),
+        *map(_value, values.values()),
         exc_info=error,
-        extra={"once": {"event": event, **said}},
+        extra={"once": {"event": event, **values}},
         stacklevel=2,
     )
 
@@ -101,12 +102,9 @@ def _progressed(
 
 
 def _finished(sender: Routine, result: "Result", **kwargs: Any) -> None:
-    from once.results import Outcome  # who sends this has loaded it; who starts need not
-
     attempt = result.attempt
-    is_fault = result.outcome is Outcome.FAILED and (
-        attempt is None or attempt.state != State.INTERRUPTED
-    )
+    is_stopped = attempt is not None and attempt.state == State.INTERRUPTED
+    is_fault = result.outcome == "failed" and not is_stopped
     level = logging.WARNING if result.message else logging.INFO
     if is_fault:
         level = logging.ERROR
@@ -137,8 +135,8 @@ def _lost(sender: Routine, attempt: Attempt, successor: Attempt, **kwargs: Any) 
 
 
 def _skipped(sender: Routine, result: "Result", **kwargs: Any) -> None:
-    # No more than information: what follows from it is said by whoever asked for the run.
-    if result.is_held:
+    # No more than information, because the caller of the run says what follows from it.
+    if result.reason == "held":
         tell(logging.INFO, "held", **_of(sender), message=result.message)
     elif result.retry_in:
         tell(
@@ -152,11 +150,15 @@ def _skipped(sender: Routine, result: "Result", **kwargs: Any) -> None:
         tell(logging.DEBUG, "skipped", **_of(sender), message=result.message)
 
 
+def _suspected(sender: Routine, message: str, **kwargs: Any) -> None:
+    tell(logging.WARNING, "suspected", **_of(sender), message=message)
+
+
 def _waiting(sender: object, name: str, reason: str, waited: float, **kwargs: Any) -> None:
-    # A server that is silent while it waits looks like one that hangs.
+    # A warning, because a server that is silent while it waits looks like a server that hangs.
     level = logging.WARNING if waited >= 1 else logging.INFO
     tell(level, "waiting", **{"for": name}, seconds=float(waited), reason=reason)
 
 
-def _waited(sender: object, name: str, waited: float, **kwargs: Any) -> None:
-    tell(logging.INFO, "waited", **{"for": name}, seconds=float(waited))
+def _waited(sender: object, name: str, waited: float, message: str, **kwargs: Any) -> None:
+    tell(logging.INFO, "waited", **{"for": name}, seconds=float(waited), message=message)

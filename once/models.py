@@ -1,6 +1,6 @@
-"""The record: which routines are done, and who tried.
+"""The record: completions, attempts, and the anchors that keep some attempts from being pruned.
 
-Only :mod:`once.ledger` writes it, and :mod:`once.record` reads it.
+:mod:`once.engine.recorder` and :mod:`once.engine.anchors` write it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,15 +9,15 @@ from django.db import models
 from django.db.models import functions
 from django.utils.translation import gettext_lazy as _
 
-from once.base import NAME_LENGTH
+from once.routines.base import NAME_LENGTH
 
 __all__ = [
     "DECISIONS",
+    "Anchor",
     "Attempt",
     "Completion",
     "ExactCharField",
     "Now",
-    "Routine",
     "State",
     "Trigger",
 ]
@@ -40,10 +40,10 @@ class ExactCharField(_CharField):
     """Text whose every character counts, where MySQL's default is to take an é for an E."""
 
     def db_parameters(self, connection: Any) -> dict[str, Any]:
-        found: dict[str, Any] = super().db_parameters(connection)
+        parameters: dict[str, Any] = super().db_parameters(connection)
         if connection.vendor == "mysql":
-            found["collation"] = "utf8mb4_bin"
-        return found
+            parameters["collation"] = "utf8mb4_bin"
+        return parameters
 
 
 class Completion(models.Model):
@@ -73,7 +73,7 @@ class Completion(models.Model):
 
 
 class State(models.TextChoices):
-    """How an attempt stands. Only a running one may commit; no other state is ever left."""
+    """State of an attempt. Only a running attempt may commit; every other state is final."""
 
     RUNNING = "running", _("running")
     SUCCEEDED = "succeeded", _("succeeded")
@@ -85,7 +85,7 @@ class State(models.TextChoices):
 
 
 class Trigger(models.TextChoices):
-    """What made an attempt."""
+    """The caller of an attempt."""
 
     COMMAND = "command", _("command")
     STARTUP = "startup", _("server start")
@@ -97,18 +97,17 @@ class Trigger(models.TextChoices):
     RESET = "reset", _("reset")
 
 
-#: Triggers of what is no attempt to call the body, but a person's decision.
+#: Triggers of a person's decision, which calls no body.
 DECISIONS = (Trigger.FAKE, Trigger.RESET)
 
 
 class Attempt(models.Model):
-    """A row in state running is the right to commit: whoever may not commit any more has none.
+    """A row in state running is the right to commit: a process without one may not commit.
 
-    Numbers count 1, 2, 3 for each routine, whatever its version and scope key, because those
-    exclude each other: two processes that both believe to hold the guard claim the same number,
-    and the unique constraint admits one. ``finished_at`` is set exactly when it does not run.
-    A non-empty ``cursor`` says how far batches are committed; so does the last non-empty one of
-    the attempts before, where it is empty.
+    Numbers count 1, 2, 3 for each routine, over all versions and scope keys. Two processes that
+    both believe to hold the lock claim the same number, and the unique constraint admits one of
+    them. ``finished_at`` is set exactly when the attempt does not run. ``cursor`` says how far
+    batches are committed; if it is empty, the last non-empty cursor of earlier attempts does.
     """
 
     routine = ExactCharField(_("routine"), max_length=NAME_LENGTH)
@@ -122,7 +121,7 @@ class Attempt(models.Model):
     #: False: as long as this attempt did not succeed, no other one follows by itself.
     retry = models.BooleanField(_("may be followed by another"), default=True)
     trigger = models.CharField(_("trigger"), max_length=20, choices=Trigger.choices)
-    #: Who decided, and why, where a person did.
+    #: The person that decided, and the reason, if a person did.
     user = models.CharField(_("user"), max_length=255, blank=True)
     reason = models.TextField(_("reason"), blank=True)
     host = models.CharField(_("host"), max_length=255, blank=True)
@@ -133,7 +132,7 @@ class Attempt(models.Model):
     error = models.TextField(_("error"), blank=True)
     cursor = models.TextField(_("cursor"), blank=True)
     processed = models.PositiveBigIntegerField(_("processed"), default=0)
-    #: How many of the processed ones are due to attempts before.
+    #: The part of the processed items that earlier attempts processed.
     resumed = models.PositiveBigIntegerField(_("processed before"), default=0)
     total = models.PositiveBigIntegerField(_("total"), null=True, blank=True)
 
@@ -157,8 +156,36 @@ class Attempt(models.Model):
         return f"{self.routine} v{self.version} attempt {self.number}"
 
 
+class Anchor(models.Model):
+    """Having a row means that its attempt must stay, as long as people delete old ones by hand.
+
+    It is the last attempt at a routine, version and scope key that was let to act: the next one
+    counts on from its number, has its idempotency key, goes on at its cursor, and may not begin
+    where it is held. The foreign key has the database refuse to delete it. SQLite does so only in
+    sessions that ask for it, so that there an attempt that is missing is noticed, by this row.
+    """
+
+    routine = ExactCharField(_("routine"), max_length=NAME_LENGTH)
+    version = models.PositiveIntegerField(_("version"))
+    scope_key = ExactCharField(_("scope key"), max_length=200, blank=True, default="")
+    number = models.PositiveIntegerField(_("number"))
+    attempt = models.OneToOneField(Attempt, on_delete=models.PROTECT, verbose_name=_("attempt"))
+
+    class Meta:
+        verbose_name = _("anchor")
+        verbose_name_plural = _("anchors")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["routine", "version", "scope_key"], name="once_anchor_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.routine} v{self.version} {self.scope_key}".rstrip()
+
+
 class Routine(Completion):
-    """What the admin calls a routine, so that it has permissions and a place there. No table."""
+    """A routine in the admin, which has its URL and permissions by this name. It has no table."""
 
     class Meta:
         proxy = True

@@ -1,14 +1,24 @@
 """The pytest plugin, found by itself where pytest-django is in use."""
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from once import conf
+
 if TYPE_CHECKING:
-    from once.base import Routine
+    from once.routines.base import Routine
 
 __all__ = ["once_completed", "once_registry", "once_routines"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell this process, and those that tests start, that they are tests: they run no routines."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv(conf.TESTS, str(os.getpid()))
+    config.add_cleanup(patch.undo)
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +27,8 @@ def once_routines(
 ) -> None:
     """Complete every routine in the test databases, once, after their migrations.
 
-    It keeps to those that a collected test names: pytest-django makes no others, so that the other
-    aliases are still the real ones.
+    Databases that no collected test names are left alone, because they are still the real ones:
+    pytest-django makes no test database for them.
     """
     from once.testing import complete_routines
 
@@ -31,7 +41,7 @@ def once_routines(
 def once_completed(request: pytest.FixtureRequest, db: None) -> None:
     """Complete every routine for this test, whatever a transactional test before it emptied.
 
-    It keeps to the databases of the test's ``django_db`` mark.
+    Only the databases of the test's ``django_db`` mark are completed.
     """
     from once.testing import complete_routines
 
@@ -48,7 +58,7 @@ def once_registry() -> "Iterator[list[Routine]]":
 
 
 def _databases(item: Any) -> Iterable[str]:
-    """The aliases that a test names, as pytest-django understands it."""
+    """Return the aliases that a test names, as pytest-django understands them."""
     from django.db import DEFAULT_DB_ALIAS, connections
     from django.test import TransactionTestCase
 

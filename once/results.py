@@ -1,17 +1,17 @@
-"""What a call did about a routine."""
+"""The result of a call for a routine."""
 
 import enum
 from dataclasses import dataclass
 from functools import cache
 
-from once.base import Routine
 from once.models import Attempt
+from once.routines.base import Routine
 
-__all__ = ["Outcome", "Result", "already_done"]
+__all__ = ["Outcome", "Reason", "Result", "already_done"]
 
 
 class Outcome(enum.StrEnum):
-    """What a call did, in one word."""
+    """The outcome of a call, in one word."""
 
     RAN = "ran"
     WAITED = "waited"
@@ -20,40 +20,49 @@ class Outcome(enum.StrEnum):
     FAILED = "failed"
 
 
+class Reason(enum.StrEnum):
+    """The reason of an outcome, if the outcome leaves it open."""
+
+    #: The routine failed: now, or lately, so that starting servers leave it out.
+    FAILED = "failed"
+    #: The database, and not the routine, kept the attempt from its end.
+    HINDERED = "hindered"
+    #: A person must decide whether it is tried again.
+    HELD = "held"
+    #: The deadline passed.
+    TIMED_OUT = "timed_out"
+    #: Left to a newer version, which was begun and is not done: nothing to build on.
+    OVERTAKEN = "overtaken"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a call did about one routine."""
+    """The result of a call for one routine."""
 
     routine: Routine
     outcome: Outcome
-    #: What happened and what to do next, where there is something to say.
+    #: A sentence that says what happened and what to do next, or nothing.
     message: str = ""
     #: The attempt that this process made.
     attempt: Attempt | None = None
-    #: How long the attempt, or the wait, took.
+    #: Seconds that the attempt, or the wait, took.
     seconds: float = 0.0
-    #: Skipped because the deadline passed.
-    timed_out: bool = False
-    #: Skipped because a person must decide whether it is tried again.
-    is_held: bool = False
+    #: The reason, if the outcome leaves it open.
+    reason: Reason | None = None
     #: Skipped because it failed or was lost lately: seconds until starting servers try again.
     retry_in: float = 0.0
-    #: Left to a newer version, which was begun and is not done: nothing to build on.
-    is_overtaken: bool = False
-    #: Failed now, or lately and was skipped for that.
-    has_failed: bool = False
     #: Failed in a way that no other attempt of the same call may follow.
     is_final: bool = False
-    #: Why it failed.
+    #: The error of a failure.
     error: BaseException | None = None
 
     @property
     def is_done(self) -> bool:
-        """Whether the effects exist."""
+        """True if the effects exist."""
         return self.outcome in (Outcome.RAN, Outcome.WAITED, Outcome.ALREADY_DONE)
 
 
 @cache
 def already_done(routine: Routine) -> Result:
-    """The result for a routine that is done, the same value each time: there may be thousands."""
+    """Return the result of a done routine: the same value each time, to be cheap for thousands."""
     return Result(routine=routine, outcome=Outcome.ALREADY_DONE)

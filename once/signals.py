@@ -1,6 +1,7 @@
-"""Signals about what the runner does. A receiver that raises does not disturb it.
+"""Signals about what the engine does. A receiver that raises does not disturb it.
 
-Each is sent in the thread that runs, or waits, and outside of any transaction of it.
+Each is sent in the thread that runs, or waits, and outside of any transaction of it. The sender is
+the :class:`once.routines.base.Routine`; ``waiting`` and ``waited`` have none.
 """
 
 from django.dispatch import Signal
@@ -11,40 +12,45 @@ __all__ = [
     "attempt_started",
     "progressed",
     "skipped",
+    "suspected",
     "waited",
     "waiting",
 ]
 
-#: A body starts next. The sender is its :class:`once.base.Routine`.
+#: A body starts next.
 #: Arguments: ``attempt``, a :class:`once.models.Attempt`.
 attempt_started = Signal()
 
-#: An attempt of this process ended. The sender is its :class:`once.base.Routine`.
+#: An attempt of this process ended.
 #: Arguments: ``result``, a :class:`once.results.Result`.
 attempt_finished = Signal()
 
-#: This process took over: an attempt before its own can commit no more. The sender is its
-#: :class:`once.base.Routine`.
+#: This process took over: a predecessor can no longer commit.
 #: Arguments: ``attempt``, the :class:`once.models.Attempt` that was lost, and ``successor``, the
-#: one of this process.
+#: attempt of this process.
 attempt_lost = Signal()
 
-#: A batch of this process is committed. The sender is its :class:`once.base.Routine`.
-#: Arguments: ``attempt``, a :class:`once.models.Attempt`, with ``processed`` items of ``total``
-#: (which may be ``None``), ``resumed`` of them by attempts before; ``seconds`` since this attempt
-#: started, and ``lap``, the seconds of them that this batch took.
+#: A batch of this process is committed.
+#: Arguments: ``attempt``, a :class:`once.models.Attempt`; ``seconds`` since this attempt started;
+#: ``lap``, the seconds that this batch took. The attempt has ``processed`` items of ``total``,
+#: which may be ``None``. Earlier attempts did ``resumed`` of them.
 progressed = Signal()
 
-#: What was to be run was left: held, put off, blocked, or behind another one. The sender is its
-#: :class:`once.base.Routine`.
+#: A routine was left out: held, backing off, blocked, or behind another routine.
 #: Arguments: ``result``, a :class:`once.results.Result`, which says why.
 skipped = Signal()
 
-#: This process waits: sent at once and then more and more rarely. There is no sender.
-#: Arguments: ``name`` of what is waited for, ``reason``, who or what is in the way, and
+#: A routine that was never tried is to be run next, and may have run under another name. Sent once
+#: in a run for each record that is gone.
+#: Arguments: ``message``, which names all that are new beside that record, with what to do.
+suspected = Signal()
+
+#: This process waits: sent at once and then more and more rarely.
+#: Arguments: ``name`` of what is waited for, ``reason``, the process or state in the way, and
 #: ``waited``, seconds so far.
 waiting = Signal()
 
-#: What this process wanted was done by another one. There is no sender.
-#: Arguments: ``name`` of it, and ``waited``, the seconds that passed.
+#: A wait ended, since another process did what was waited for.
+#: Arguments: ``name`` of it, ``waited``, the seconds that passed, and ``message``, which is empty
+#: unless a newer version was left to do it.
 waited = Signal()

@@ -2,30 +2,32 @@
 
 import uuid
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from math import inf
 from time import monotonic
 from typing import ClassVar
 from unittest.mock import patch
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.models import Model
 from django.test import TestCase
 
-from once import body, declare, ledger, process, readiness, record, registry, signals
-from once.base import Routine
-from once.batches import START, batches
+from once import signals
 from once.databases import database
+from once.databases.lock import AdvisoryLock
+from once.engine import body, history, recorder, verdict
+from once.engine.attempt import Work
+from once.engine.backoff import Wait
+from once.engine.batches import START, batches
+from once.engine.history import Standing
 from once.exceptions import AttemptLost, RoutineError
-from once.guards import Guard
 from once.models import State, Trigger
-from once.record import Standing
 from once.results import Outcome, Result, already_done
-from once.rows import compared, rows
-from once.run import Run
+from once.routines import in_memory, registry
+from once.routines.base import Routine, Run
+from once.testing_snapshot import compared, rows
 from once.text import one_line, whole
-from once.work import Work
 
 __all__ = [
     "CompletedRoutinesMixin",
@@ -39,11 +41,11 @@ __all__ = [
 def complete_routines(databases: Collection[str] | None = None) -> None:
     """Run and record what is pending, in the calling thread's transaction where it has one.
 
-    No guard is taken: a test database belongs to one process. What a body raises is raised. An
-    external routine (``atomic=False``) is recorded and not called: tests do not talk to others.
+    No lock is taken: a test database belongs to one process. A body's error is raised. An external
+    routine (``atomic=False``) is recorded and not called: tests talk to no other system.
 
     Args:
-        databases: aliases to which to keep; all by default.
+        databases: aliases of the databases to complete; all by default.
 
     """
     for routine in registry.load().recorded:
@@ -55,24 +57,23 @@ def run_routine(routine: Routine, *, predecessors: bool = True) -> Result:
     """Run one routine and record it, in the calling thread's transaction where it has one.
 
     Unlike :func:`complete_routines` it calls the body of an external routine, too, and sends
-    ``attempt_started`` and ``attempt_finished``, as the runner does.
+    ``attempt_started`` and ``attempt_finished``, as ``once run`` does.
 
     Args:
         routine: what to run.
-        predecessors: whether to complete what it comes after first, as `complete_routines` does.
+        predecessors: True to complete its predecessors first, as `complete_routines` does.
 
     Returns:
-        What was done: nothing, where it is done already.
+        The result of the run; its outcome is ``already_done`` if there was nothing to do.
 
     """
-    found = registry.load()
     if routine.scope == "process":
-        if process.has_run(routine):
+        if in_memory.has_run(routine):
             return already_done(routine)
-        process.run([routine])
+        in_memory.run([routine])
         return Result(routine=routine, outcome=Outcome.RAN)
     if predecessors:
-        for other in found.with_predecessors([routine]):
+        for other in registry.load().with_predecessors([routine]):
             if other.name != routine.name:
                 _complete(other)
     return _complete(routine, is_alone=True)
@@ -84,20 +85,19 @@ def assert_idempotent(
     models: Collection[type[Model]] | None = None,
     ignore: Collection[str] = (),
 ) -> None:
-    """Fail where a second call of the body leaves other rows than the first.
+    """Fail if a second call of the body leaves other rows than the first.
 
-    A batched body is called for all batches, and then for all that ``over`` returns then. An
-    external one is called twice with the same ``run.key`` and with ``run.attempt`` 1 and 2: what it
-    did outside is for the caller's mock to say. Nothing is recorded, and what was written to the
-    routine's database is rolled back; what an external body wrote is left to the test's own
-    transaction.
+    A batched body is called for all batches, and again for all that ``over`` returns then. An
+    external body is called twice with the same ``run.key`` and with ``run.attempt`` 1 and 2: a mock
+    of the caller sees its effects. Nothing is recorded. Writes to the routine's database are rolled
+    back; those of an external body are left to the test's own transaction.
 
     Args:
-        routine: whose body is called.
-        models: whose rows to compare: by default all of installed apps that the routine's database
-            has, but those of this package and unmanaged ones.
+        routine: the routine whose body is called.
+        models: the models to compare; by default all managed models of installed apps that the
+            routine's database has, except the models of this package.
         ignore: names of fields that may differ, such as ``"seen_at"`` or ``"shop.Price.seen_at"``.
-            Fields with ``auto_now=True`` always may: they tell of the call itself.
+            Fields with ``auto_now=True`` always may, because they tell of the call itself.
 
     Raises:
         AssertionError: rows differ, and the message says which; or the second call raised.
@@ -107,9 +107,7 @@ def assert_idempotent(
     if routine.scope == "process":
         raise RoutineError(f"{routine} is in memory only: there are no rows to compare.")
     key = uuid.uuid4().hex
-    with ExitStack() as ends:
-        if routine.kind != "external":
-            ends.enter_context(_rolled_back(routine.using))
+    with nullcontext() if routine.kind == "external" else _rolled_back(routine.using):
         _call(routine, key, 1)
         first = rows(routine.using, models, ignore)
         try:
@@ -127,31 +125,25 @@ def assert_idempotent(
 
 @contextmanager
 def isolated_registry() -> Iterator[list[Routine]]:
-    """A context in which no routines are declared but those that are declared in it.
+    """Forget every routine inside this context, but those that are declared in it.
 
     In it no routine of process scope has run, and readiness is not known. A routine that is
     declared in a module of no installed app needs ``name=``.
 
     Returns:
-        The routines, in the order of their declaration.
+        The routines, in the order of declaration.
 
     """
     registry.discover()  # or what is imported later would be declared here
-    declared: list[Routine] = []
-    with (
-        patch.object(declare, "declared", declared),
-        patch.object(registry, "_loaded", None),
-        patch.object(process, "_run", set()),
-        patch.object(readiness, "_is_ready", False),
-    ):
-        yield declared
+    with patch.object(registry, "site", registry.Site()) as site:
+        yield site.declared
 
 
 class CompletedRoutinesMixin:
-    """For a TestCase or a TransactionTestCase of Django, in whose databases routines are completed.
+    """Mixin for a TestCase or TransactionTestCase: routines are completed in its databases.
 
     For ``manage.py test``, and wherever a TransactionTestCase may have emptied the tables: its
-    flush removes effects and record together, so what is missing here is what is pending. A
+    flush removes effects and record together, so that they are pending. A
     ``setUpTestData`` of your own must call ``super().setUpTestData()``, and a ``setUp`` in a
     TransactionTestCase ``super().setUp()``.
     """
@@ -175,8 +167,8 @@ class CompletedRoutinesMixin:
         complete_routines(None if cls.databases == "__all__" else cls.databases)
 
 
-class _NoGuard(Guard):
-    """Nobody competes."""
+class _NoLock(AdvisoryLock):
+    """A lock for which no other process competes."""
 
     def acquire(self, within: float = inf) -> bool:
         return True
@@ -186,41 +178,33 @@ class _NoGuard(Guard):
 
 
 def _complete(routine: Routine, *, is_alone: bool = False) -> Result:
-    if record.read([routine])[routine.name].standing is not Standing.OPEN:
+    if history.read([routine])[routine.name].standing is not Standing.OPEN:
         return already_done(routine)
-    attempt = ledger.begin(routine, ledger.prospect(routine), Trigger.TEST)
+    attempt = recorder.begin(routine, history.next_attempt(routine), Trigger.TEST)
     if attempt is None:
         raise AttemptLost("Another process uses this test database.")
-    unhurried = replace(routine, pause=0.0)
-    here = database(routine.using)
-    work = Work(routine=unhurried, attempt=attempt, here=here, guard=_NoGuard())
+    work = Work(
+        routine=replace(routine, pause=0.0),
+        attempt=attempt,
+        here=database(routine.using),
+        lock=_NoLock(),
+        wait=Wait(name=routine.name, using=routine.using, deadline=None, patience=0.0),
+    )
     if is_alone:
         signals.attempt_started.send_robust(routine, attempt=attempt)
-    began = monotonic()
-    outcome, problem = Outcome.FAILED, None
+    began, problem = monotonic(), None
     try:
-        if routine.kind == "external":
-            if is_alone:  # not by the work itself, which closes the connection: it may be a test's
-                with _savepoint(routine.using):
-                    routine.call(_run(routine, attempt.key, attempt.number))
-            work.fake()
-        else:
+        if is_alone or routine.kind != "external":
             work.do()
-        outcome, attempt.state = Outcome.RAN, State.SUCCEEDED
+        else:
+            work.fake()
+        attempt.state = State.SUCCEEDED
     except BaseException as error:
         problem = error
-        attempt.state = ledger.close(attempt, State.FAILED, whole(error))
+        attempt.state = recorder.close(attempt, State.FAILED, whole(error))
         raise
     finally:
-        result = Result(
-            routine=routine,
-            outcome=outcome,
-            attempt=attempt,
-            seconds=monotonic() - began,
-            message=one_line(problem) if problem else "",
-            has_failed=problem is not None,
-            error=problem,
-        )
+        result = replace(verdict.ended(work, problem, monotonic() - began), routine=routine)
         if is_alone:
             signals.attempt_finished.send_robust(routine, result=result)
     return result
@@ -228,32 +212,21 @@ def _complete(routine: Routine, *, is_alone: bool = False) -> Result:
 
 def _call(routine: Routine, key: str, number: int) -> None:
     """Call a body as an attempt does, for every batch where it is called for batches."""
-    run = _run(routine, key, number)
+    run = Run(using=routine.using, attempt=number, key=key, check=lambda: None)
     if routine.kind == "external":
-        routine.call(run)
+        body.call_outside(routine, run)
     elif routine.kind == "atomic":
         with transaction.atomic(using=routine.using):
             body.call(routine, run)
     else:
-        with closing(batches(routine)) as found:
+        with closing(batches(routine)) as made:
             cursor, is_last = START, False
             while not is_last:
                 with transaction.atomic(using=routine.using):
-                    batch = found.after(cursor)
+                    batch = made.after(cursor)
                     if batch.items:
                         body.call(routine, run, list(batch.items))
                 cursor, is_last = batch.cursor, batch.is_last
-
-
-def _run(routine: Routine, key: str, number: int) -> Run:
-    return Run(using=routine.using, attempt=number, key=key, check=lambda: None)
-
-
-def _savepoint(using: str) -> AbstractContextManager[object]:
-    """Where a test has a transaction, what keeps it usable when a body fails in it."""
-    if connections[using].in_atomic_block:
-        return transaction.atomic(using=using)
-    return nullcontext()
 
 
 @contextmanager

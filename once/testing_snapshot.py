@@ -1,7 +1,6 @@
-"""What a database holds, and how that differs from what it held: for the tests of projects."""
+"""Snapshots of a database and their differences, for the tests of projects."""
 
 from collections.abc import Collection, Iterator
-from itertools import islice
 from typing import Any, TypeAlias
 
 from django.apps import apps
@@ -13,20 +12,20 @@ __all__ = ["Rows", "compared", "rows"]
 #: By label of the model and primary key, the values of the fields.
 Rows: TypeAlias = dict[tuple[str, Any], dict[str, Any]]
 
-#: Differences that are told, at most.
+#: Differences that have a line of their own, at most.
 _MOST = 10
 
 
 def rows(using: str, models: Collection[type[Model]] | None, ignore: Collection[str]) -> Rows:
-    """The rows of models in a database: of all that it has, where none are given.
+    """Return the rows of models in a database; of all its models by default.
 
     Args:
         using: its alias.
-        models: which.
+        models: whose rows, or ``None``.
         ignore: names of fields to leave out, alone or behind the label of their model.
 
     """
-    found: Rows = {}
+    snapshot: Rows = {}
     for model in _models(using) if models is None else models:
         label = model._meta.label
         fields = [
@@ -35,17 +34,17 @@ def rows(using: str, models: Collection[type[Model]] | None, ignore: Collection[
             if not getattr(field, "auto_now", False)
             and not {field.name, field.attname, f"{label}.{field.name}"} & {*ignore}
         ]
-        every = model._base_manager.using(using).order_by("pk")
-        for key, *values in every.values_list("pk", *fields):
-            found[label, key] = dict(zip(fields, values, strict=True))
-    return found
+        queryset = model._base_manager.using(using).order_by("pk")
+        for key, *values in queryset.values_list("pk", *fields):
+            snapshot[label, key] = dict(zip(fields, values, strict=True))
+    return snapshot
 
 
 def compared(before: Rows, after: Rows) -> list[str]:
-    """A line for each row that is new, gone or changed, and one for those beyond ten."""
-    found = list(_differences(before, after))
-    more = [f"and {len(found) - _MOST} more"] if len(found) > _MOST else []
-    return [*islice(found, _MOST), *more]
+    """Return a line for each new, gone or changed row, up to ten, and a last line for the rest."""
+    lines = list(_differences(before, after))
+    more = [f"and {len(lines) - _MOST} more"] if len(lines) > _MOST else []
+    return lines[:_MOST] + more
 
 
 def _differences(before: Rows, after: Rows) -> Iterator[str]:
@@ -53,12 +52,12 @@ def _differences(before: Rows, after: Rows) -> Iterator[str]:
         label, key = row
         was, now = before.get(row), after.get(row)
         if was is None:
-            yield f"{label} {key!r}: new, {_shown(now)}"
+            yield f"{label} {key!r}: new, {_values(now)}"
         elif now is None:
-            yield f"{label} {key!r}: gone, {_shown(was)}"
+            yield f"{label} {key!r}: gone, {_values(was)}"
         elif changed := [name for name in was if not _is_same(was[name], now[name])]:
-            told = (f"{name} {was[name]!r} became {now[name]!r}" for name in changed)
-            yield f"{label} {key!r}: {', '.join(told)}"
+            changes = (f"{name} {was[name]!r} became {now[name]!r}" for name in changed)
+            yield f"{label} {key!r}: {', '.join(changes)}"
 
 
 def _is_same(before: Any, after: Any) -> bool:
@@ -66,7 +65,7 @@ def _is_same(before: Any, after: Any) -> bool:
     return is_nan or bool(before == after)
 
 
-def _shown(row: dict[str, Any] | None) -> str:
+def _values(row: dict[str, Any] | None) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in (row or {}).items())
 
 
@@ -75,7 +74,7 @@ def _models(using: str) -> Iterator[type[Model]]:
     for model in apps.get_models(include_auto_created=True):
         options = model._meta
         if (
-            options.db_table in tables  # not of one that a test alone knows
+            options.db_table in tables  # a test may define a model without a table
             and options.managed
             and not options.proxy
             and options.app_label != "once"

@@ -1,37 +1,86 @@
-"""What an error says, fit for a log line and for every database's text column."""
+"""Format errors for log lines and for every database's text columns."""
 
 import traceback
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.db import DatabaseError, DataError
 
 from once.exceptions import OnceError
 
-__all__ = ["last_line", "one_line", "storable", "whole"]
+__all__ = ["headline", "one_line", "shortened", "storable", "whole", "written"]
+
+T = TypeVar("T")
 
 _LENGTH = 10_000
+_LINE = 300
+
+#: MySQL's error for a character that a column's charset lacks: an OperationalError for its driver.
+_INCORRECT_STRING = 1366
 
 
 def one_line(error: BaseException | None) -> str:
-    """An error in one line, with its type where the message may not speak for itself."""
+    """Return the type and the first line of an error, of 300 characters at most.
+
+    Below the first line databases print detail and context, which alone say nothing. A group
+    names its first error as well. This package's own errors are whole, and without their type:
+    they end with the next step.
+    """
     try:
-        text = " ".join(str(error).split())
+        text = str(error)
     except Exception:  # a message that cannot be made must not hide the error
         text = "its message cannot be shown"
-    kind = type(error).__name__
-    if not isinstance(error, OnceError):
-        text = f"{kind}: {text}" if text else kind
-    return storable(text)
+    if isinstance(error, OnceError):
+        return storable(" ".join(text.split()))
+    first = " ".join(next(iter(text.strip().splitlines()), "").split())
+    line = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    if isinstance(error, BaseExceptionGroup):
+        line = f"{shortened(line)}: {one_line(error.exceptions[0])}"
+    return shortened(line)
 
 
-def last_line(text: str) -> str:
-    """The last line of a traceback, which names the error."""
-    return next(reversed(text.strip().splitlines()), "")
+def shortened(text: str) -> str:
+    """Return a text in storable form, of 300 characters at most."""
+    text = storable(text)
+    return text if len(text) <= _LINE else f"{text[: _LINE - 6]} [...]"
 
 
 def whole(error: BaseException) -> str:
-    """An error with its traceback, the last 10,000 characters of it."""
-    return storable("".join(traceback.format_exception(error)))[-_LENGTH:]
+    """Return an error as an attempt keeps it, of 10,000 characters at most.
+
+    Its first line is :func:`one_line` of it; below is the end of its traceback.
+    """
+    line = one_line(error)[: _LENGTH // 2]
+    trace = storable("".join(traceback.format_exception(error)))
+    return f"{line}\n{trace[len(line) + 1 - _LENGTH :]}"
+
+
+def headline(text: str) -> str:
+    """Return the first line of what an attempt keeps of its error."""
+    return next(iter(text.splitlines()), "")
 
 
 def storable(text: str) -> str:
-    """A text as every database takes it, what none would take being escaped."""
+    """Return a text that every database takes, by escaping what some would refuse."""
     # Lone surrogates come from file names; PostgreSQL refuses NUL in text (manual, 8.3).
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def written(write: Callable[[dict[str, str]], T], texts: dict[str, str]) -> T:
+    """Return what a function returns that writes texts to a database.
+
+    Call it again with the texts in ASCII where the charset of the database, or of the connection,
+    lacks a character.
+    """
+    try:
+        return write(texts)
+    except (DatabaseError, UnicodeEncodeError) as error:
+        is_of_text = isinstance(error, DataError | UnicodeEncodeError)
+        if not is_of_text and error.args[:1] != (_INCORRECT_STRING,):
+            raise
+        if all(text.isascii() for text in texts.values()):
+            raise
+    ascii_texts = {
+        name: text.encode("ascii", "backslashreplace").decode() for name, text in texts.items()
+    }
+    return write(ascii_texts)

@@ -10,7 +10,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from once.log import tell
-from once.readiness import is_ready
+from once.status.readiness import is_ready
 from once.text import one_line
 
 __all__ = ["readiness"]

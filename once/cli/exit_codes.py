@@ -1,28 +1,38 @@
-"""What the exit code of ``manage.py once`` says, and what is said with it."""
+"""Exit codes of ``manage.py once``, and the messages that go with them."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import signal
+from collections.abc import Iterator
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
 from django.core.management.base import SystemCheckError
 from django.db import Error
 
+from once.engine import shutdown
 from once.exceptions import DatabaseUnavailable, Held, OnceError, TimedOut, UnknownRoutine
-from once.findings import Finding, Level
-from once.management import interrupts
-from once.results import Outcome, Result
+from once.results import Outcome, Reason, Result
 from once.text import one_line
 
-__all__ = ["FAILED", "HELD", "NOT_DONE", "USAGE", "after", "after_findings", "translated"]
+__all__ = ["FAILED", "HELD", "NOT_DONE", "USAGE", "after", "misused", "translated"]
 
 FAILED = 1
 USAGE = 2
 NOT_DONE = 3
 TIMED_OUT = 4
 HELD = 5
-INTERRUPTED = 130
-TERMINATED = 143
+#: A shell's number for a program that a signal ended is this, and the number of the signal.
+_SIGNALLED = 128
+
+#: The first kind that fits an error counts.
+_CODES = {
+    UnknownRoutine: USAGE,
+    Held: HELD,
+    TimedOut: TIMED_OUT,
+    DatabaseUnavailable: TIMED_OUT,
+    OnceError: FAILED,
+    ImproperlyConfigured: USAGE,
+}
 
 
 @contextlib.contextmanager
@@ -33,26 +43,26 @@ def translated() -> Iterator[None]:
     except SystemCheckError as error:
         error.returncode = USAGE
         raise
-    except interrupts.Terminated as error:
-        raise CommandError(str(error), returncode=TERMINATED) from None
-    except KeyboardInterrupt:
-        raise CommandError("Interrupted.", returncode=INTERRUPTED) from None
-    except UnknownRoutine as error:
-        raise CommandError(str(error), returncode=USAGE) from error
-    except Held as error:
-        raise CommandError(str(error), returncode=HELD) from error
-    except (TimedOut, DatabaseUnavailable) as error:
-        raise CommandError(str(error), returncode=TIMED_OUT) from error
-    except OnceError as error:
-        raise CommandError(str(error), returncode=FAILED) from error
-    except ImproperlyConfigured as error:
-        raise CommandError(str(error), returncode=USAGE) from error
+    except KeyboardInterrupt as error:
+        if shutdown.is_handled():  # a body called this command: the run around it ends too
+            raise
+        number = getattr(error, "number", signal.SIGINT)
+        message = str(shutdown.Signalled(number))
+        raise CommandError(message, returncode=_SIGNALLED + number) from None
+    except (OnceError, ImproperlyConfigured) as error:
+        code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
+        raise CommandError(str(error), returncode=code) from error
     except Error as error:
         message = f"A database cannot be used: {one_line(error)}"
-        raise CommandError(message, returncode=FAILED) from error
+        raise CommandError(message, returncode=TIMED_OUT) from error
 
 
-def after(results: list[Result], *, no_wait: bool) -> None:
+def misused(message: str) -> CommandError:
+    """Return the error that ends a command which was called as it cannot be."""
+    return CommandError(message, returncode=USAGE)
+
+
+def after(results: list[Result], *, no_wait: bool = False) -> None:
     """End the command with what results stand for; return where everything is done."""
     failed = [result for result in results if result.outcome is Outcome.FAILED]
     if failed:
@@ -61,17 +71,9 @@ def after(results: list[Result], *, no_wait: bool) -> None:
     undone = [result for result in results if not result.is_done]
     if not undone:
         return
-    code = HELD if any(result.is_held for result in undone) else NOT_DONE
-    if code == NOT_DONE and any(result.timed_out for result in undone):
-        code = TIMED_OUT
+    reasons = {result.reason for result in undone}
+    code = TIMED_OUT if Reason.TIMED_OUT in reasons else NOT_DONE
+    code = HELD if Reason.HELD in reasons else code
     lines = [f"  {result.routine.name}: {result.message}" for result in undone]
     hint = ["Run this without --no-wait to wait for others."] if no_wait else []
     raise CommandError("\n".join(["Not everything is done.", *lines, *hint]), returncode=code)
-
-
-def after_findings(found: Iterable[Finding]) -> None:
-    """End the command where a fault was found."""
-    faults = [f"{one.id} ({one.database})" for one in found if one.level is Level.FAULT]
-    if faults:
-        message = f"This deployment cannot keep the promise yet: {', '.join(faults)}."
-        raise CommandError(message, returncode=FAILED)

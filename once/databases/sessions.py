@@ -5,77 +5,80 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from once.exceptions import GuardLost, NoConnection
+from once.databases import threads
+from once.exceptions import LockLost, NoConnection
+from once.text import one_line
 
-__all__ = ["Holder", "Session"]
+if TYPE_CHECKING:
+    from once.databases.session_lock import SessionLock
+
+__all__ = ["Session"]
 
 T = TypeVar("T")
 
 
-class Holder(Protocol):
-    """Whom a session serves at present: a guard. What it asks is asked in the thread."""
-
-    using: str
-    name: str
-    #: Seconds of silence after which the server ends the session.
-    liveness: float
-
-    @property
-    def interval(self) -> float:
-        """Seconds between two signs of life."""
-
-    def connect(self) -> BaseDatabaseWrapper:
-        """A new connection wrapper, not from a pool, that gives up on a silent network."""
-
-    def beat(self) -> None:
-        """Give a sign of life."""
-
-    def end(self) -> None:
-        """Leave nothing of the session behind."""
-
-
 class Session:
-    """One session, from its first call to its loss or its end.
+    """The session of a lock, from its first call to its loss or its end.
 
     In its thread the connection of the alias *is* the session.
     """
 
-    def __init__(self, holder: Holder) -> None:
-        self.holder = holder
+    def __init__(self, lock: "SessionLock") -> None:
+        self.lock = lock
+        self._context: Context = copy_context()
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
             queue.SimpleQueue()
         )
         self._connection: BaseDatabaseWrapper | None = None
-        self._lost: GuardLost | None = None
+        self._lost: LockLost | None = None
         self._is_hung = False
         self._is_silent = False
-        #: When the server was last asked a question that it answered, and how many seconds it took.
+        #: Time of the last question that the server answered, and seconds that the answer took.
         self.answered = monotonic()
         self.took = 0.0
         self._give_up_at: float | None = None
         self._thread = threading.Thread(
-            target=self._serve, name=f"once guard of {holder.name}", daemon=True
+            target=self._serve, name=f"once lock of {lock.name}", daemon=True
         )
         self._thread.start()
 
     @property
     def is_lost(self) -> bool:
-        """Whether it is of no use any more."""
+        """True if the session is of no use any more."""
         return self._lost is not None
 
-    def call(self, function: Callable[[], T], timeout: float) -> T:
-        """Call a function in the thread.
+    def ask(self, function: Callable[[], T], timeout: float) -> T:
+        """Call a function that asks the server, in a copy of the calling thread's context.
+
+        Because a back end may keep the schema that it reads in a context variable
+        (django-pgschemas does), the thread's own context would read another schema.
 
         Raises:
-            GuardLost: the session was lost, or there was no answer in time.
+            LockLost: the session was lost, or there was no answer in time.
+            django.db.Error: the function raised it.
 
         """
+        self._context = copy_context()
+        return self._call(partial(self._ask, function), timeout)
+
+    def prove(self, function: Callable[[], T], timeout: float) -> T:
+        """Call a function that asks the server, where an error is the loss of the session.
+
+        Raises:
+            LockLost: the session is lost, or there was no answer in time.
+
+        """
+        return self._call(partial(self._prove, function), timeout)
+
+    def _call(self, function: Callable[[], T], timeout: float) -> T:
         if self._is_hung:
             self._raise_if_lost()
         answer: Future[T] = Future()
@@ -87,84 +90,82 @@ class Session:
                 return answer.result()  # in the last moment, or it is the error
             # Silence for longer than the server itself would bear is the loss of the session.
             self._is_hung = True
-            self._lost = self._loss(f"no answer for {timeout:.0f} s")
+            self._lost = self._silence(timeout)
             raise self._again(self._lost) from None
 
     def check(self) -> None:
-        """Raise where the last answer is too old. Asks nobody.
+        """Raise if the last answer is too old. Asks no server.
 
         Raises:
-            GuardLost: the server may have ended the session.
+            LockLost: the server may have ended the session.
 
         """
         silence = monotonic() - self.answered
-        if self._lost is None and silence > self.holder.liveness:
-            raise GuardLost(
-                f"The guard of {self.holder.name} had no answer from its server for "
+        if self._lost is None and silence > self.lock.liveness:
+            raise LockLost(
+                f"The lock of {self.lock.name} had no answer from its server for "
                 f"{silence:.1f} s: another process may have taken over."
             )
         self._raise_if_lost()
 
-    def give_up_in(self, seconds: float | None) -> None:
-        """Have the session end itself after that many seconds; or not, after all."""
+    def abandon_after(self, seconds: float | None) -> None:
+        """Have the session end itself after that many seconds; or not, if ``None``."""
         self._give_up_at = None if seconds is None else monotonic() + seconds
         if seconds is not None:
             self._wake()
 
-    def fall_silent(self) -> None:
+    def stop_heartbeat(self) -> None:
         """Give no sign of life from now on."""
         self._is_silent = True
         self._wake()
 
     def close(self) -> None:
-        """End it. Harmless where it has ended."""
+        """End the session. Harmless where it has ended."""
         self._calls.put(None)
-        # A thread that hangs in a dead network must not hold its caller; it is a daemon.
-        self._thread.join(timeout=0 if self._is_hung else self.holder.liveness)
+        # Because a thread that hangs in a dead network must not hold its caller, it is a daemon.
+        self._thread.join(timeout=0 if self._is_hung else self.lock.liveness)
 
     def _wake(self) -> None:
         self._calls.put((Future(), self._raise_if_lost))  # the thread reads the time anew
 
-    def _loss(self, reason: str) -> GuardLost:
-        return GuardLost(f"The guard of {self.holder.name} was lost: {reason}")
+    def _silence(self, seconds: float) -> LockLost:
+        opened = self._connection
+        if opened is not None and opened.connection is not None:
+            return self._loss(f"no answer for {seconds:.0f} s")
+        return NoConnection(
+            f"No connection was to be had for the lock of {self.lock.name} within {seconds:.1f} "
+            "s, beside that for the work. See that the database can be reached, and that the pool "
+            "or pooler which lends connections has two to lend"
+        )
+
+    def _loss(self, reason: str) -> LockLost:
+        return LockLost(f"The lock of {self.lock.name} was lost: {reason}")
 
     def _raise_if_lost(self) -> None:
         if self._lost is not None:
             raise self._again(self._lost)
 
     @staticmethod
-    def _again(lost: GuardLost) -> GuardLost:
+    def _again(lost: LockLost) -> LockLost:
         return type(lost)(*lost.args)  # anew: each raise adds to its traceback
 
     # From here on: in the thread.
 
-    def ask(self, function: Callable[[], T]) -> T:
-        """Ask the server something, connecting first where that was not done.
-
-        Raises:
-            django.db.Error: the session failed.
-
-        """
+    def _ask(self, function: Callable[[], T]) -> T:
         asked = monotonic()
         if self._connection is None:
             self._raise_if_lost()
-            connections[self.holder.using] = self._connection = self.holder.connect()
+            connections[self.lock.using] = self._connection = self.lock.connect()
         result = function()
         self.answered, self.took = asked, monotonic() - asked
         return result
 
-    def prove(self, function: Callable[[], T]) -> T:
-        """Ask the server something, to which no answer is the loss of the session.
-
-        Raises:
-            GuardLost: the session is lost.
-
-        """
+    def _prove(self, function: Callable[[], T]) -> T:
         self._raise_if_lost()
         try:
-            return self.ask(function)
+            return self._ask(function)
         except Error as error:
-            lost = self._loss(str(error).strip() or type(error).__name__)
+            lost = self._loss(one_line(error))
             self._lose(lost)
             raise lost from error
 
@@ -180,17 +181,14 @@ class Session:
                 if call is None:
                     break
                 answer, function = call
-                try:
-                    answer.set_result(function())
-                except BaseException as error:  # raised in the caller's thread
-                    answer.set_exception(error)
+                threads.fulfil(answer, partial(self._context.run, function))
         finally:
             self._close()
 
     def _pause(self, give_up_at: float | None) -> float | None:
         if self._connection is None or self._lost is not None or self._is_silent:
             return None  # nothing to keep alive
-        next_beat = self.answered + self.holder.interval
+        next_beat = self.answered + self.lock.interval(self.took)
         wake = min(next_beat, give_up_at or next_beat)
         return max(0.0, wake - monotonic())
 
@@ -198,25 +196,27 @@ class Session:
         if give_up_at is not None and self._give_up_at and monotonic() >= give_up_at:
             self._lose(
                 NoConnection(
-                    f"No second connection was to be had for the work of {self.holder.name}, so "
-                    "its guard gave itself up. A run needs two at once: raise the size of the pool "
-                    "that lends them (default_pool_size of PgBouncer)"
+                    f"No answer came in time beside the lock to the work of {self.lock.name}, "
+                    "so the lock gave itself up. Behind a pooler this is for want of a "
+                    "connection. A run needs two at once: raise the size of the pool that lends "
+                    "them (default_pool_size of PgBouncer). Without one, see what the server waits "
+                    "for: a lock on a table, a synchronous standby, a disk"
                 )
             )
         else:
-            with suppress(GuardLost):  # whoever asks next is told
-                self.prove(self.holder.beat)
+            with suppress(LockLost):  # the next call raises it
+                self._context.run(self._prove, self.lock.heartbeat)
 
-    def _lose(self, how: GuardLost) -> None:
+    def _lose(self, how: LockLost) -> None:
         self._lost = how
         self._close()
 
     def _close(self) -> None:
-        """Close whatever is open; the server frees its locks at the latest with the connection."""
+        """Close the connection, with which the server frees its locks at the latest."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(Exception):  # closing ends it as well
                 if connection.connection is not None:
-                    self.holder.end()
+                    self.lock.end()
             with suppress(Exception):
                 connection.close()

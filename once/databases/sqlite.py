@@ -7,23 +7,25 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from django.db import OperationalError
 from filelock import FileLock, SoftFileLock, Timeout
 
 from once.databases.base import Database
+from once.databases.lock import ATTENTION, AdvisoryLock
+from once.databases.transactions import TransactionState
 from once.exceptions import OnceError
-from once.guards import ATTENTION, Guard
 
 __all__ = ["SQLite"]
 
 _BUSY = 5
 _LOCKED = 6
+_READ_ONLY = 8
 _CANNOT_OPEN = 14
 
 
@@ -32,43 +34,41 @@ class SQLite(Database):
 
     is_server = False
     row_lock = ""
+    conflicts = locked_errors = (_BUSY, _LOCKED)
+    read_only_errors = (_READ_ONLY,)
 
-    def guard(
-        self, name: str, liveness: float, before: Guard | None = None
-    ) -> "FileGuard | MemoryGuard":
-        if before is not None:
-            before.release()
+    def lock(self, name: str, liveness: float) -> "SQLiteLock | MemoryLock":
         wrapper: Any = self.connection
         name = str(wrapper.settings_dict["NAME"])
         if wrapper.is_in_memory_db():
-            return MemoryGuard(name)
-        return FileGuard(Path(_path(name)).resolve())
+            return MemoryLock(name)
+        return SQLiteLock(Path(_path(name)).resolve())
 
     def holder(self, name: str) -> str | None:
-        with self.guard(name, 0) as guard:
-            return None if guard.take() else guard.holder
-
-    def aware(self, moment: datetime) -> datetime:
-        # Its clock tells UTC, whatever zone Django reads it in.
-        return moment.replace(tzinfo=UTC)
+        with self.lock(name, 0) as lock:
+            return None if lock.take() else lock.holder
 
     def statements(self) -> AbstractContextManager[None]:
         # As SQLite's autocommit does; it waits for a writer, as long as `timeout` says.
         return nullcontext()
 
     @contextmanager
-    def work(self) -> Iterator[None]:
+    def beginning(self) -> Iterator[None]:
         # A deferred transaction that reads before it writes cannot wait for the write lock
         # (SQLite manual, "Transactions": SQLITE_BUSY).
         connection: Any = self.connection
-        connection.ensure_connection()
         before, connection.transaction_mode = connection.transaction_mode, "IMMEDIATE"
         try:
-            with super().work():
-                connection.transaction_mode = before
-                yield
+            yield
         finally:
             connection.transaction_mode = before
+
+    def transaction(self) -> TransactionState:
+        return (
+            TransactionState.OPEN
+            if self.connection.connection.in_transaction
+            else TransactionState.NONE
+        )
 
     @contextmanager
     def migration(self) -> Iterator[None]:
@@ -81,41 +81,49 @@ class SQLite(Database):
         finally:
             connection.enable_constraint_checking()
 
-    def lock_work(self, name: str) -> bool:
+    def mark_backend(self, name: str) -> bool:
         return True  # BEGIN IMMEDIATE admits one writer
 
-    def end_work(self, name: str) -> int:
+    def terminate_backend(self, name: str) -> int:
         return 0  # the lock file was free: no process is left whose transaction could be open
 
-    def is_conflict(self, error: BaseException) -> bool:
-        return _code(error) in (_BUSY, _LOCKED)
-
-    def is_locked(self, error: BaseException) -> bool:
-        return self.is_conflict(error)
+    def code(self, error: BaseException) -> int | None:
+        code = getattr(error.__cause__ or error, "sqlite_errorcode", None)
+        return None if code is None else code & 0xFF  # the primary result code
 
     def is_lost(self, error: BaseException) -> bool:
-        return _code(error) == _CANNOT_OPEN
+        return self.code(error) in (_CANNOT_OPEN, _READ_ONLY)
 
 
-class FileGuard(Guard):
+class SQLiteLock(AdvisoryLock):
     """A lock on a file; one for the whole database, which admits one writer anyway."""
 
     def __init__(self, path: Path) -> None:
         self.identity = self._path = path.with_name(f"{path.name}.once.lock")
-        # Whoever may write to the database may lock it.
-        mode = path.stat().st_mode & 0o666 if path.exists() else 0o644
-        self._lock = FileLock(self._path, mode=mode, thread_local=False)
+        # Only users that may write to the database may open the file, because a user that may read
+        # it may lock it, and so block every run.
+        writers = (path.stat().st_mode if path.exists() else 0o644) & 0o222
+        self._lock = FileLock(self._path, mode=writers | writers << 1, thread_local=False)
 
     def acquire(self, within: float = inf) -> bool:
         if not self.take():
             return False
         self.mark()
-        with suppress(OSError):  # it is locked; who did it, people only want to know
+        with suppress(OSError):  # because the name of the holder is only for people to read
             self._path.write_text(f"{socket.gethostname()} (pid {os.getpid()})\n")
         return True
 
     def take(self) -> bool:
-        """Take the lock without saying who holds it."""
+        """Take the lock without writing the holder's name to it.
+
+        Raises:
+            OperationalError: the directory of the database is missing; SQLite raises the same.
+
+        """
+        if not self._path.parent.is_dir():  # which filelock would make
+            raise OperationalError(
+                f"unable to open database file: there is no directory {self._path.parent}"
+            )
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
@@ -136,12 +144,12 @@ class FileGuard(Guard):
             )
         return True
 
-    def attend(self, seconds: float) -> None:
-        # Asking costs no more than a call of the operating system, so that everybody may often.
+    def wait(self, seconds: float) -> None:
+        # Because asking is only a call of the operating system, every waiter asks often.
         until = monotonic() + seconds
         while (left := until - monotonic()) > 0:
             time.sleep(min(left, ATTENTION))
-            if not self.is_marked and self.take():
+            if not self.is_held and self.take():
                 self.release()
                 return
 
@@ -150,40 +158,34 @@ class FileGuard(Guard):
         self._lock.release(force=True)
 
 
-class MemoryGuard(Guard):
-    """A lock within the process, which is all that an in-memory database can be shared by."""
+class MemoryLock(AdvisoryLock):
+    """A lock within the process: no other process can share an in-memory database."""
 
     _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def __init__(self, name: str) -> None:
         self.identity = name
         self._lock = self._locks[name]
-        self._held = False
+        self._is_taken = False
         self.holder = "another thread"
 
     def acquire(self, within: float = inf) -> bool:
         if self.take():
             self.mark()
-        return self._held
+        return self._is_taken
 
     def take(self) -> bool:
         """Take the lock."""
-        self._held = self._lock.acquire(blocking=False)
-        return self._held
+        self._is_taken = self._lock.acquire(blocking=False)
+        return self._is_taken
 
     def release(self) -> None:
-        if self._held:
+        if self._is_taken:
             self.unmark()
-            self._held = False
+            self._is_taken = False
             self._lock.release()
 
 
 def _path(name: str) -> str:
     # SQLite takes a URI as well (SQLite manual, "Uniform Resource Identifiers").
     return unquote(urlsplit(name).path) if name.startswith("file:") else name
-
-
-def _code(error: BaseException) -> int | None:
-    cause = error.__cause__ or error
-    code = getattr(cause, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF  # the primary result code

@@ -1,4 +1,4 @@
-"""What an examination of a deployment finds: one value for each thing looked at."""
+"""A finding of the doctor: one value for each thing looked at."""
 
 import enum
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ __all__ = ["Finding", "Level"]
 
 
 class Level(enum.StrEnum):
-    """How bad it is."""
+    """The level of a finding."""
 
     #: As it must be, or a fact that is good to know.
     OK = "ok"
@@ -19,14 +19,14 @@ class Level(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of looking at one thing."""
 
-    #: What, in one word that does not change from release to release.
+    #: The thing, in one word that does not change from release to release.
     id: str
     #: Alias of the database.
     database: str
     level: Level = Level.OK
-    #: What was found, in sentences.
+    #: The finding, in sentences.
     message: str
-    #: What to do next; empty where nothing is to be done.
+    #: The next step; empty where nothing is to be done.
     hint: str = ""

@@ -1,47 +1,58 @@
-"""What an attempt does once it may: three ways to commit effects and the record of them."""
+"""An attempt under the lock: three ways to commit effects and the record of them."""
 
 import random
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from time import monotonic
 
 from django.db import DatabaseError, Error, transaction
 
-from once import body, interruption, ledger, signals
-from once.base import Routine
-from once.batches import START, Batch, Batches, batches
+from once import signals
 from once.databases import Database
-from once.exceptions import AttemptLost, BatchError
-from once.guards import Guard
-from once.ledger import Progress
+from once.databases.lock import AdvisoryLock
+from once.engine import anchors, body, recorder, shutdown
+from once.engine.backoff import Wait
+from once.engine.batches import START, Batch, Batches, batches
+from once.engine.recorder import Progress
+from once.exceptions import AttemptLost, BatchError, BodyError
 from once.models import Attempt
-from once.run import Run
+from once.routines.base import Routine, Run
 from once.text import one_line
 
 __all__ = ["Work"]
 
-#: How often one attempt repeats a transaction in whose way another one was.
+#: Repetitions, in one attempt, of a transaction that another transaction was in the way of.
 _REPEATS = 10
 
 
 @dataclass(slots=True, kw_only=True)
 class Work:
-    """One attempt at one routine, by the holder of the guard."""
+    """An attempt at a routine, by the holder of the lock."""
 
     routine: Routine
     attempt: Attempt
     here: Database
-    guard: Guard
-    #: Seconds for which the database may be out of reach while outside effects are recorded.
-    patience: float = 0.0
-    #: Whether the body may be called again where another transaction was in its way.
+    lock: AdvisoryLock
+    #: The wait, which gives up if the database cannot be used for too long.
+    wait: Wait
+    #: True if the body may be called again where another transaction was in its way.
     may_repeat: bool = True
-    #: Whether earlier attempts at the same completion went through batches.
+    #: True if earlier attempts at the same completion went through batches.
     was_batched: bool = False
-    #: Whether a body was called whose effects are not committed, or not recorded.
+    #: True if a body was called whose effects are not committed, or not recorded.
     is_begun: bool = field(default=False, init=False)
+    #: True if the database kept it from its end, and not what the project wrote.
+    is_hindered: bool = field(default=False, init=False)
+    #: True if a successor claimed the next attempt.
+    has_successor: bool = field(default=False, init=False)
+    #: The last error that the project's own code raised, or the COMMIT of what it did.
+    of_project: BaseException | None = field(default=None, init=False)
+    #: The driver's connection that the last work transaction began on.
+    session: object = field(default=None, init=False)
     #: The first error of a hook that ran after a commit.
     _afterwards: Exception | None = field(default=None, init=False)
 
@@ -52,7 +63,7 @@ class Work:
 
         Raises:
             AttemptLost: another process took over; nothing is committed any more.
-            GuardLost: another process may have taken over.
+            LockLost: another process may have taken over.
             BodyError: the body broke the transaction that its record belongs to.
             BatchError: what the routine is called for cannot be gone through.
 
@@ -62,14 +73,19 @@ class Work:
 
     def fake(self) -> None:
         """Record the routine as done, and call no body."""
-        self._end(lambda: self._transact(lambda: ledger.complete(self.attempt), may_repeat=True))
+        self._decide(recorder.complete)
 
     def reset(self) -> None:
         """Make the routine pending again."""
         start = START if self.routine.kind == "batched" else ""
-        self._end(
-            lambda: self._transact(lambda: ledger.undo(self.attempt, start=start), may_repeat=True)
-        )
+        self._decide(partial(recorder.undo, start=start))
+
+    def _decide(self, record: Callable[[Attempt], None]) -> None:
+        def work() -> None:
+            anchors.move(self.attempt)
+            record(self.attempt)
+
+        self._end(lambda: self._transact(work, may_repeat=True))
 
     def _end(self, way: Callable[[], None]) -> None:
         try:
@@ -85,24 +101,36 @@ class Work:
         self._refuse_batches()
 
         def work() -> None:
-            self.guard.confirm()
+            self.lock.confirm()
             self.is_begun = True
-            body.call(self.routine, self._run)
-            ledger.complete(self.attempt)
+            with self._projects_own():
+                body.call(self.routine, self._run)
+            recorder.complete(self.attempt)
 
+        anchors.move(self.attempt)
         self._transact(work, may_repeat=self.may_repeat)
 
     def _batched(self) -> None:
-        before = ledger.progress(self.routine, self.attempt)
-        with closing(batches(self.routine)) as found:
-            total = self._total(found, before)
-            start = replace(before, cursor=before.cursor or START, total=total)
-            ledger.resume(self.attempt, start)
-            self.guard.confirm()
-            self._go_through(found, start)
+        with self._projects_own():
+            made = batches(self.routine)
+        with closing(made) as found:
+            starts: list[Progress] = []
+
+            def resume() -> None:
+                # In one transaction: an address may lead to another server from one to the next.
+                before = recorder.progress(self.attempt)
+                total = self._total(found, before)
+                start = replace(before, cursor=before.cursor or START, total=total)
+                recorder.resume(self.attempt, start)
+                anchors.move(self.attempt)
+                starts[:] = [start]
+
+            self._transact(resume, may_repeat=True)
+            self.lock.confirm()
+            self._go_through(found, *starts)
 
     def _total(self, found: Batches, before: Progress) -> int | None:
-        """How many items there are, or nothing where that takes too long to find out."""
+        """Return the number of items, or ``None`` if counting takes too long."""
         try:
             with transaction.atomic(using=self.here.using):
                 self._limit_statements()
@@ -126,25 +154,26 @@ class Work:
             )
             if batch.is_last:
                 return
-            with interruption.heeded():
+            with shutdown.heeded():
                 if self.routine.pause:
                     self.here.connection.close()  # which a server may end while it is idle
                     time.sleep(self.routine.pause)
-            self.guard.check()
+            self.lock.check()
 
     def _commit_batch(self, found: Batches, cursor: str) -> Batch:
-        """One transaction for the effects of one batch and where to go on."""
+        """Commit the effects of one batch and the cursor in one transaction."""
         committed: list[Batch] = []
 
         def work() -> None:
             self._limit_statements()
-            batch = found.after(cursor)
-            if batch.items:
-                self.is_begun = True
-                body.call(self.routine, self._run, list(batch.items))  # which is the body's own
-            ledger.advance(self.attempt, batch.cursor, len(batch.items))
+            with self._projects_own():
+                batch = found.after(cursor)
+                if batch.items:
+                    self.is_begun = True
+                    body.call(self.routine, self._run, list(batch.items))  # a list of its own
+            recorder.advance(self.attempt, cursor, batch.cursor, len(batch.items))
             if batch.is_last:
-                ledger.complete(self.attempt)
+                recorder.complete(self.attempt)
             committed[:] = [batch]
 
         self._transact(work, may_repeat=self.may_repeat and found.is_repeatable)
@@ -156,9 +185,11 @@ class Work:
 
     def _external(self) -> None:
         self._refuse_batches()
-        self.guard.ping()
+        anchors.move(self.attempt)
+        self.lock.ping()
         self.is_begun = True
-        body.call_outside(self.routine, self._run)
+        with self._projects_own():
+            body.call_outside(self.routine, self._run)
         self._record_outside()
 
     def _refuse_batches(self) -> None:
@@ -174,60 +205,83 @@ class Work:
 
         def work() -> None:
             self.here.sync()
-            ledger.complete(self.attempt)
+            recorder.complete(self.attempt)
 
-        since = monotonic()
-        while True:
-            try:
-                self._transact(work, may_repeat=True)
-            except Error as error:
-                may_pass = self.here.is_lost(error) or self.here.is_locked(error)
-                if not may_pass or monotonic() - since > self.patience:
-                    raise
-                self.here.connection.close()
-                time.sleep(random.uniform(0.1, 0.5))  # noqa: S311
+        tries = count()
+
+        def record() -> None:
+            if next(tries):
                 self._end_own_session()
-            else:
-                return
+            self._transact(work, may_repeat=True)
+
+        self.wait.insist(record)
 
     def _end_own_session(self) -> None:
         """Fence, then read: a COMMIT that got no answer may still be under way."""
         try:
-            self.here.end_work(ledger.work_name(self.attempt))
+            self.here.terminate_backend(recorder.work_name(self.attempt))
         except Error as error:
             if not self.here.is_lost(error):
                 raise
             self.here.connection.close()
 
+    @contextmanager
+    def _projects_own(self) -> Iterator[None]:
+        """A context for what the project wrote: its errors are no trouble of the database."""
+        try:
+            yield
+        except BaseException as error:
+            self.of_project = error
+            raise
+
     def _transact(self, work: Callable[[], None], *, may_repeat: bool) -> None:
-        """One work transaction, repeated where another one was in its way."""
+        """Run one work transaction, and repeat it if another transaction was in its way."""
         for repeats_left in reversed(range(_REPEATS)):
-            is_committed: list[bool] = []
+            unit = self.here.work()
+            is_at_commit = False
             try:
-                with self.here.work():
-                    # The first hook to run: errors of later ones come after the commit.
-                    transaction.on_commit(lambda: is_committed.append(True), using=self.here.using)  # noqa: B023
-                    self._lock()
+                with unit:
+                    self._take_right_to_commit()
                     work()
+                    # It checks the constraints that were deferred.
+                    is_at_commit = self.is_begun and self.routine.kind != "external"
             except Exception as error:
-                if is_committed:
+                if is_at_commit:
+                    self.of_project = error
+                if unit.is_committed:
                     self._afterwards = self._afterwards or error
                     break
                 is_conflict = isinstance(error, DatabaseError) and self.here.is_conflict(error)
+                if is_conflict and not is_at_commit:
+                    self._refuse_own_lock(error)
                 if not (is_conflict and may_repeat and repeats_left):
                     raise
                 time.sleep(random.uniform(0.01, 0.1))  # noqa: S311
             else:
                 break
+        if not (unit.is_committed or unit.is_nested):
+            raise BodyError("The transaction was to be committed, and was not.")
         self.is_begun = False
 
-    def _lock(self) -> None:
+    def _refuse_own_lock(self, error: Exception) -> None:
+        """Raise where the lock that the body waited for is its own, which no repetition frees."""
+        # Because SQLite admits one writer, and that is the transaction in hand, it is not in its
+        # own way: another connection is.
+        if error is self.of_project and not self.here.is_server:
+            raise BodyError(
+                "A thread or asyncio.run() in the body writes through a connection of its own, "
+                "which waits for the body's own transaction: SQLite admits one writer. Write in "
+                f"the body's own thread, or declare the routine atomic=False. ({one_line(error)})"
+            ) from error
+
+    def _take_right_to_commit(self) -> None:
         """Make the transaction in hand the one that may commit for this attempt."""
-        with self.guard.yielding(), self.here.answering():
-            is_marked = self.here.lock_work(ledger.work_name(self.attempt))
+        with self.lock.yielding(), self.here.answering():
+            is_marked = self.here.mark_backend(recorder.work_name(self.attempt))
         if not is_marked:
             raise AttemptLost(f"Another session claims to work on {self.attempt}.")
-        ledger.lock(self.attempt)
+        recorder.lock_attempt(self.attempt)
+        self.session = self.here.connection.connection
 
     @property
     def _run(self) -> Run:
@@ -239,5 +293,5 @@ class Work:
         )
 
     def _check(self) -> None:
-        self.guard.check()
-        interruption.check()
+        self.lock.check()
+        shutdown.check()

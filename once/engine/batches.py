@@ -9,13 +9,13 @@ from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
-from django.db.models import DecimalField, Field, QuerySet
+from django.db.models import CompositePrimaryKey, DecimalField, Field, QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.manager import BaseManager
 
-from once.base import Routine
+from once.engine.recorder import Progress
 from once.exceptions import BatchError
-from once.ledger import Progress
+from once.routines.base import Routine
 
 __all__ = ["START", "Batch", "Batches", "batches"]
 
@@ -39,7 +39,7 @@ class _Cursor:
 
     @classmethod
     def read(cls, text: str, routine: Routine, by: str) -> "_Cursor":
-        """A cursor of this order of items.
+        """Return a cursor of this order of items.
 
         Raises:
             BatchError: it is one of another order.
@@ -73,14 +73,14 @@ _ITERATOR = QuerySet._iterator.__code__  # type: ignore[attr-defined]
 
 
 class Batches(ABC):
-    """What a routine goes through."""
+    """The items of a batched routine."""
 
-    #: Whether a batch can be asked for again, and is then as it was.
+    #: True if a batch can be read again, and is then as it was.
     is_repeatable: bool
 
     @abstractmethod
     def after(self, cursor: str) -> Batch:
-        """The batch after a cursor.
+        """Return the batch after a cursor.
 
         Raises:
             BatchError: the cursor is one of other items.
@@ -89,7 +89,7 @@ class Batches(ABC):
 
     @abstractmethod
     def total(self, done: Progress) -> int | None:
-        """How many items there are, those done included; ``None`` where only the end would tell.
+        """Return the number of items, done items included, or ``None`` if only the end tells.
 
         Raises:
             BatchError: they are not those of the attempts before.
@@ -101,7 +101,7 @@ class Batches(ABC):
 
 
 def batches(routine: Routine) -> Batches:
-    """What a batched routine goes through now.
+    """Return the items of a batched routine, by calling its ``over``.
 
     Raises:
         BatchError: ``over`` returned what cannot be gone through.
@@ -152,7 +152,7 @@ class _QuerySetBatches(Batches):
             last = self._field.value_to_string(items[-1])
             return Batch(items=items, cursor=str(replace(at, after=last)), is_last=False)
         is_last = at.round >= self._rounds
-        # Where another round begins, if there is one.
+        # The start of another round, if there is one.
         end = _Cursor(by=self._by, round=at.round + 1)
         return Batch(items=items, cursor=str(end), is_last=is_last)
 
@@ -218,7 +218,7 @@ class _ItemBatches(Batches):
 
 
 def _key(routine: Routine, rows: "QuerySet[Any]") -> "tuple[Field[Any, Any], bool]":
-    """The field to go by, and whether it descends."""
+    """Return the field that orders the rows, and True if it descends."""
     if rows._fields is not None:  # type: ignore[attr-defined]
         raise BatchError(
             f"over= of {routine} returned a queryset with values() or values_list(). Return one "
@@ -240,10 +240,16 @@ def _key(routine: Routine, rows: "QuerySet[Any]") -> "tuple[Field[Any, Any], boo
         field = None
     is_usable = isinstance(field, Field) and field.column and field.unique and not field.null
     if len(order) > 1 or not is_usable:
+        advice = "Write .order_by() with such a field, or leave the order to the primary key."
+        if isinstance(meta.pk, CompositePrimaryKey):
+            advice = (
+                f"The primary key of {meta.object_name} has several columns. Write .order_by() "
+                "with such a field, or return its keys in an order that stays: "
+                f"list({meta.object_name}.objects.order_by('pk').values_list('pk', flat=True))."
+            )
         raise BatchError(
             f"over= of {routine} must be in the order of one unique field that is never NULL, not "
-            f"of {', '.join(map(str, order))}. Write .order_by() with such a field, or leave the "
-            "order to the primary key."
+            f"of {', '.join(map(str, order))}. {advice}"
         )
     if isinstance(field, DecimalField) and _rounds(rows.db, field):
         raise BatchError(

@@ -1,18 +1,18 @@
 """Calls a body, inside a transaction or outside, and sees that it left the connection intact."""
 
 import inspect
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import DatabaseError, Error, connections
+from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from once import interruption
-from once.base import Routine
-from once.databases import database
+from once.databases import database, discard
+from once.engine import shutdown
 from once.exceptions import BodyError
-from once.run import Run
+from once.routines.base import Routine, Run
+from once.text import one_line, shortened
 
 __all__ = ["call", "call_outside", "exit_of_body"]
 
@@ -56,7 +56,7 @@ def call(routine: Routine, run: Run, *batch: Any) -> None:
         raise BodyError(
             "The body ended its transaction itself, by COMMIT, ROLLBACK or a statement that "
             "commits. What it committed stays and is not recorded. Leave BEGIN, COMMIT and "
-            f"ROLLBACK to once. ({error})"
+            f"ROLLBACK to once. ({one_line(error)})"
         ) from error
 
 
@@ -72,19 +72,23 @@ def _refuse_other_thread(connection: BaseDatabaseWrapper) -> None:
 
 
 def call_outside(routine: Routine, run: Run) -> None:
-    """Call a body outside of any transaction, with no connection idle meanwhile.
+    """Call a body outside of any transaction but a test's, with no connection idle meanwhile.
 
     Raises:
         BodyError: the body left a transaction open.
 
     """
     connection = connections[routine.using]
-    # What the server or a pooler does to an idle session would be found out too late.
+    if connection.in_atomic_block:  # a test's, which stays usable after a database error
+        with transaction.atomic(using=routine.using):
+            _call(routine, run)
+        return
+    # Because a server or a pooler may end an idle session, none is left open.
     connection.close()
     try:
         _call(routine, run)
     finally:
-        is_left_open = _discard(connection)
+        is_left_open = discard(database(routine.using))
     if is_left_open:
         raise BodyError(
             "The body left a transaction open, and what it did there is undone. Commit it, or "
@@ -92,38 +96,20 @@ def call_outside(routine: Routine, run: Run) -> None:
         )
 
 
-def _discard(connection: BaseDatabaseWrapper) -> bool:
-    """Close the session that a body leaves behind; whether it was in a transaction."""
-    is_open = connection.connection is not None
-    is_left_open = connection.in_atomic_block or (is_open and not connection.autocommit)
-    if is_left_open:
-        with suppress(Error):
-            if connection.connection is not None:
-                connection.connection.rollback()
-        connection.in_atomic_block = connection.needs_rollback = False
-        connection.atomic_blocks, connection.savepoint_ids = [], []
-        connection.run_on_commit = []
-        with suppress(Error):
-            if connection.connection is not None:
-                connection.set_autocommit(True)
-    connection.close()
-    return is_left_open
-
-
 def _call(routine: Routine, run: Run, *batch: Any) -> None:
     # A coroutine goes on in a thread of its own, which no signal breaks off.
     may_break_off = routine.kind == "atomic" and not inspect.iscoroutinefunction(routine.function)
     try:
-        with interruption.heeded() if may_break_off else nullcontext():
+        with shutdown.heeded() if may_break_off else nullcontext():
             routine.call(run, *batch)
     except SystemExit as error:
         raise exit_of_body(error) from error
 
 
 def exit_of_body(error: SystemExit) -> BodyError:
-    """What to raise instead of an exit that a body, or what belongs to it, asked for."""
+    """Return the error to raise instead of a body's ``SystemExit``."""
     return BodyError(
-        f"The body, or a signal handler of the server while it ran, called sys.exit({error.code!r})"
-        ", which would pass for the end of the program. A body should return, or raise what went "
-        "wrong."
+        "The body, or a signal handler of the server while it ran, called "
+        f"sys.exit({shortened(repr(error.code))}), which would pass for the end of the program. "
+        "A body should return, or raise what went wrong."
     )

@@ -1,75 +1,34 @@
-"""Django's ``migrate`` under the guard, each migration applied once."""
+"""Django's ``migrate`` under the lock, each migration applied once."""
 
 import hashlib
-import importlib.util
-import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from time import monotonic
 from typing import Any
 
-from django.apps import AppConfig, apps
-from django.db import DatabaseError, Error, connections
+from django.db import Error
+from django.db.migrations.exceptions import MigrationSchemaMissing
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.migration import Migration
 
-from once import conf, ledger, record
-from once.base import RESERVED
+from once import conf
 from once.databases import Database, database
+from once.databases.lock import AdvisoryLock
+from once.engine import history, recorder, unapplied
+from once.engine.backoff import Retry, Wait
 from once.exceptions import (
     AttemptLost,
-    CannotFence,
-    GuardLost,
     MigrationFailed,
-    NoConnection,
     OnceError,
 )
-from once.guards import Guard
+from once.routines.base import RESERVED
 from once.text import one_line
-from once.waiting import Wait
 
-__all__ = ["migrate", "unapplied"]
+__all__ = ["migrate"]
 
 NAME = f"{RESERVED}migrate"
-
-
-def unapplied(using: str) -> list[str]:
-    """Migrations of this code, as ``app.name``, that a database lacks."""
-    if _are_recorded(using):
-        return []
-    executor = MigrationExecutor(connections[using])
-    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    return [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
-
-
-def _are_recorded(using: str) -> bool:
-    """Whether a database has a record of every migration, by the names of their files.
-
-    Then it lacks none. To load them all takes a hundred times as long, and each process of a herd
-    would, on connections that the others wait for.
-    """
-    try:
-        with database(using).statements(), connections[using].cursor() as cursor:
-            cursor.execute("SELECT app, name FROM django_migrations")
-            recorded = set(cursor.fetchall())
-    except DatabaseError as error:
-        if database(using).is_lost(error):
-            raise
-        return False  # there is no such table yet, or what follows says why
-    return all(
-        (app.label, name) in recorded for app in apps.get_app_configs() for name in _names(app)
-    )
-
-
-def _names(app: AppConfig) -> Iterator[str]:
-    """The names that Django finds migrations of an app by, as its ``MigrationLoader`` does."""
-    package, _ = MigrationLoader.migrations_module(app.label)
-    found = importlib.util.find_spec(package) if package else None
-    if found and found.origin:
-        for _, name, is_package in pkgutil.iter_modules(found.submodule_search_locations):
-            if not is_package and name[0] not in "_~":
-                yield name
 
 
 def migrate(
@@ -78,7 +37,6 @@ def migrate(
     *,
     wait: bool = True,
     timeout: float | None = None,
-    patience: float | None = None,
 ) -> str | None:
     """Bring databases to the migrations of this code, one process at a time.
 
@@ -87,104 +45,93 @@ def migrate(
         command: runs Django's ``migrate`` on the database of an alias.
         wait: whether to wait for another process that migrates.
         timeout: seconds after which to stop waiting for another process; none by default.
-        patience: seconds for which a database may be out of reach, ``ONCE_STARTUP_TIMEOUT`` by
-            default.
 
     Returns:
-        Who is in the way, where that is not to be waited for.
+        A sentence that names the process in the way, if the call does not wait.
 
     Raises:
         TimedOut: another process still migrates at the deadline.
-        DatabaseUnavailable: a database was out of reach for longer than ``patience``.
+        DatabaseUnavailable: a database was out of reach for longer than ``ONCE_STARTUP_TIMEOUT``.
         InsideTransaction: the calling thread is inside a transaction.
         MigrationFailed: a migration raised an error that would come again.
 
     """
     deadline = None if timeout is None else monotonic() + timeout
     for using in aliases:
-        here = database(using)
-        with here.guard(NAME, conf.liveness_timeout()) as guard:
-            waiting = Wait(
-                name="migrations",
-                using=using,
-                deadline=deadline,
-                limit=patience,
-                guard=guard,
-            )
-            in_the_way = _migrate(here, guard, command, waiting, wait=wait)
-        if in_the_way is not None:
-            return in_the_way
+        with database(using).lock(NAME, conf.liveness_timeout()) as lock:
+            patient = Wait(name="migrations", using=using, deadline=deadline, lock=lock)
+            answer = patient.until(partial(_look, lock, command, patient, wait=wait))
+        if answer is not None:
+            return answer
     return None
+
+
+def _look(
+    lock: AdvisoryLock, command: Callable[[str], object], patient: Wait, *, wait: bool
+) -> str | Retry | None:
+    here = database(patient.using)
+    with here.session():
+        answer = _migrate(here, lock, command, patient)
+    return answer if wait or answer is None else answer.message
 
 
 def _migrate(
-    here: Database, guard: Guard, command: Callable[[str], object], waiting: Wait, *, wait: bool
-) -> str | None:
-    """Poll until one database is migrated; or who is in the way."""
-    while True:
-        try:
-            with here.session():
-                in_the_way = _try(here, guard, command, waiting)
-        except Error as error:
-            if not _may_pass(here, error):
-                raise
-            guard.release()
-            waiting.survive(error)
-        except NoConnection as error:
-            guard.release()
-            waiting.survive(error)
-        except (AttemptLost, CannotFence, GuardLost) as error:
-            guard.release()
-            waiting.pause(str(error))
-        else:
-            if in_the_way is None or not wait:
-                return in_the_way
-            waiting.pause(in_the_way)
-
-
-def _try(here: Database, guard: Guard, command: Callable[[str], object], wait: Wait) -> str | None:
-    """Migrate under the guard; or who is in the way."""
-    guard.refuse_own_thread()
+    here: Database, lock: AdvisoryLock, command: Callable[[str], object], wait: Wait
+) -> Retry | None:
+    """Migrate under the lock, where that is due and free; an error of a migration is its own."""
+    lock.refuse_own_thread()
     with wait.asking():
-        is_held = wait.has_paused and not guard.is_worth_trying()
-        if not is_held and _is_current(here.using):
+        is_locked_elsewhere = wait.has_paused and not lock.is_worth_trying()
+        if not is_locked_elsewhere and _is_current(here.using):
             if wait.has_paused:
                 wait.end()
             return None
-    if is_held or not guard.acquire(wait.patience_left):
+    if is_locked_elsewhere or not lock.acquire(wait.patience_left):
         with suppress(Error), wait.asking():
-            guard.find_holder()
-        wait.expect(guard.freed_in)
-        return f"migrations are applied by {guard.holder}"
+            lock.find_holder()
+        return Retry(f"migrations are applied by {lock.holder}")
     # Fence, then read: a frozen predecessor may still be inside a migration.
-    with guard.yielding():
-        is_fenced = not here.end_work(NAME)
-    guard.ping()
-    wait.answered()
+    with lock.yielding():
+        is_fenced = not here.terminate_backend(NAME)
+    lock.ping()
     while not is_fenced:
         wait.pause("the transaction of a process that migrated before is being ended")
-        guard.ping()
-        is_fenced = not here.end_work(NAME)
+        lock.ping()
+        is_fenced = not here.terminate_backend(NAME)
     if not _is_current(here.using):
-        with _fenced(here, guard):
-            command(here.using)
-        ledger.record_migrated(here.using, NAME, _digest())
+        with _fenced(here, lock):
+            _call(here, command, wait)
+        recorder.record_migrated(here.using, NAME, _digest())
     return None
+
+
+def _call(here: Database, command: Callable[[str], object], wait: Wait) -> None:
+    began = monotonic()
+    try:
+        command(here.using)
+    except Error as error:
+        wait.worked(monotonic() - began)
+        if _may_pass(here, error) or isinstance(error, MigrationSchemaMissing):
+            raise
+        raise MigrationFailed(
+            f"A receiver of pre_migrate or post_migrate failed in database {here.using!r}: "
+            f"{one_line(error).rstrip('.')}. Mend it, then run this again."
+        ) from error
 
 
 def _is_current(using: str) -> bool:
     # The record says that migrate came to its end, post_migrate handlers and all.
-    return not unapplied(using) and record.is_migrated(using, NAME, _digest())
+    return not unapplied.names(using) and history.is_migrated(using, NAME, _digest())
 
 
 def _digest() -> str:
-    """Of the migrations of this code, which is what a database is brought to."""
+    """Return a digest of the migrations of this code."""
     names = sorted(map(".".join, MigrationLoader(None).graph.nodes))
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 @contextmanager
-def _fenced(here: Database, guard: Guard) -> Iterator[None]:
+def _fenced(here: Database, lock: AdvisoryLock) -> Iterator[None]:
     """A context in which each migration bears the work lock and is applied once.
 
     Migration and record share a transaction, which Django's own executor does not see to where
@@ -199,8 +146,9 @@ def _fenced(here: Database, guard: Guard) -> Iterator[None]:
         connection = executor.connection
         if connection.alias != here.using:
             return original(executor, state, migration, *args, **kwargs)
-        guard.ping()
-        is_atomic = migration.atomic and connection.features.can_rollback_ddl
+        lock.ping()
+        # Some back-ends' editors hold no transaction, whatever the migration says.
+        is_atomic = connection.schema_editor(atomic=migration.atomic).atomic_migration
         try:
             if not (is_atomic or here.has_fenced_ddl):
                 return original(executor, state, migration, *args, **kwargs)
@@ -214,9 +162,9 @@ def _fenced(here: Database, guard: Guard) -> Iterator[None]:
         executor: MigrationExecutor, state: Any, migration: Migration, *args: Any, **kwargs: Any
     ) -> Any:
         with here.migration():
-            if not here.lock_work(NAME):
+            if not here.mark_backend(NAME):
                 raise AttemptLost("Another process applies migrations now.")
-            guard.ping()
+            lock.ping()
             applied = executor.recorder.applied_migrations()
             if (migration.app_label, migration.name) in applied:
                 raise AttemptLost(f"Another process applied {migration} meanwhile.")
@@ -230,10 +178,8 @@ def _fenced(here: Database, guard: Guard) -> Iterator[None]:
 
 
 def _may_pass(here: Database, error: Exception) -> bool:
-    """Whether another try may get through."""
-    return isinstance(error, Error) and (
-        here.is_lost(error) or here.is_conflict(error) or here.is_locked(error)
-    )
+    """True if another try may succeed."""
+    return isinstance(error, Error) and (here.is_lost(error) or here.is_in_the_way(error))
 
 
 def _failure(using: str, migration: Migration, error: Exception, is_atomic: bool) -> str:

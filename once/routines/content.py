@@ -13,7 +13,7 @@ __all__ = ["Content", "content", "digest", "matches"]
 
 
 class Content(NamedTuple):
-    """Files, the digest of which is what a routine runs once for."""
+    """Files whose digest is the scope of a routine."""
 
     #: Shell patterns, ``**`` included; relative ones to the directory of the routine's module.
     patterns: tuple[str, ...]
@@ -23,17 +23,18 @@ class Content(NamedTuple):
 
 
 def content(*patterns: str | os.PathLike[str]) -> Content:
-    """The scope of a routine that runs again, once, when the content of files changes.
+    """Return the scope of a routine that runs once for each content of files.
 
-    Files that are what they once were do not run it again. The digest covers the files' names and
-    bytes; a process reads them once.
+    Files that are back in an earlier state do not run it again. The digest covers names and bytes;
+    a process reads them once.
 
     Args:
         patterns: shell patterns such as ``"data/*.csv"``, ``**`` included; relative ones to the
-            directory of the module that declares the routine.
+            directory of the module that declares the routine. Files of an absolute pattern are
+            named by their path below its last directory without a wildcard.
 
     Raises:
-        RoutineError: there is no pattern, or one that is no text.
+        RoutineError: there is no pattern, or a pattern is no text.
 
     """
     if not patterns:
@@ -48,35 +49,47 @@ def content(*patterns: str | os.PathLike[str]) -> Content:
 
 @cache
 def digest(files: Content, directory: Path) -> str:
-    """SHA-256 over names and bytes of the files, 64 hexadecimal digits.
+    """Return the SHA-256 over names and bytes of the files, in 64 hexadecimal digits.
 
     Raises:
         FileNotFoundError: a pattern matches no file.
 
     """
-    whole = hashlib.sha256()
-    for name in matches(files, directory):
-        data = (directory / name).read_bytes()
-        # Lengths keep what belongs to one file from passing for part of the next.
-        whole.update(b"%d:%s%d:" % (len(name), os.fsencode(name), len(data)) + data)
-    return whole.hexdigest()
+    sha256 = hashlib.sha256()
+    for name, path in matches(files, directory):
+        data = path.read_bytes()
+        # Because lengths come first, no part of a file passes for part of the next.
+        sha256.update(b"%d:%s%d:" % (len(name), os.fsencode(name), len(data)) + data)
+    return sha256.hexdigest()
 
 
-def matches(files: Content, directory: Path) -> list[str]:
-    """The files, by their path from the directory, which no other checkout changes.
+def matches(files: Content, directory: Path) -> list[tuple[str, Path]]:
+    """Return the files, each with a name that is the same wherever the code lies.
+
+    The name is as a relative pattern finds it. Of an absolute pattern, it is the path below the
+    pattern's last directory before any wildcard.
 
     Raises:
         FileNotFoundError: a pattern matches no file.
 
     """
-    names: set[str] = set()
+    named: set[tuple[str, Path]] = set()
     for pattern in files.patterns:
+        base = _base(pattern) if os.path.isabs(pattern) else directory
         try:
-            found = glob.glob(pattern, root_dir=directory, recursive=True)
+            names = glob.glob(pattern, root_dir=directory, recursive=True)
         except ValueError:  # a NUL, or half a character: no file can be named so
-            found = []
-        matched = [name for name in found if (directory / name).is_file()]
-        if not matched:
+            names = []
+        paths = [directory / name for name in names if (directory / name).is_file()]
+        if not paths:
             raise FileNotFoundError(f"no file matches {pattern!r} in {directory}")
-        names.update(os.path.relpath(directory / name, directory) for name in matched)
-    return sorted(names)
+        named.update((os.path.relpath(path, base), path.resolve()) for path in paths)
+    return sorted(named)
+
+
+def _base(pattern: str) -> Path:
+    """Return the last directory of an absolute pattern before any wildcard."""
+    base = Path(pattern).parent
+    while glob.has_magic(str(base)):
+        base = base.parent
+    return base

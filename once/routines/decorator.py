@@ -7,17 +7,14 @@ from django.apps import apps
 from django.core.exceptions import AppRegistryNotReady
 from django.db import DEFAULT_DB_ALIAS
 
-from once.base import BATCH_SIZE, CALL, Routine, Scope
 from once.exceptions import RoutineError
+from once.routines import registry
+from once.routines.base import BATCH_SIZE, CALL, Routine, Scope
 
-__all__ = ["declared", "routine"]
+__all__ = ["routine"]
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
-
-#: Every routine, in the order in which it was declared.
-declared: list[Routine] = []
-
 
 if TYPE_CHECKING:
 
@@ -50,83 +47,56 @@ def routine(
 ) -> "Callable[[Callable[P, R_co]], _Declared[P, R_co]]": ...
 
 
-def routine(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    after: Iterable[Any] = (),
-    using: str | None = None,
-    version: int = 1,
-    scope: Scope = "database",
-    atomic: bool = True,
-    over: Callable[[], Iterable[Any]] | None = None,
-    batch_size: int = BATCH_SIZE,
-    pause: float = 0.0,
-    statement_timeout: float | None = None,
-    last_pass: bool = False,
-    retry: bool = True,
-    startup: bool = True,
-) -> Any:
+def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noqa: D417
     """Declare a function whose effects must exist once.
 
     Args:
         function: the body. It takes nothing, or ``run`` (see :class:`once.Run`); with ``over``
             it takes the batch as well, by position. ``async def`` works.
         name: identity in the record, at most 200 characters; ``app_label.function`` by default.
-        version: a higher one runs again, once, from the start; 1 by default.
+        version: a higher version runs again, once, from the start; 1 by default.
         after: routines, or their names, that must be done before.
         using: alias of the database that holds effects and record; ``"default"`` by default.
-        scope: ``"database"``, the default: once per database; ``"release"``: once per database
-            and ``ONCE_RELEASE``; ``content("data/*.csv")``: once per database and state of these
-            files; ``"process"``: once in each process and with no database, for signal receivers,
-            caches and clients.
+        scope: ``"database"``, the default: once per database. ``"release"``: once per database
+            and ``ONCE_RELEASE``. ``content("data/*.csv")``: once per database and state of these
+            files. ``"process"``: once in each process, without a database.
         atomic: ``False`` calls the body outside of any transaction, for effects outside of the
-            database: at least once, with ``run.key`` to tell repetitions by.
-        over: returns what to go through in batches, each in a transaction of its own: a queryset,
-            in the order of its primary key or of the one unique field it is ordered by, or
-            another iterable, which must be the same on every call.
-        batch_size: items in a batch, at most; 1,000 by default.
+            database: at least once, with ``run.key`` to recognise repetitions.
+        over: returns the items of all batches; each batch has a transaction of its own. A
+            queryset is read in the order of its primary key, or of the unique field that orders
+            it. Another iterable must return the same items on every call.
+        batch_size: largest number of items in a batch; 1,000 by default.
         pause: seconds to rest between batches; none by default.
         statement_timeout: seconds that a statement in a batch may take, on PostgreSQL; no limit
             of its own by default.
-        last_pass: ``True`` goes through the queryset once more when it came to its end, for rows
-            that appeared behind it. Only for querysets that leave out what is done.
-        retry: ``False``: after an attempt that failed or died there is no other one until a
+        last_pass: ``True`` goes through the queryset once more at its end, for rows that appeared
+            behind the cursor. Only for querysets that leave out finished rows.
+        retry: ``False``: after an attempt that failed or died, there is no new attempt until a
             person decides.
         startup: ``False`` leaves it to ``manage.py once run``: starting servers do not run it and
             readiness does not wait for it.
 
     Returns:
-        The routine. Calling it calls the body and nothing else.
+        The routine. A call of it only calls the body.
 
     Raises:
-        RoutineError: the declaration cannot work; the message says what to do.
+        RoutineError: the declaration cannot work; the message says the next step.
 
     """
 
     def declare(body: Callable[..., Any]) -> Routine:
         if not callable(body) or not hasattr(body, "__name__"):
             raise RoutineError(f"@routine declares functions, not {body!r}.")
+        name, using = options.get("name"), options.get("using")
         if str(name).startswith(CALL):
             raise RoutineError(f"name={name!r}: {CALL!r} is reserved for `once call`.")
-        new = Routine(
-            function=body,
-            name=_default_name(body) if name is None else name,
-            after=after,  # type: ignore[arg-type]  # which makes a tuple of it
-            using=DEFAULT_DB_ALIAS if using is None else using,
-            version=version,
-            scope=scope,
-            atomic=atomic,
-            over=over,
-            batch_size=batch_size,
-            pause=pause,
-            statement_timeout=statement_timeout,
-            last_pass=last_pass,
-            retry=retry,
-            startup=startup,
-        )
-        declared.append(new)
+        given = {
+            **options,
+            "name": _default_name(body) if name is None else name,
+            "using": DEFAULT_DB_ALIAS if using is None else using,
+        }
+        new = Routine(function=body, **given)
+        registry.site.declared.append(new)
         return new
 
     return declare if function is None else declare(function)

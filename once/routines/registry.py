@@ -1,8 +1,7 @@
-"""Finds the routines, orders them, and refuses those that cannot work together."""
+"""Find the routines, order them, and refuse those that cannot work together."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
 from importlib import import_module
@@ -10,11 +9,10 @@ from importlib import import_module
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
-from once import declare
-from once.base import Routine
 from once.exceptions import RoutineError, UnknownRoutine
+from once.routines.base import Routine
 
-__all__ = ["Registry", "discover", "load", "match"]
+__all__ = ["Registry", "Site", "discover", "load", "match", "site"]
 
 MODULE = "routines"
 
@@ -32,7 +30,8 @@ class Registry:
 
     def __init__(self, routines: Iterable[Routine]) -> None:
         by_name: dict[str, Routine] = {}
-        for routine in sorted(routines, key=_app_position):
+        position = {label: index for index, label in enumerate(apps.app_configs)}
+        for routine in sorted(routines, key=lambda it: position.get(_app_label(it), len(position))):
             if routine.name in by_name:
                 raise RoutineError(
                     f"Two routines are named {routine.name!r}: {_place(by_name[routine.name])} and "
@@ -44,7 +43,6 @@ class Registry:
             for routine in by_name.values()
         }
         self.routines = tuple(_ordered(by_name, self._after))
-        self._by_name = by_name
 
     def __iter__(self) -> Iterator[Routine]:
         return iter(self.routines)
@@ -65,25 +63,29 @@ class Registry:
         return [routine for routine in self.recorded if routine.startup]
 
     @property
+    def databases(self) -> list[str]:
+        """Aliases of the databases of recorded routines, in order."""
+        return sorted({routine.using for routine in self.recorded})
+
+    @property
     def labels(self) -> dict[str, str]:
-        """The names of all routines, each with the label of its app, or nothing."""
+        """The names of all routines, each with the label of its app, or empty."""
         return {routine.name: _app_label(routine) for routine in self.routines}
 
     def predecessors(self, routine: Routine) -> list[Routine]:
-        """Routines that must be done before this one."""
-        return self._after[routine.name]
+        """Return the routines that must be done before a routine."""
+        return self._after.get(routine.name, [])  # a command of `once call` is not registered
 
     def select(self, names: Iterable[str]) -> list[Routine]:
-        """The recorded routines that names, app labels or shell patterns mean, in order.
+        """Return the recorded routines that names, app labels or patterns mean, in order.
 
         Raises:
-            UnknownRoutine: one of them means no recorded routine.
+            UnknownRoutine: a name means no recorded routine.
 
         """
         matched = match(names, self.labels)
-        for name, found in matched.items():
-            chosen = [routine for routine in self.recorded if routine.name in found]
-            if found and not chosen:
+        for name, meant in matched.items():
+            if meant.isdisjoint(routine.name for routine in self.recorded):
                 raise UnknownRoutine(
                     f"{name} runs in every process by itself (process scope): there is nothing to "
                     "run by hand or to wait for."
@@ -92,67 +94,97 @@ class Registry:
         return [routine for routine in self.recorded if routine.name in wanted]
 
     def with_predecessors(self, routines: Iterable[Routine]) -> list[Routine]:
-        """These routines and all that must be done before them, in order."""
+        """Return these routines and all that must be done before them, in order."""
         wanted: set[str] = set()
-        ahead = list(routines)
-        while ahead:
-            routine = ahead.pop()
+        unseen = list(routines)
+        while unseen:
+            routine = unseen.pop()
             if routine.name not in wanted:
                 wanted.add(routine.name)
-                ahead.extend(self.predecessors(routine))
+                unseen.extend(self.predecessors(routine))
         return [routine for routine in self.recorded if routine.name in wanted]
 
 
-def match(names: Iterable[str], known: Mapping[str, str]) -> dict[str, set[str]]:
-    """What each of the names means among known ones.
+class Site:
+    """State of this process about its routines. A test may put another one in its place."""
+
+    def __init__(self) -> None:
+        #: Every routine, in the order of declaration.
+        self.declared: list[Routine] = []
+        #: The registry that :func:`load` returned last, and the apps and routines that it is of.
+        self.registry: Registry | None = None
+        self.basis: tuple[list[str], list[Routine]] = [], []
+        #: Names of the in-memory routines that ran in this process, or in the one that forked it.
+        self.ran: set[str] = set()
+        #: True if everything was done as this process, or the one that forked it, started.
+        self.was_complete = False
+        #: True once everything was done.
+        self.is_ready = False
+
+
+site = Site()
+#: Names of all apps whose routines were imported.
+_seen: set[str] = set()
+
+
+def match(names: Iterable[str], labels: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return the names of routines that each name means.
 
     Args:
         names: names of routines, app labels, or shell patterns such as ``shop.load_*``.
-        known: names of routines, each with the label of its app, or nothing.
+        labels: names of routines, each with the label of its app, or empty.
 
     Raises:
-        UnknownRoutine: one of the names means nothing.
+        UnknownRoutine: a name means nothing.
 
     """
-    found = {
+    matched = {
         name: {
-            each
-            for each, label in known.items()
-            if name and (name in (each, label) or fnmatchcase(each, name))
+            routine
+            for routine, label in labels.items()
+            if name and (name in (routine, label) or fnmatchcase(routine, name))
         }
         for name in names
     }
-    if unknown := [name for name, meant in found.items() if not meant]:
+    if unknown := [name for name, meant in matched.items() if not meant]:
         raise UnknownRoutine(
             f"No routine is named {', '.join(map(repr, unknown))}, and no app with routines. "
-            f"Routines here: {', '.join(known) or 'none'}."
+            f"Routines here: {', '.join(labels) or 'none'}."
         )
-    return found
+    return matched
 
 
 def load() -> Registry:
-    """The registry of every routine, after importing ``routines.py`` of each installed app.
+    """Return the registry of all routines, after importing ``routines.py`` of each app.
+
+    Tests may install another app for a while: its routines are there for as long as it is.
 
     Raises:
         RoutineError: the routines cannot work together.
 
     """
-    global _loaded
     discover()
-    if _loaded is None or _loaded[0] != declare.declared:
-        _loaded = list(declare.declared), Registry(declare.declared)
-    return _loaded[1]
+    installed, declared = [app.name for app in apps.get_app_configs()], [*site.declared]
+    if site.registry is None or site.basis != (installed, declared):
+        gone = _seen - {*installed}
+        site.registry = Registry(routine for routine in declared if not _is_of(routine, gone))
+        site.basis = installed, declared
+    return site.registry
 
 
-_loaded: tuple[list[Routine], Registry] | None = None
-
-
-@cache
 def discover() -> None:
     """Import ``routines.py`` of each installed app, once in a process."""
     for app in apps.get_app_configs():
-        if app.module is not None and module_has_submodule(app.module, MODULE):
-            import_module(f"{app.name}.{MODULE}")
+        if app.name not in _seen:
+            if app.module is not None and module_has_submodule(app.module, MODULE):
+                import_module(f"{app.name}.{MODULE}")
+            _seen.add(app.name)
+
+
+def _is_of(routine: Routine, names: Iterable[str]) -> bool:
+    """Return True if an app of these names declares a routine, and no installed app has it."""
+    module = routine.function.__module__
+    return any(f"{module}.".startswith(f"{name}.") for name in names) and not _app_label(routine)
 
 
 def _app_label(routine: Routine) -> str:
@@ -160,52 +192,45 @@ def _app_label(routine: Routine) -> str:
     return app.label if app else ""
 
 
-def _app_position(routine: Routine) -> int:
-    app = apps.get_containing_app_config(routine.function.__module__)
-    configs = list(apps.get_app_configs())
-    return configs.index(app) if app else len(configs)
-
-
 def _predecessor(routine: Routine, other: Routine | str, by_name: dict[str, Routine]) -> Routine:
-    found = by_name.get(str(other))
-    if found is None:
+    predecessor = by_name.get(str(other))
+    if predecessor is None:
         raise RoutineError(
             f"Routine {routine.name!r} comes after {str(other)!r}, which does not exist. "
             "Correct after=, or install the app that declares it."
         )
-    if routine.scope == "process" and found.scope != "process":
+    if routine.scope == "process" and predecessor.scope != "process":
         raise RoutineError(
             f"Routine {routine.name!r} runs in every process, so it cannot wait for "
-            f"{found.name!r}, which a database records. Remove it from after=."
+            f"{predecessor.name!r}, which a database records. Remove it from after=."
         )
-    if routine.startup and not found.startup:
+    if routine.startup and not predecessor.startup:
         raise RoutineError(
-            f"Routine {routine.name!r} runs at start-up, but comes after {found.name!r}, which "
-            "has startup=False. Give both the same startup=."
+            f"Routine {routine.name!r} runs at start-up, but comes after {predecessor.name!r}, "
+            "which has startup=False. Give both the same startup=."
         )
-    return found
+    return predecessor
 
 
 def _ordered(by_name: dict[str, Routine], after: dict[str, list[Routine]]) -> Iterator[Routine]:
     position = {name: index for index, name in enumerate(by_name)}
-    names = list(by_name)
     sorter = TopologicalSorter(
-        {position[name]: [position[routine.name] for routine in after[name]] for name in names}
+        {name: [routine.name for routine in after[name]] for name in by_name}
     )
     try:
         sorter.prepare()
     except CycleError as error:
-        circle = " -> ".join(names[index] for index in reversed(error.args[1]))
         raise RoutineError(
-            f"Routines come after each other in a circle: {circle}. Remove one after=."
+            "Routines come after each other in a circle: "
+            f"{' -> '.join(reversed(error.args[1]))}. Remove one after=."
         ) from None
-    ready: list[int] = []
+    ready: list[tuple[int, str]] = []
     while sorter.is_active():
-        for index in sorter.get_ready():
-            heappush(ready, index)
-        index = heappop(ready)
-        sorter.done(index)
-        yield by_name[names[index]]
+        for name in sorter.get_ready():
+            heappush(ready, (position[name], name))
+        _, name = heappop(ready)
+        sorter.done(name)
+        yield by_name[name]
 
 
 def _place(routine: Routine) -> str:

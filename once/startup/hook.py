@@ -1,16 +1,13 @@
-"""What a process does about routines as it starts."""
+"""Hook the start of Django: arm the run, and call in-memory routines."""
 
-import os
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
-from once import conf, early, process, registry, server
+from once.routines import in_memory, registry
+from once.startup import early_queries, firing, forking, launch
 
 __all__ = ["arm"]
 
@@ -25,6 +22,8 @@ def arm() -> None:
     if apps.ready:
         return  # ready() called again, by hand: the event has passed
     event = getattr(apps, "ready_event", None)
+    if isinstance(event, _Ready):
+        return  # an app behind this one loads the apps again: this is done at the end of all
     if not isinstance(event, threading.Event):
         raise ImproperlyConfigured(
             "This version of Django starts its apps in a way that this version of django-once "
@@ -40,43 +39,27 @@ class _Ready:
         self._event = event
 
     def set(self) -> None:
-        apps.ready_event = self._event
         self._event.set()
-        early.stop()
+        if _depth() > 1:
+            return  # apps were loaded from a ready(), and there are more to call
+        apps.ready_event = self._event
+        early_queries.stop()
         on_ready()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._event, name)
 
 
+def _depth() -> int:
+    """Return how many calls of ``Apps.populate`` are under way in this thread."""
+    return [where for _, where in launch.frames()].count(("django.apps.registry", "populate"))
+
+
 def on_ready() -> None:
-    """Run the in-memory routines, and in servers what is pending in the databases."""
-    found = registry.load()
-    with _leaving_no_thread() if server.will_fork() else nullcontext():
-        process.run(routine for routine in found.process if routine.startup)
-        # Asked last: a setting that is wrong must not keep `manage.py check` from saying so.
-        if found.startup and server.is_server() and conf.startup() != "off":
-            from once import serving  # most of this package, which other processes do without
-
-            serving.begin(found)
-
-
-@contextmanager
-def _leaving_no_thread() -> Iterator[None]:
-    """A context at whose end threads that were started in it are gone, or a second has passed.
-
-    Python warns of threads beside a fork, and counts what the operating system knows: before
-    3.13 also one that was joined. The executor of an ``async def`` body is not even joined.
-    """
-    before = _count_threads()
-    yield
-    until = time.monotonic() + 1.0
-    while _count_threads() > before and time.monotonic() < until:
-        time.sleep(0.001)
-
-
-def _count_threads() -> int:
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:  # not Linux
-        return threading.active_count()
+    """Run the in-memory routines, and have servers run what is pending in the databases."""
+    launch.mark_tests()
+    declared = registry.load()
+    with forking.leaving_no_thread():
+        in_memory.run(routine for routine in declared.process if routine.startup)
+    if declared.startup:
+        firing.arm(declared)

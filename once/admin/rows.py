@@ -1,0 +1,129 @@
+"""Rows of the admin's pages: routines and attempts."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from django.db import DEFAULT_DB_ALIAS
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from once.databases import database
+from once.models import DECISIONS, Attempt, State, Trigger
+from once.status import text
+from once.status.decisions import refusal
+from once.status.state import RoutineState, Status
+from once.text import headline
+
+__all__ = ["STATES", "AttemptRow", "Row", "marked"]
+
+#: Every state; first those that ask for a person.
+STATES = (
+    RoutineState.FAILED,
+    RoutineState.HELD,
+    RoutineState.BLOCKED,
+    RoutineState.RUNNING,
+    RoutineState.PENDING,
+    RoutineState.COMPLETED,
+    RoutineState.SUPERSEDED,
+    RoutineState.UNKNOWN,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A routine on the list."""
+
+    status: Status
+    #: True if starting servers run it.
+    runs_at_startup: bool
+
+    @property
+    def id(self) -> str:
+        """Its database and its name, for the address of a page."""
+        return f"{self.status.database or ''}:{self.status.name}"
+
+    @property
+    def version(self) -> int | None:
+        return self.status.version or self.status.recorded_version
+
+    @property
+    def began(self) -> str:
+        """Time at which the last attempt began, or else the routine was completed."""
+        return text.moment(self.status.started_at or self.status.completed_at)
+
+    @property
+    def lasted(self) -> str:
+        return text.duration(self.status.duration_seconds)
+
+    @property
+    def progress(self) -> str:
+        return text.progress(*self.status.progress) if self.status.progress else ""
+
+    @cached_property
+    def next_step(self) -> SafeString:
+        return marked(text.next_step(self.status, runs_at_startup=self.runs_at_startup))
+
+    def refusal(self, decision: Trigger) -> SafeString:
+        """Return why a decision about it cannot be carried out, or nothing."""
+        refused = refusal(decision, self.status)
+        return marked(refused.message if refused else "")
+
+    def consequence(self, decision: Trigger) -> SafeString:
+        """Return what comes of a decision, for the person that is asked to confirm it."""
+        if decision is Trigger.FAKE:
+            return marked("Is recorded as done. Its function is not called.")
+        parts = ["It goes on where it stands, under the same key."]
+        if self.status.state is RoutineState.COMPLETED:
+            parts = ["It ran. It runs again, from the start, under a new key."]
+        if self.status.kind == "external" or self.status.state is RoutineState.HELD:
+            parts.append("What it did outside of the database may be done twice.")
+        if self.status.kind == "call":
+            parts.append("Call it again by `manage.py once call`.")
+        return marked(" ".join(parts))
+
+
+@dataclass(frozen=True)
+class AttemptRow:
+    """An attempt, or a person's decision, in the history of a routine."""
+
+    attempt: Attempt
+
+    @property
+    def began(self) -> str:
+        return text.moment(self._aware(self.attempt.started_at))
+
+    @property
+    def ended(self) -> str:
+        return text.moment(self._aware(self.attempt.finished_at))
+
+    @property
+    def lasted(self) -> str:
+        if self.attempt.trigger in DECISIONS or self.attempt.finished_at is None:
+            return ""
+        seconds = (self.attempt.finished_at - self.attempt.started_at).total_seconds()
+        return text.duration(max(0.0, seconds))
+
+    @property
+    def tone(self) -> str:
+        """The state of a routine that looks like that of this attempt."""
+        states = {State.SUCCEEDED: "completed", State.INTERRUPTED: "pending", State.LOST: "failed"}
+        return states.get(State(self.attempt.state), self.attempt.state)
+
+    @property
+    def error_line(self) -> str:
+        return headline(self.attempt.error)
+
+    @property
+    def trace(self) -> str:
+        return self.attempt.error.partition("\n")[2].strip()
+
+    def _aware(self, when: datetime | None) -> datetime | None:
+        return database(self.attempt._state.db or DEFAULT_DB_ALIAS).aware(when) if when else None
+
+
+def marked(sentence: str) -> SafeString:
+    """Return a text whose commands, between backticks, are shown as such."""
+    parts = enumerate(sentence.split("`"))
+    marks = ([format_html("<code>{}</code>", part) if n % 2 else part] for n, part in parts)
+    return format_html_join("", "{}", marks)

@@ -1,0 +1,1 @@
+"""``manage.py once``: flags in, progress and exit codes out."""

@@ -1,0 +1,141 @@
+"""Run a management command exactly once under a key, however many processes call it.
+
+Its effects in the database and the record of them are one transaction. What is recorded is the key,
+not the arguments; of a failure, its traceback.
+"""
+
+import os
+import sys
+from argparse import PARSER, ArgumentTypeError, Namespace
+from contextlib import redirect_stdout
+from io import StringIO
+
+from django.conf import ENVIRONMENT_VARIABLE
+from django.core.management import (
+    BaseCommand,
+    CommandError,
+    call_command,
+    get_commands,
+    load_command_class,
+)
+from django.core.management.base import CommandParser
+from django.db import DEFAULT_DB_ALIAS
+
+from once.cli import exit_codes, output
+from once.cli.options import add_database, add_flags
+from once.cli.output import TerminalCommand
+from once.cli.reporter import reporting
+from once.engine import executor
+from once.engine.options import RunOptions
+from once.exceptions import RoutineError
+from once.models import Trigger
+from once.routines.base import CALL, NAME_LENGTH, Routine
+from once.routines.registry import Registry
+
+HELP = "Run any management command exactly once."
+USAGE = "KEY COMMAND [ARG ...]"
+
+_OPTIONS = "Options of `once call`, such as --version, stand before KEY."
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument(
+        "key",
+        type=_key,
+        metavar="KEY",
+        help="What runs once: letters, digits and any of _ . : / @ + -. `once status` shows it as "
+        "call:KEY.",
+    )
+    # One argument: of two, argparse would take the "--" between them away.
+    parser.add_argument(
+        "command",
+        nargs=PARSER,
+        metavar="COMMAND",
+        help="Any management command, and its arguments: all that follows is for it.",
+    )
+    parser.add_argument(
+        "--no-atomic",
+        action="store_false",
+        dest="atomic",
+        help="Run it outside of a transaction: at least once, for effects outside of the database.",
+    )
+    parser.add_argument(
+        "--version",
+        type=_version,
+        default=1,
+        metavar="N",
+        help="A higher one runs again, once. Default: 1.",
+    )
+    add_database(
+        parser,
+        "Where its effects and the record of them are. Default: default.",
+        default=DEFAULT_DB_ALIAS,
+    )
+    add_flags(parser, "--no-wait", "--timeout", "--json")
+
+
+def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    name, *arguments = options.command
+    _refuse_arguments(name, arguments)
+    routine = Routine(
+        function=lambda: call_command(name, *arguments),
+        name=CALL + options.key,
+        version=options.version,
+        using=options.database,
+        atomic=options.atomic,
+    )
+    with reporting(command, options):
+        wanted = RunOptions(trigger=Trigger.CALL, wait=not options.no_wait, timeout=options.timeout)
+        results = executor.run([routine], Registry([routine]), wanted)
+    nothing = f"{routine.name} is done already."
+    output.conclude(command, registry, results, options, nothing=nothing)
+
+
+def _refuse_arguments(name: str, arguments: list[str]) -> None:
+    """Raise if a command cannot be called so, before anything is recorded."""
+    app = get_commands().get(name)
+    if app is None:
+        raise exit_codes.misused(
+            f"Unknown command: {name!r}. `manage.py help` lists those that there are."
+        )
+    target = app if isinstance(app, BaseCommand) else load_command_class(app, name)
+    given = " ".join(arguments)
+    try:
+        with redirect_stdout(StringIO()):
+            parsed = target.create_parser("manage.py", name).parse_args(arguments)
+    except CommandError as error:
+        message = str(error).removeprefix("Error: ")
+        raise exit_codes.misused(f"{name}: {message}") from error
+    except SystemExit:  # what prints a help or a version ends the program there, with 0
+        raise exit_codes.misused(
+            f"{name}: with {given!r} it would only print something, and not run. {_OPTIONS}"
+        ) from None
+    # Django applies these as a program starts, and ignores them where a command is called.
+    is_in_use = {
+        "--settings": parsed.settings in (None, os.environ.get(ENVIRONMENT_VARIABLE)),
+        "--pythonpath": parsed.pythonpath in (None, *sys.path),
+    }
+    if ignored := [option for option, is_right in is_in_use.items() if not is_right]:
+        raise exit_codes.misused(
+            f"{name}: {ignored[0]} would have no effect in {given!r}. {_OPTIONS}"
+        )
+
+
+def _key(text: str) -> str:
+    if not text:
+        raise ArgumentTypeError("'' is no KEY. Is a variable unset?")
+    try:
+        Routine(function=lambda: None, name=CALL + text)
+    except RoutineError:
+        raise ArgumentTypeError(
+            f"{text!r} is no KEY. It may have {NAME_LENGTH - len(CALL)} letters, digits and any of "
+            "_ . : / @ + -"
+        ) from None
+    return text
+
+
+def _version(text: str) -> int:
+    try:
+        return Routine(function=lambda: None, name="any", version=int(text)).version
+    except (RoutineError, ValueError):
+        raise ArgumentTypeError(f"{text!r} is no version. Count them 1, 2, 3") from None

@@ -1,0 +1,61 @@
+"""Prove that this deployment can keep the promise, for each database that has routines.
+
+The lock excludes, a silent holder is evicted, there are connections and privileges enough. Harmless
+while routines run. Exit code 1 where a fault is found.
+"""
+
+import shutil
+import textwrap
+from argparse import Namespace
+from collections.abc import Iterator
+
+from django.core.management import CommandError
+from django.core.management.base import CommandParser
+from django.core.management.color import Style
+
+from once.cli import exit_codes, output
+from once.cli.options import add_database, add_flags, databases
+from once.cli.output import TerminalCommand
+from once.doctor import examination
+from once.doctor.findings import Finding, Level
+from once.routines.registry import Registry
+
+HELP = "Prove that this deployment can keep the promise."
+USAGE = ""
+
+
+def add_arguments(parser: CommandParser) -> None:
+    add_database(parser, "Only this database, routines or none.")
+    add_flags(parser, "--json")
+
+
+def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    findings: list[Finding] = []
+    for finding in examination.examine(registry, databases(registry, options)):
+        findings.append(finding)
+        if not options.as_json:
+            for line in _lines(finding, command.style, options.verbosity):
+                command.stdout.write(line)
+            command.stdout.flush()
+    if options.as_json:
+        output.print_json(command, examination.to_json(findings))
+    faults = [f"{each.id} ({each.database})" for each in findings if each.level is Level.FAULT]
+    if faults:
+        message = f"This deployment cannot keep the promise yet: {', '.join(faults)}."
+        raise CommandError(message, returncode=exit_codes.FAILED)
+
+
+def _lines(finding: Finding, style: Style, verbosity: int) -> Iterator[str]:
+    """Yield a finding, fit for a terminal; at verbosity 0 only what is wrong."""
+    if finding.level is Level.OK and not verbosity:
+        return
+    paints = {Level.WARNING: style.WARNING, Level.FAULT: style.ERROR}
+    # Padded before it is painted: colours have no width.
+    level = paints.get(finding.level, style.SUCCESS)(f"{finding.level:<7}")
+    begin = f"{finding.database}  {level}  {finding.id:<10}  "
+    indent = " " * (len(finding.database) + len("  warning  ") + 12)
+    width = max(40, shutil.get_terminal_size().columns - len(indent))
+    for text in [finding.message, *([f"Next: {finding.hint}"] if finding.hint else [])]:
+        for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False):
+            yield f"{begin}{line}"
+            begin = indent

@@ -1,0 +1,191 @@
+"""The subcommands of ``manage.py once``, the flags that several of them take, and their meaning."""
+
+import getpass
+import os
+from argparse import SUPPRESS, ArgumentTypeError, Namespace
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from django.core.management import CommandError
+from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from once.cli import exit_codes
+from once.cli.output import TerminalCommand
+from once.routines.base import CALL
+from once.routines.registry import Registry, match
+from once.status.state import Status
+from once.status.survey import statuses
+from once.text import storable
+
+__all__ = [
+    "Subcommand",
+    "add_database",
+    "add_flags",
+    "add_names",
+    "add_subcommands",
+    "chosen",
+    "databases",
+    "not_in",
+    "user",
+]
+
+EXIT_CODES = (
+    "Exit code: 0 done; 1 a routine failed; 2 usage; 3 not everything is done; 4 gave up waiting; "
+    "5 held, a person decides; 130 and 143 after SIGINT and SIGTERM."
+)
+
+
+class Subcommand(Protocol):
+    """A module of this package that bears its name, and describes it in its docstring."""
+
+    __doc__: str | None
+    HELP: str
+    #: The positional arguments.
+    USAGE: str
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Give a parser the flags of the subcommand."""
+
+    def handle(self, command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+        """Do what the flags say."""
+
+
+def add_subcommands(parser: CommandParser, subcommands: Mapping[str, Subcommand]) -> None:
+    """Give a parser the subcommands of ``once``, which take Django's own options as well."""
+    parser.epilog = EXIT_CODES
+    subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+    for name, subcommand in subcommands.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=subcommand.HELP,
+            description=subcommand.__doc__,
+            usage=f"%(prog)s [options] {subcommand.USAGE}".rstrip(),
+            epilog=EXIT_CODES,
+            parents=[_django_options()],
+            add_help=False,
+            formatter_class=DjangoHelpFormatter,
+            conflict_handler="resolve",
+        )
+        subcommand.add_arguments(subparser)
+
+
+def add_names(parser: CommandParser, rest: str, *, nargs: str = "*") -> None:
+    parser.add_argument(
+        "names",
+        nargs=nargs,
+        metavar="NAME",
+        help=f"Names of routines, labels of apps, or patterns such as 'shop.load_*'{rest}",
+    )
+
+
+def add_database(parser: CommandParser, help: str, **details: Any) -> None:  # noqa: A002
+    parser.add_argument("--database", type=_alias, metavar="ALIAS", help=help, **details)
+
+
+def add_flags(parser: CommandParser, *names: str) -> None:
+    for name in names:
+        parser.add_argument(name, **_FLAGS[name])
+
+
+def databases(registry: Registry, options: Namespace) -> list[str]:
+    """Return the database that --database names, or those of routines, or else the default one."""
+    return [options.database] if options.database else registry.databases or [DEFAULT_DB_ALIAS]
+
+
+def chosen(registry: Registry, names: list[str], database: str | None = None) -> list[Status]:
+    """Return the status of what the names mean, recorded or registered, in one database or all."""
+    registered = {routine.name: routine.using for routine in registry.recorded}
+    databases = set(connections.settings)
+    if database is not None:
+        databases = {database}
+    elif names and set(names) <= set(registered):
+        # Because another database may be out of reach, only those of the routines are read.
+        databases = {registered[name] for name in names}
+    everything = statuses(registry, databases=databases)
+    if not names:
+        return everything
+    # A command may be named by its key alone.
+    labels = {each.name: each.name.removeprefix(CALL) for each in everything} | registry.labels
+    meant = set[str]().union(*match(names, labels).values())
+    selected = [each for each in everything if each.name in meant]
+    if database is not None and not selected:
+        raise not_in(database)
+    return selected
+
+
+def not_in(database: str) -> CommandError:
+    """Return what to raise where none of the names is in a database."""
+    return exit_codes.misused(
+        f"None of these is in database {database!r}. Leave out --database, or name others."
+    )
+
+
+def user() -> str:
+    """Return the name of the operating system's user, for the history."""
+    try:
+        return storable(getpass.getuser())  # which the environment may say
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}"
+
+
+def _django_options() -> CommandParser:
+    """Return a parent of parsers with Django's own options, without defaults.
+
+    Because a subcommand's default would win over an option before the subcommand, it has none.
+    """
+    parser = CommandParser(add_help=False)
+    group: Any = parser.add_argument_group("Django's options")
+    group.add_argument("-h", "--help", action="help", help="show this help message and exit")
+
+    class Options(BaseCommand):
+        def add_base_argument(self, parser: Any, *names: str, **details: Any) -> None:
+            super().add_base_argument(group, *names, **details | {"default": SUPPRESS})
+
+    Options().create_parser("", "")
+    group.add_argument(
+        "--skip-checks", action="store_true", default=SUPPRESS, help="Skip system checks."
+    )
+    return parser
+
+
+def _text(text: str) -> str:
+    if storable(text) != text:
+        raise ArgumentTypeError(f"{text!r} is no text. Write it in UTF-8, without NUL")
+    return text
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
+
+
+def _alias(text: str) -> str:
+    if text not in connections.settings:
+        aliases = ", ".join(sorted(connections.settings))
+        raise ArgumentTypeError(f"{text!r} is not in DATABASES, which has {aliases}")
+    return text
+
+
+_FLAGS: dict[str, dict[str, Any]] = {
+    "--reason": {"type": _text, "default": "", "metavar": "TEXT", "help": "Why, for the history."},
+    "--no-wait": {
+        "action": "store_true",
+        "help": "Leave out what another process runs (exit code 3).",
+    },
+    "--timeout": {
+        "type": _seconds,
+        "metavar": "SECONDS",
+        "help": "Give up waiting after this long (exit code 4). No limit by default.",
+    },
+    "--json": {
+        "action": "store_true",
+        "dest": "as_json",
+        "help": "Print one JSON object to stdout, and nothing else there.",
+    },
+}

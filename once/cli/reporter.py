@@ -1,0 +1,148 @@
+"""Prints what a run does while it does it, for a person or a log."""
+
+import contextlib
+import logging
+import shutil
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from typing import Any
+
+from django.core.management.base import OutputWrapper
+from django.core.management.color import Style
+
+from once import signals
+from once.cli.output import TerminalCommand
+from once.log import logger
+from once.models import Attempt, State, Trigger
+from once.results import Result
+from once.routines.base import CALL, Routine
+from once.status import text
+from once.status.reading import progress
+
+__all__ = ["Reporter", "reporting"]
+
+#: Seconds between two lines about progress, where there is no terminal.
+_PROGRESS = 10
+
+_VERBS = {Trigger.FAKE: "Recording", Trigger.RESET: "Resetting"}
+
+
+@contextmanager
+def reporting(command: TerminalCommand, options: Namespace) -> Iterator[None]:
+    """A context that prints what goes on; with --json, stdout is for the one object."""
+    as_json = getattr(options, "as_json", False)
+    out = command.stderr if as_json else command.stdout
+    reporter = Reporter(out, command.stderr, command.style, options.verbosity)
+    with reporter.connected(), contextlib.ExitStack() as contexts:
+        if as_json:
+            contexts.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield
+
+
+class Reporter:
+    """Prints what the signals tell, in the manner of ``migrate``."""
+
+    def __init__(
+        self, out: OutputWrapper, errors: OutputWrapper, style: Style, verbosity: int
+    ) -> None:
+        #: Nowhere at verbosity 0.
+        self.out = out if verbosity else OutputWrapper(StringIO())
+        self.errors = errors
+        self.style = style
+        self._bar: Any = None
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """A context in which it listens."""
+        receivers: dict[Any, Callable[..., None]] = {
+            signals.attempt_started: self.started,
+            signals.progressed: self.progressed,
+            signals.attempt_finished: self.finished,
+            signals.suspected: self.suspected,
+            signals.waiting: self.waiting,
+            signals.waited: self.waited,
+        }
+        # If logging is not configured, Python prints warnings to stderr: this prints instead.
+        silence = logging.NullHandler()
+        if not logger.hasHandlers():
+            logger.addHandler(silence)
+        for sent, receiver in receivers.items():
+            sent.connect(receiver)
+        try:
+            yield
+        finally:
+            logger.removeHandler(silence)
+            for sent, receiver in receivers.items():
+                sent.disconnect(receiver)
+
+    def started(self, sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
+        verb = _VERBS.get(Trigger(attempt.trigger), "Running")
+        self.out.write(f"  {verb} {sender.name}...", ending="\n" if _is_long(sender) else "")
+        self.out.flush()
+
+    def progressed(
+        self, sender: Routine, attempt: Attempt, seconds: float, lap: float, **kwargs: Any
+    ) -> None:
+        if self.out.isatty():
+            self._draw(attempt)
+        elif seconds // _PROGRESS > (seconds - lap) // _PROGRESS:
+            self.out.write(f"    {text.progress(**progress(attempt, seconds))}")
+            self.out.flush()
+
+    def finished(self, sender: Routine, result: Result, **kwargs: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        state = result.attempt.state if result.attempt else None
+        failed = state in (State.FAILED, State.LOST)
+        word = self.style.SUCCESS("OK") if result.is_done else self.style.WARNING("INTERRUPTED")
+        word = self.style.ERROR("FAILED") if failed else word
+        about = f"  {sender.name}..." if _is_long(sender) else ""
+        self.out.write(f"{about} {word} ({result.seconds:.3f}s)")
+        if result.message and not failed:
+            self.out.write(self.style.WARNING(f"    {result.message}"))
+        if failed and result.error is not None:
+            self.errors.write("".join(traceback.format_exception(result.error)))
+
+    def suspected(self, sender: Routine, message: str, **kwargs: Any) -> None:
+        self.out.write(self.style.WARNING(f"  {message}"))
+
+    def waiting(self, sender: None, name: str, reason: str, waited: float, **kwargs: Any) -> None:
+        self.out.write(f"  Waiting for {waited:.1f}s: {reason}")
+        self.out.flush()
+
+    def waited(self, sender: None, name: str, waited: float, message: str, **kwargs: Any) -> None:
+        done = self.style.SUCCESS("done by another process")
+        end = self.style.WARNING(message) if message else done
+        self.out.write(f"  Waited for {name}... {end} ({waited:.3f}s)")
+
+    def _draw(self, attempt: Attempt) -> None:
+        if self._bar is None:
+            import tqdm
+
+            size = shutil.get_terminal_size()
+
+            progress_bar: Any = tqdm.tqdm
+            self._bar = progress_bar(
+                total=attempt.total,
+                initial=attempt.resumed,
+                desc=f"  {attempt.routine}",
+                unit="",
+                unit_scale=True,
+                file=self.out._out,
+                # A terminal to which nobody is attached has no size.
+                ncols=size.columns,
+                nrows=size.lines,
+            )
+            self._bar.update(attempt.processed - self._bar.n)
+            self._bar.refresh()
+        self._bar.update(attempt.processed - self._bar.n)
+
+
+def _is_long(routine: Routine) -> bool:
+    """True if something may be printed between its beginning and its end."""
+    return routine.kind == "batched" or routine.name.startswith(CALL)

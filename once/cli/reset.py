@@ -1,0 +1,99 @@
+"""Make routines pending again.
+
+A completed one runs again from the start, under a new idempotency key; a failed or held one goes on
+where it stands, under the same key.
+"""
+
+import sys
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Sequence
+
+from django.core.management import CommandError
+from django.core.management.base import CommandParser
+
+from once.cli import exit_codes, output
+from once.cli.options import add_database, add_flags, add_names, chosen, user
+from once.cli.output import TerminalCommand
+from once.cli.reporter import reporting
+from once.models import Trigger
+from once.routines.registry import Registry
+from once.status.decisions import carry_out, refusal
+from once.status.state import RoutineState, Status
+
+HELP = "Make routines pending again: completed, failed or held ones."
+USAGE = "NAME [NAME ...]"
+
+
+def add_arguments(parser: CommandParser) -> None:
+    add_names(parser, ".", nargs="+")
+    parser.add_argument(
+        "--no-input", action="store_false", dest="interactive", help="Do not ask, do it."
+    )
+    add_database(
+        parser, "Only what this database records; needed where several record the same name."
+    )
+    add_flags(parser, "--reason")
+
+
+def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    listed = chosen(registry, options.names, options.database)
+    # Because a pattern means what is recorded, a routine in memory is meant by its full name only.
+    meant = [each for each in listed if each.kind != "process" or each.name in options.names]
+    _refuse_ambiguity(meant)
+    resets = [each for each in meant if _may_reset(command, each)]
+    if not resets:
+        return
+    if options.interactive:
+        _confirm(command, resets)
+    with reporting(command, options):
+        results = [
+            carry_out(Trigger.RESET, each, registry, user=user(), reason=options.reason)
+            for each in resets
+        ]
+    exit_codes.after(results)
+    if options.verbosity:
+        is_call = all(each.kind == "call" for each in resets)
+        again = "call it again by `manage.py once call`" if is_call else "`manage.py once run`"
+        command.stdout.write(f"  Pending again. Next: {again}.")
+
+
+def _refuse_ambiguity(meant: Sequence[Status]) -> None:
+    for name, count in Counter(each.name for each in meant).items():
+        if count > 1:
+            where = ", ".join(str(each.database) for each in meant if each.name == name)
+            raise exit_codes.misused(
+                f"{name} is recorded in several databases: {where}. Name one by --database."
+            )
+
+
+def _may_reset(command: TerminalCommand, status: Status) -> bool:
+    refused = refusal(Trigger.RESET, status)
+    if refused is None:
+        return True
+    if refused.exit_code:
+        raise CommandError(refused.message, returncode=refused.exit_code)
+    command.stdout.write(f"  {refused.message}")
+    return False
+
+
+def _confirm(command: TerminalCommand, resets: Sequence[Status]) -> None:
+    """Ask where effects may come to exist twice."""
+    may_have_run = (RoutineState.COMPLETED, RoutineState.HELD)
+    repeated = [each for each in resets if each.state in may_have_run]
+    if not repeated:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise exit_codes.misused(
+            f"This has routines run again that ran: {', '.join(each.name for each in repeated)}. "
+            "Where there is no terminal to ask, confirm by --no-input."
+        )
+    command.stdout.write("These ran, or may have run, and will run again:")
+    for line in output.lines(repeated, command.style):
+        command.stdout.write(f"  {line}")
+    try:
+        answer = input("Type 'yes' to continue: ")
+    except EOFError:
+        answer = "no"
+    if answer.strip().lower() != "yes":
+        raise CommandError("Nothing was reset.", returncode=exit_codes.NOT_DONE)

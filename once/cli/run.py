@@ -1,0 +1,149 @@
+"""Run what is pending, each routine exactly once, and wait for what other processes run."""
+
+from argparse import Namespace
+from time import monotonic
+
+from django.core.management import CommandError, call_command
+from django.core.management.base import CommandParser
+
+from once.cli import exit_codes, output
+from once.cli.options import add_database, add_flags, add_names, not_in, user
+from once.cli.output import TerminalCommand
+from once.cli.reporter import reporting
+from once.engine import executor, migrate, unapplied
+from once.engine.options import RunOptions
+from once.exceptions import MigrationFailed
+from once.models import Trigger
+from once.routines import in_memory
+from once.routines.base import Routine
+from once.routines.registry import Registry
+from once.status import state
+from once.status.readiness import undone
+from once.status.state import RoutineState
+from once.text import whole
+
+HELP = "Run what is pending, and wait for what others run."
+USAGE = "[NAME ...]"
+
+
+def add_arguments(parser: CommandParser) -> None:
+    add_names(parser, "; with those that they come after. All by default.")
+    parser.add_argument(
+        "--migrate",
+        action="store_true",
+        help="First run `migrate`, under a lock of its own, on default and each database of a "
+        "routine.",
+    )
+    parser.add_argument("--plan", action="store_true", help="Show what would run, and run nothing.")
+    parser.add_argument(
+        "--fake",
+        action="store_true",
+        help="Record the named routines as done without running them.",
+    )
+    add_flags(parser, "--reason")
+    parser.add_argument(
+        "--keep-going",
+        action="store_true",
+        help="After a routine that failed, run those that do not come after it.",
+    )
+    add_database(parser, "Only routines of this database, with those that they come after.")
+    add_flags(parser, "--no-wait", "--timeout", "--json")
+
+
+def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    _refuse_contradictions(options)
+    routines = _selected(registry, options)
+    if options.plan:
+        _plan(command, registry, routines, options)
+        return
+    begun = monotonic()
+    with reporting(command, options):
+        if options.migrate:
+            _migrate(command, registry, routines, options)
+        if not options.fake:
+            in_memory.run(registry.process)
+        timeout = options.timeout
+        wanted = RunOptions(
+            trigger=Trigger.FAKE if options.fake else Trigger.COMMAND,
+            wait=not options.no_wait,
+            timeout=None if timeout is None else max(0.0, timeout - (monotonic() - begun)),
+            keep_going=options.keep_going,
+            user=user() if options.fake else "",
+            reason=options.reason,
+        )
+        results = executor.run(routines, registry, wanted)
+    output.conclude(command, registry, results, options, nothing="No routines to run.")
+
+
+def _refuse_contradictions(options: Namespace) -> None:
+    problem = ""
+    if options.fake and not options.names:
+        problem = "--fake needs the NAME of each routine."
+    elif options.plan and (options.fake or options.migrate):
+        problem = "--plan runs nothing. Leave out --fake and --migrate, or --plan."
+    elif options.reason and not options.fake:
+        problem = "--reason says why routines are recorded by --fake. Leave it out."
+    if problem:
+        raise exit_codes.misused(problem)
+
+
+def _selected(registry: Registry, options: Namespace) -> list[Routine]:
+    routines = registry.select(options.names) if options.names else registry.recorded
+    routines = [each for each in routines if options.database in (None, each.using)]
+    if options.names and not routines:
+        raise not_in(options.database)
+    return routines if options.fake else registry.with_predecessors(routines)
+
+
+def _plan(
+    command: TerminalCommand, registry: Registry, routines: list[Routine], options: Namespace
+) -> None:
+    pending = undone(registry, routines)
+    if options.as_json:
+        output.print_json(command, state.to_json(pending))
+        return
+    halting = (RoutineState.HELD, RoutineState.BLOCKED)
+    names = {each.name for each in pending if each.state in halting}
+    halted = [each for each in pending if names & {each.name, each.waits_for}]
+    due = [each for each in pending if each not in halted]
+    heading = command.style.MIGRATE_HEADING
+    command.stdout.write(heading("To be run, in this order:"))
+    for line in output.lines(due, command.style) if due else ["No routines to run."]:
+        command.stdout.write(f"  {line}")
+    if halted:
+        command.stdout.write(heading("Not to be run:"))
+    for line in output.lines(halted, command.style):
+        command.stdout.write(f"  {line}")
+
+
+def _migrate(
+    command: TerminalCommand, registry: Registry, routines: list[Routine], options: Namespace
+) -> None:
+    aliases = set(unapplied.databases(registry))
+    if options.database:
+        aliases = {options.database, *(each.using for each in routines)}
+    out = command.stderr if options.as_json else command.stdout
+
+    def migrated(using: str) -> None:
+        call_command(
+            "migrate",
+            database=using,
+            interactive=False,
+            verbosity=options.verbosity,
+            skip_checks=options.skip_checks,
+            stdout=out._out,  # the stream itself: a wrapped wrapper ends lines twice
+            stderr=command.stderr._out,
+        )
+
+    try:
+        in_the_way = migrate.migrate(
+            sorted(aliases), migrated, wait=not options.no_wait, timeout=options.timeout
+        )
+    except MigrationFailed as error:
+        command.stderr.write(whole(error.__cause__ or error))
+        raise
+    if in_the_way is not None:
+        raise CommandError(
+            f"Not everything is done: {in_the_way}. Run this without --no-wait to wait.",
+            returncode=exit_codes.NOT_DONE,
+        )

@@ -1,0 +1,167 @@
+"""The advisory lock: it lets one process at a time start a routine, and its server frees it.
+
+A lock knows no routine and no model. It is for efficiency: because the next holder ends its
+predecessor's right to commit before it starts, losing the lock makes nothing incorrect.
+"""
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import ClassVar, Self, TypeVar
+
+from once.exceptions import InsideRun
+
+__all__ = ["ATTENTION", "AdvisoryLock"]
+
+T = TypeVar("T")
+
+#: Seconds between two questions of a process that is to notice at once that a lock is free.
+ATTENTION = 0.05
+
+
+class AdvisoryLock(ABC):
+    """A lock on a name, or on one name after another. Leaving the context frees it."""
+
+    #: The holder when it was last found out, for people to read.
+    holder: str = "another process"
+    #: Seconds until the server evicts a holder that is silent. Known like the holder.
+    freed_in: float | None = None
+    #: Key of the lock in this process.
+    identity: Hashable
+    #: The locks that this process holds, each with the thread that took it.
+    _held: ClassVar[dict["AdvisoryLock", int]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    @property
+    def is_held(self) -> bool:
+        """True if this object is known to hold the lock."""
+        return self in self._held
+
+    def mark(self) -> None:
+        """Note that this thread holds the lock."""
+        self._held[self] = threading.get_ident()
+
+    def unmark(self) -> None:
+        """Note that this thread holds the lock no more."""
+        self._held.pop(self, None)
+
+    def refuse_own_thread(self) -> None:
+        """Raise if this thread holds the lock: it would wait for itself.
+
+        Raises:
+            InsideRun: it does.
+
+        """
+        own = threading.get_ident()
+        if any(
+            lock.identity == self.identity and thread == own
+            for lock, thread in [*self._held.items()]
+        ):
+            raise InsideRun(
+                "This thread runs that already: a signal receiver, a hook or a migration of a run "
+                "cannot start the same again and wait for it. Do it after that run."
+            )
+
+    def switch_to(self, name: str) -> None:
+        """Be the lock of another name; :meth:`acquire` frees the one before, if nothing else does.
+
+        Args:
+            name: as :meth:`once.databases.Database.lock` takes it.
+
+        """
+        self.release()
+
+    @abstractmethod
+    def acquire(self, within: float = inf) -> bool:
+        """Try to take the lock, without waiting for it.
+
+        If the lock is taken, this process may become its standby: :meth:`wait` then returns as soon
+        as the lock is free.
+
+        Args:
+            within: seconds in which its server has to answer.
+
+        Raises:
+            django.db.Error: the lock's own connection failed.
+            LockLost: its server did not answer in time.
+
+        """
+
+    @abstractmethod
+    def release(self) -> None:
+        """Free the lock, and be no standby. Harmless where it is not held."""
+
+    def release_unless_standby(self) -> None:
+        """Free the lock, but stay its standby where this is."""
+        self.release()
+
+    # For a waiter. These ask in the calling thread's session.
+
+    def is_worth_trying(self) -> bool:
+        """Return True unless another process still holds the lock, which it had a moment ago."""
+        return True
+
+    def find_holder(self) -> bool:
+        """Set :attr:`holder`; return True if there is a holder."""
+        return True
+
+    def refuse_other_place(self) -> None:
+        """Raise if the caller's own connection would take another lock than this one.
+
+        Because a process with another lock would wait for no other, this is asked where waiting
+        cannot be explained.
+
+        Raises:
+            OnceError: the lock's session reads another schema.
+
+        """
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds after which a waiter asks again at the latest."""
+        return 5.0
+
+    def wait(self, seconds: float) -> None:
+        """Sleep for that long, or until the lock may be had, where this can know."""
+        time.sleep(seconds)
+
+    # For the holder. Each raises LockLost if the lock is lost.
+
+    def read(self, function: Callable[[], T]) -> T:
+        """Call a function whose queries see what only the holder of the lock can know.
+
+        No lock on what they read outlives the query: the session holds its lock and nothing else.
+        """
+        return function()
+
+    def keep(self, liveness: float) -> None:
+        """Be evicted only after that many seconds without a sign of life, from now on."""
+
+    def ping(self) -> None:
+        """Ask the server whether the lock is still held."""
+
+    def confirm(self) -> None:
+        """Ask the server whether the lock is still held, unless it has just said so."""
+
+    def check(self) -> None:
+        """Raise if the last proof that the lock is held is too old. Asks no server."""
+
+    def stop_heartbeat(self) -> None:
+        """Give no sign of life from now on, as a frozen process would, to see what follows."""
+
+    @contextmanager
+    def yielding(self) -> Iterator[None]:
+        """Give the lock up if this context lasts longer than 1 to 3 s.
+
+        For a caller that waits for a connection which the locks of other processes may be keeping:
+        behind a small pooler, all could otherwise wait for each other.
+        """
+        yield

@@ -1,0 +1,39 @@
+"""The tables of the record, as the project names them: it may give every table a prefix."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import apps
+
+__all__ = ["MODELS", "ask", "grants", "name", "quoted"]
+
+#: The models that have a table.
+MODELS = ("attempt", "completion", "anchor")
+
+
+def name(model: str) -> str:
+    """Return the name of the table of a model of this package."""
+    table: str = apps.get_model("once", model)._meta.db_table
+    return table
+
+
+def quoted(connection: Any, model: str) -> str:
+    """Return the same as SQL takes it."""
+    table: str = connection.ops.quote_name(name(model))
+    return table
+
+
+def grants(role: str) -> str:
+    """Return the grants that let a role read and write the record."""
+    first, *others = map(name, MODELS)
+    return (
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {first} TO {role}; the same on "
+        f"{', '.join(others)}, and SELECT ON django_migrations."
+    )
+
+
+def ask(connection: Any, sql: str, params: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
+    """Return the rows that a query finds."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return list(cursor.fetchall())

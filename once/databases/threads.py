@@ -1,0 +1,43 @@
+"""Daemon threads that do something for their caller, where their caller would do it."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import TypeVar
+
+__all__ = ["call", "fulfil", "start"]
+
+T = TypeVar("T")
+
+
+def start(function: Callable[[], object], name: str) -> threading.Thread:
+    """Start a daemon thread that calls a function in a copy of the caller's context.
+
+    Because a back end may keep the schema that it reads in a context variable (django-pgschemas
+    does), a thread with a context of its own would read another schema.
+
+    Args:
+        function: what to call.
+        name: of the thread.
+
+    """
+    run = copy_context().run
+    thread = threading.Thread(target=run, args=[function], name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def call(function: Callable[[], T], name: str) -> "Future[T]":
+    """Call a function in a thread as :func:`start` does; return its result, or error, to come."""
+    answer: Future[T] = Future()
+    start(lambda: fulfil(answer, function), name)
+    return answer
+
+
+def fulfil(answer: "Future[T]", function: Callable[[], T]) -> None:
+    """Call a function and set its result, or its error, as the answer."""
+    try:
+        answer.set_result(function())
+    except BaseException as error:
+        answer.set_exception(error)

@@ -1,0 +1,1 @@
+"""``manage.py once doctor``: prove that a deployment can keep the promise."""

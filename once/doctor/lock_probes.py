@@ -1,0 +1,216 @@
+"""Probes of locks and work sessions, as the protocol needs them.
+
+They know no routine and no record. Each question to a server is asked as another process would.
+"""
+
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from time import monotonic
+
+from django.db import Error
+
+from once import conf
+from once.databases.lock import AdvisoryLock
+from once.doctor.deployment import DEADLINE, PATIENCE, Deployment
+from once.doctor.findings import Finding
+from once.doctor.kinds import kind
+from once.exceptions import CannotFence, LockLost
+
+__all__ = ["endurance", "eviction", "exclusion", "fencing", "pool"]
+
+#: Seconds of silence after which a lock is to be evicted here, and how late that may be.
+_LIVENESS = 2.0
+_GRACE = 1.0
+#: Seconds of silence that are tried at most, where the configured timeout calls for more.
+_ENDURANCE = 20.0
+#: Other sessions that must be refused the lock: a balancer spreads them over its servers.
+_RIVALS = 5
+
+_RAISE_TIMEOUT = (
+    "See which timeout ends idle transactions (idle_transaction_timeout in PgBouncer), and raise "
+    "it above ONCE_LIVENESS_TIMEOUT."
+)
+
+
+def pool(deployment: Deployment) -> list[Finding]:
+    """See that the work has a connection while the lock keeps one."""
+    if not deployment.database.is_server:
+        return []
+    with deployment.lock() as lock:
+        lock.acquire()
+        work = deployment.beside(lambda: _begin_work(deployment))
+        try:
+            work.result(PATIENCE)
+        except TimeoutError:
+            return [
+                deployment.fault(
+                    "pool",
+                    "A lock had a connection, and the work beside it had none within "
+                    f"{PATIENCE:.0f} s: a pooler lends too few, or all are in use.",
+                    "Have the pooler lend at least 2 to this database and user, better 5 "
+                    "(default_pool_size, or pool_size, in PgBouncer). If routines run now, run "
+                    "this again when they are done.",
+                )
+            ]
+        lock.ping()
+    return [deployment.ok("pool", "Lock and work have a connection each, at the same time.")]
+
+
+def _begin_work(deployment: Deployment) -> None:
+    with deployment.database.work():
+        deployment.database.mark_backend(deployment.name)
+
+
+def exclusion(deployment: Deployment) -> list[Finding]:
+    """See that the lock keeps other sessions out, and lets them in after its release."""
+    with deployment.lock() as lock:
+        if not lock.acquire():  # where there is one lock for all routines
+            lock.find_holder()
+            message = f"The lock, which is held by {lock.holder}, is refused to others."
+            return [deployment.ok("exclusion", message)]
+        for _ in range(_RIVALS):
+            with deployment.lock() as rival:
+                if rival.acquire():
+                    return [_two_holders(deployment, lock, rival)]
+    with deployment.lock() as successor:
+        if not successor.acquire() and deployment.database.is_server:
+            successor.find_holder()
+            return [
+                deployment.fault(
+                    "exclusion",
+                    f"The lock was released, and {successor.holder} still holds it.",
+                    "Have the pooler reset sessions (server_reset_query in PgBouncer).",
+                )
+            ]
+    message = f"{_RIVALS} other sessions were refused a lock that one held; then one had it."
+    return [deployment.ok("exclusion", message)]
+
+
+def _two_holders(deployment: Deployment, *locks: AdvisoryLock) -> Finding:
+    def place() -> str:
+        connection = deployment.database.connection
+        return kind(connection).place(connection)
+
+    first, second = [lock.read(place) for lock in locks]
+    hint = "See what stands before the server: each transaction must stay on one connection."
+    where = f"both on {first}"
+    if first != second:
+        where = f"one on {first}, the other on {second}"
+        hint = (
+            f"DATABASES[{deployment.database.using!r}] must always lead to one and the same "
+            "database: name the primary there, and no balancer over several servers."
+        )
+    message = f"Two sessions held the same lock at the same time, {where}."
+    return deployment.fault("exclusion", message, hint)
+
+
+def eviction(deployment: Deployment) -> list[Finding]:
+    """See that the server evicts a holder that falls silent."""
+    if not deployment.database.is_server:
+        message = (
+            "A process that dies frees the lock. One that is frozen keeps it, as it keeps the "
+            "write lock: nobody evicts it."
+        )
+        return [deployment.ok("eviction", message)]
+    begun = monotonic()
+    with deployment.lock(_LIVENESS) as lock:
+        lock.acquire()
+        lock.stop_heartbeat()
+        since = monotonic()
+        seconds = deployment.ask(lambda: _until_free(deployment, since))
+        lasted = monotonic() - begun
+    if seconds is None:
+        return [
+            deployment.fault(
+                "eviction",
+                f"A lock that was silent for {_LIVENESS:.0f} s was not evicted within "
+                f"{_LIVENESS + _GRACE:.0f} s: a frozen process would keep the lock.",
+                "See whether something before the server answers in its place, or the server is "
+                "overloaded.",
+            )
+        ]
+    if lasted < 0.9 * _LIVENESS:
+        message = (
+            f"A lock lasted for {lasted:.1f} s, though it may be silent for {_LIVENESS:.0f} s."
+        )
+        return [deployment.fault("eviction", message, _RAISE_TIMEOUT)]
+    message = f"A lock that fell silent was evicted after {seconds:.1f} s."
+    return [deployment.ok("eviction", message)]
+
+
+def _until_free(deployment: Deployment, since: float) -> float | None:
+    """Return the seconds until the lock was free, or ``None`` if it took too long."""
+    while True:
+        is_late = monotonic() - since > _LIVENESS + _GRACE
+        if deployment.database.holder(deployment.name) is None:
+            return monotonic() - since
+        if is_late:
+            return None
+        time.sleep(0.1)
+
+
+def endurance(deployment: Deployment) -> list[Finding]:
+    """See that a lock lives from one sign of life to the next, by the configured timeout."""
+    interval = min(conf.liveness_timeout() / 3, _ENDURANCE)
+    if not deployment.database.is_server or interval <= _LIVENESS:  # which the eviction proves
+        return []
+    with deployment.lock(conf.liveness_timeout()) as lock:
+        lock.acquire()
+        time.sleep(interval)
+        try:
+            lock.ping()
+        except LockLost:
+            message = (
+                f"A lock was lost within {interval:.0f} s, before its first sign of life: none "
+                "would last, and no run could finish."
+            )
+            return [deployment.fault("endurance", message, _RAISE_TIMEOUT)]
+    return []
+
+
+def fencing(deployment: Deployment) -> list[Finding]:
+    """See that a successor could end the session in which its predecessor works."""
+    database = deployment.database
+    if not database.is_server:
+        return []
+    is_marked, is_over = threading.Event(), threading.Event()
+
+    def zombie() -> None:
+        try:
+            with database.work():
+                database.mark_backend(deployment.name)
+                is_marked.set()
+                is_over.wait(DEADLINE)
+                with database.connection.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+        finally:
+            is_marked.set()  # or never to be
+
+    work = deployment.beside(zombie)
+    try:
+        is_marked.wait(DEADLINE)
+        ended = deployment.ask(lambda: database.terminate_backend(deployment.name))
+    except CannotFence as error:
+        message = str(error).replace("A predecessor's", "A session's")
+        return [deployment.fault("fencing", message)]
+    finally:
+        is_over.set()
+        problem = _outcome(work)
+    if isinstance(problem, Error):
+        if not ended:
+            raise problem  # because no session was told to end, this is another fault
+        message = "A session that works was found and ended by another."
+        return [deployment.ok("fencing", message)]
+    message = "A session that works was not found by another."
+    if ended:
+        message = "A session that works was found by another, and not ended."
+    hint = "See what stands before the server, and which rights this user has there."
+    return [deployment.fault("fencing", message, hint)]
+
+
+def _outcome(answer: "Future[None]") -> BaseException | None:
+    with suppress(TimeoutError):
+        return answer.exception(DEADLINE)
+    return None

@@ -1,0 +1,64 @@
+"""The doctor's questions to a MySQL or MariaDB."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from once.databases import mysql_lock, tables
+from once.doctor.deployment import Deployment
+from once.doctor.findings import Finding
+
+__all__ = ["examine", "place", "problems"]
+
+_READ_ONLY = ("The server is read-only, as a replica is.", "Point HOST at the primary.")
+
+
+def problems(connection: BaseDatabaseWrapper) -> list[tuple[str, str]]:
+    """Return another driver than mysqlclient, with a remedy: its errors and timeouts differ."""
+    # PyMySQL takes the place of the module MySQLdb, and keeps its own name.
+    driver = getattr(connection, "Database", None)
+    name = getattr(driver, "__name__", type(connection).__module__)
+    if name == "MySQLdb":
+        return []
+    return [
+        (
+            f"the driver {name} is in use; mysqlclient is needed",
+            'Install it: pip install "django-once[mysql]". Set ENGINE to '
+            '"django.db.backends.mysql", and remove pymysql.install_as_MySQLdb().',
+        )
+    ]
+
+
+def place(connection: BaseDatabaseWrapper) -> str:
+    """Return the server and database that a session is on."""
+    [(host, port, name)] = tables.ask(connection, "SELECT @@hostname, @@port, DATABASE()")
+    return f"{name} on {host}:{port}"
+
+
+def examine(deployment: Deployment) -> Iterator[Finding]:
+    """Yield facts and faults of a server."""
+    yield deployment.server()
+    connection: Any = deployment.database.connection
+    driver_version = ".".join(map(str, connection.Database.version_info[:3]))
+    yield deployment.ok("driver", f"mysqlclient {driver_version}.")
+    values = mysql_lock.variables(
+        connection, "innodb_flush_log_at_trx_commit", "read_only", "super_read_only"
+    )
+    if values.get("super_read_only") == "ON":
+        yield deployment.fault("read-only", *_READ_ONLY)
+        return
+    if values.get("read_only") == "ON":
+        # Because some users may write to such a server, later probes find that out.
+        yield deployment.warning("replica", *_READ_ONLY)
+    for kind, message, hint in mysql_lock.refusals(connection):
+        yield deployment.fault(kind, message, hint)
+    flush = f"innodb_flush_log_at_trx_commit is {values['innodb_flush_log_at_trx_commit']}"
+    if flush.endswith(" 1"):
+        yield deployment.ok("durability", f"{flush}.")
+    else:
+        yield deployment.warning(
+            "durability",
+            f"{flush}: what is recorded may be gone after a crash of the machine.",
+            "Set it to 1 in the server's configuration.",
+        )

@@ -1,0 +1,71 @@
+"""Keep the rows of the history that must stay, and prune the others."""
+
+from datetime import timedelta
+
+from django.db.models import Exists, OuterRef, Subquery
+
+from once.databases import database, tables
+from once.engine import recorder
+from once.models import Anchor, Attempt, Completion, Now, State
+
+__all__ = ["move", "prune"]
+
+#: Rows that one statement deletes, because it holds their locks until it ends.
+_CHUNK = 1000
+
+
+def move(attempt: Attempt) -> None:
+    """Move the anchor to an attempt, before its body is called.
+
+    An attempt may act only once its predecessors are fenced. Until then the anchor stays at the
+    last attempt that acted, which says where to go on, and whether a person has to decide. Because
+    it is one statement, a killed process leaves the anchor on one of the two attempts.
+
+    Raises:
+        AttemptLost: the attempt has no right to commit any more.
+
+    """
+    here = database(str(attempt._state.db))
+    unique, changed = ("routine", "version", "scope_key"), ("number", "attempt_id")
+    columns = ", ".join((*unique, *changed))
+    anchors, attempts = (tables.quoted(here.connection, model) for model in ("anchor", "attempt"))
+    # The lock of the row keeps a process that was frozen here from undoing its successor's move.
+    sql = (
+        f"INSERT INTO {anchors} ({columns}) "
+        f"SELECT {', '.join(unique)}, number, id FROM {attempts} "
+        f"WHERE id = %s AND state = %s {here.row_lock} {here.or_update(unique, changed)}"
+    )
+    with here.statements(), here.connection.cursor() as cursor:
+        cursor.execute(sql, [attempt.pk, State.RUNNING])
+        if not cursor.rowcount:
+            raise recorder.lost(attempt)
+
+
+def prune(using: str, days: float) -> int:
+    """Delete attempts that ended more than some days ago, except those that must stay.
+
+    An anchor of what is completed is needed as long as it is the last of its routine, whose
+    attempts go on being counted. A process that is killed in between has deleted less.
+
+    Returns:
+        How many attempts were deleted.
+
+    """
+    old = {"finished_at__lt": Now() - timedelta(days=days)}
+    attempts = Attempt.objects.using(using)
+    last = attempts.filter(routine=OuterRef("routine")).order_by("-number").values("number")[:1]
+    same = {name: OuterRef(name) for name in ("routine", "version", "scope_key")}
+    needless = (
+        Anchor.objects.using(using)
+        .filter(Exists(Completion.objects.using(using).filter(**same)))
+        .filter(attempt__in=attempts.filter(**old), number__lt=Subquery(last))
+    )
+    with database(using).statements():
+        for pk, kept in list(needless.values_list("pk", "attempt_id")):
+            # Unless a reset has moved it meanwhile.
+            Anchor.objects.using(using).filter(pk=pk, attempt_id=kept)._raw_delete(using)
+        ended = attempts.exclude(state=State.RUNNING).filter(**old, anchor__isnull=True)
+        deleted = 0
+        while found := list(ended.order_by("pk").values_list("pk", flat=True)[:_CHUNK]):
+            deleted += attempts.filter(pk__in=found)._raw_delete(using)
+        return deleted

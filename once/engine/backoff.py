@@ -1,0 +1,256 @@
+"""The one law of retrying: look again at growing intervals, without a connection meanwhile.
+
+Only the standby of a lock has a session meanwhile, which is the lock's own. The law of the pauses
+follows measurements (docs/explanation/fleets.md): because one look costs the server about as much
+as a connection, the load grows with the number of waiters.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TypeVar
+
+from django.db import Error, connections
+
+from once import conf, signals
+from once.databases import PATIENCE, database
+from once.databases.lock import AdvisoryLock
+from once.engine import shutdown
+from once.exceptions import (
+    AttemptLost,
+    CannotFence,
+    DatabaseUnavailable,
+    LockLost,
+    NoConnection,
+    TimedOut,
+)
+from once.text import one_line
+
+__all__ = ["Retry", "Wait"]
+
+T = TypeVar("T")
+
+#: A sentence without its full stop, or a function that finds it, called only if it is reported.
+Sentence = str | Callable[[], str]
+
+#: Seconds of a pause at most, where no lock is waited for.
+_MOST = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The answer of a look that is to be repeated."""
+
+    #: The obstacle that another process is. Empty: the record changed, look again at once.
+    reason: Sentence = ""
+
+    @property
+    def message(self) -> str:
+        """The reason in words."""
+        return self.reason() if callable(self.reason) else self.reason
+
+
+@dataclass(kw_only=True, slots=True)
+class Wait:
+    """A wait for one routine, or for another process's migrations."""
+
+    #: Name of the routine, or of the work, that is waited for.
+    name: str
+    #: Alias of the database that it happens in.
+    using: str
+    #: Time of ``time.monotonic()`` at which to give up, or none.
+    deadline: float | None
+    #: Seconds for which the database may be out of reach, ``ONCE_STARTUP_TIMEOUT`` by default.
+    patience: float = field(default_factory=conf.startup_timeout)
+    #: The lock, which may know before a pause ends that another look is worth while.
+    lock: AdvisoryLock | None = None
+    started: float = field(default_factory=monotonic)
+    #: True if anything was in the way.
+    has_paused: bool = False
+    #: Since when the database has given nothing but errors.
+    _unreachable_since: float | None = None
+    _next_report: float = 0.0
+    #: Seconds that the last two looks took; 0 for a failed look, whose pause has a law of its own.
+    _looks: tuple[float, float] = (0.0, 0.0)
+
+    def until(self, look: Callable[[], T | Retry]) -> T:
+        """Call a function until its answer is no ``Retry``, and pause in between.
+
+        An error of the database is survived, whatever it is, and a lost race with another process
+        leads to another look. During a pause the lock is free, but a standby stays it.
+
+        Raises:
+            TimedOut: another process was in the way at the deadline.
+            DatabaseUnavailable: the database was out of reach for too long.
+
+        """
+        while True:
+            try:
+                answer = look()
+                if not isinstance(answer, Retry):
+                    return answer
+                self.retreat(answer.reason)  # which may ask the database for the sentence
+            except (Error, NoConnection) as error:
+                if self.lock is not None:  # nor a standby's session: others may lack it
+                    self.lock.release()
+                self.survive(error)
+            except (AttemptLost, CannotFence, LockLost) as error:
+                self.retreat(str(error))
+
+    def retreat(self, reason: Sentence) -> None:
+        """Free the lock, unless this is its standby, and pause if there is a reason."""
+        if self.lock is not None:
+            self.lock.release_unless_standby()
+        if reason:
+            self.pause(reason)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the wait began."""
+        return monotonic() - self.started
+
+    def pause(self, reason: Sentence) -> None:
+        """Close this thread's connections and sleep for about a tenth of the wait so far.
+
+        The pause is longer if looks take long, because then there is a crowd: a waiter is connected
+        for a hundredth of the time, or a tenth if looks take over a tenth of a second. So a crowd
+        does not get in the way of the holder.
+
+        Raises:
+            TimedOut: the deadline has passed.
+
+        """
+        self._report(reason)
+        if self._left() <= 0:
+            raise TimedOut(
+                f"Gave up after {self.seconds:.1f} s: {Retry(reason).message}. Let it finish and "
+                "run this again; `manage.py once status` shows how everything stands."
+            )
+        self.answered()
+        # Because a single look may be slow by chance, the shorter of two counts.
+        look = min(self._looks)
+        self._sleep(max(min(1.0, 100 * look), min(30.0, 10 * look)))
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """A context for a look at the database, which does not outlast the deadline by much."""
+        with self.timed(), database(self.using).answering(self.patience_left):
+            yield
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """A context for a look: the longer that takes, the longer is the next pause."""
+        began = monotonic()
+        self._looks = (self._looks[1], 0.0)
+        try:
+            yield
+        except Error:
+            if self._unreachable_since is None:
+                self._unreachable_since = began
+            raise
+        self._looks = (self._looks[0], monotonic() - began)
+
+    @property
+    def is_report_due(self) -> bool:
+        """True if the next pause is reported; reports come at growing intervals."""
+        return self.seconds >= self._next_report
+
+    @property
+    def patience_left(self) -> float:
+        """Seconds in which an answer has to come, so that the deadline is kept."""
+        return min(PATIENCE, max(0.5, self._left()))
+
+    def answered(self) -> None:
+        """Take note that the database answers."""
+        self._unreachable_since = None
+
+    def end(self, message: str = "") -> None:
+        """Report that another process did what is waited for, or why the wait ended without."""
+        signals.waited.send_robust(None, name=self.name, waited=self.seconds, message=message)
+
+    def survive(self, error: Exception) -> None:
+        """Pause after an error that may pass, such as a refused connection.
+
+        Raises:
+            DatabaseUnavailable: such errors have come for longer than patience or deadline allow.
+
+        """
+        if self._unreachable_since is None:
+            self._unreachable_since = monotonic()
+        lasted = monotonic() - self._unreachable_since
+        reason = self._trouble(error)
+        self._report(reason)
+        if lasted > self.patience or self._left() <= 0:
+            raise DatabaseUnavailable(
+                f"For {lasted:.1f} s, {reason}.{self._next_step(error)}"
+            ) from error
+        # Because a refused connection may mean more waiters than connections, the pause is long.
+        self._sleep(max(0.5, min(10.0, self.seconds / 5)))
+
+    def worked(self, seconds: float) -> None:
+        """Take note that an attempt lasted for so long: that time tells nothing of the database."""
+        if self._unreachable_since is not None:
+            self._unreachable_since += seconds
+
+    def insist(self, function: Callable[[], T]) -> T:
+        """Call a function until the database lets it, and give up after the patience alone.
+
+        For what has happened and must be recorded, so that no deadline and no signal ends it.
+
+        Raises:
+            django.db.Error: the database did not let it in time.
+            CannotFence: a session could not be ended in time.
+
+        """
+        since = monotonic()
+        while True:
+            try:
+                return function()
+            except (Error, CannotFence) as error:
+                if monotonic() - since > self.patience:
+                    raise
+                self._report(self._trouble(error))
+            connections[self.using].close()
+            time.sleep(random.uniform(0.1, 0.5))  # noqa: S311
+
+    def _trouble(self, error: Exception) -> str:
+        return f"database {self.using!r} cannot be used: {one_line(error).rstrip('.?')}"
+
+    def _next_step(self, error: Exception) -> str:
+        if isinstance(error, NoConnection):  # which says it itself
+            return ""
+        here = database(self.using)
+        if advice := here.advice(error):
+            return f" {advice}"
+        if isinstance(error, Error) and not here.is_lost(error):
+            return " Mend that, then run this again."
+        return f" Check that it runs and that DATABASES[{self.using!r}] is right."
+
+    def _left(self) -> float:
+        return float("inf") if self.deadline is None else self.deadline - monotonic()
+
+    def _report(self, reason: Sentence) -> None:
+        if self.is_report_due:
+            waited = self.seconds
+            self._next_report = max(1.0, min(2 * waited, waited + 60))
+            reason = Retry(reason).message
+            signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
+
+    def _sleep(self, least: float) -> None:
+        self.has_paused = True
+        # Because routines before and after may live in other databases, all connections close.
+        for connection in connections.all(initialized_only=True):
+            if not connection.in_atomic_block:
+                connection.close()
+        most = _MOST if self.lock is None else self.lock.longest_pause
+        pause = max(0.05, least, min(most, self.seconds / 10))
+        pause *= random.uniform(0.5, 1.0)  # noqa: S311
+        if self.lock is not None and self.lock.freed_in is not None:
+            pause = min(pause, self.lock.freed_in + random.uniform(0.05, 0.5))  # noqa: S311
+            self.lock.freed_in = None
+        sleep = time.sleep if self.lock is None else self.lock.wait
+        with shutdown.heeded():
+            sleep(max(0.0, min(pause, self._left())))

@@ -1,0 +1,290 @@
+"""The claim protocol for one routine: read, lock, claim, work; or wait for the holder."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Any
+
+from django.db import Error
+
+from once import conf, signals
+from once.databases import Database, put_to_rest, refuse_left_open
+from once.databases.lock import AdvisoryLock
+from once.engine import history, recorder, shutdown, verdict
+from once.engine.attempt import Work
+from once.engine.backoff import Retry, Wait
+from once.engine.body import exit_of_body
+from once.engine.history import NextAttempt, Record, Standing
+from once.engine.options import RunOptions
+from once.engine.standing import DOUBLINGS
+from once.exceptions import (
+    AttemptLost,
+    CannotFence,
+    DatabaseUnavailable,
+    LockLost,
+    NoConnection,
+    TimedOut,
+)
+from once.models import Attempt, State, Trigger
+from once.results import Outcome, Reason, Result
+from once.routines.base import Routine
+from once.text import one_line
+
+__all__ = ["Claim"]
+
+#: Attempts of one call, if each ended for a reason outside its body.
+_ATTEMPTS = 10
+
+
+@dataclass(slots=True, kw_only=True)
+class Claim:
+    """A routine on its way to completion, by this process or by another."""
+
+    routine: Routine
+    here: Database
+    lock: AdvisoryLock
+    wait: Wait
+    options: RunOptions
+    #: Routines of the same database that this one comes after.
+    after: Sequence[Routine] = ()
+    #: The record as of a moment ago.
+    known: Record | None = None
+    #: Attempts in a row of this call that failed.
+    _failed: int = 0
+    #: True if the record had changed at the last look.
+    _has_changed: bool = False
+
+    def settle(self) -> Result:
+        """Look until the routine is done, failed, or given up.
+
+        Where it is done, the lock may still be held, for the next claim to take over.
+
+        Raises:
+            DatabaseUnavailable: the database was out of reach for too long.
+
+        """
+        try:
+            return self.wait.until(self._look)
+        except TimedOut as error:
+            seconds = self.wait.seconds
+            return self._skipped(str(error), seconds=seconds, reason=Reason.TIMED_OUT)
+
+    def _look(self) -> Result | Retry:
+        """Look at the lock and the record once, and attempt the routine if it is due."""
+        try:
+            answer = self._poll()
+        except Error as error:
+            # No body was called, so that no routine failed, whatever the error is.
+            if not self.here.is_in_the_way(error):
+                raise
+            answer = Retry(one_line(error))
+        finally:
+            self.known = None
+        if answer == Retry() and self._has_changed:  # again, after a look at once
+            self.lock.refuse_other_place()
+            answer = Retry(f"the record of {self.routine.name} changes again and again")
+        self._has_changed = answer == Retry()
+        if isinstance(answer, Retry):
+            waits = self.options.wait or self._has_changed
+            return answer if waits else self._skipped(answer.message)
+        return self._after_failure(answer) if answer.outcome is Outcome.FAILED else answer
+
+    def _after_failure(self, failed: Result) -> Result | Retry:
+        """Return whether another attempt of this call follows, after a pause."""
+        if failed.reason is Reason.HINDERED:
+            raise self._hindrance(failed)
+        # Batches that were committed are worth as many attempts again.
+        went_on = failed.attempt and failed.attempt.processed > failed.attempt.resumed
+        self._failed = 1 if went_on else self._failed + 1
+        if self._failed == _ATTEMPTS or not self._is_worth_repeating(failed):
+            return failed
+        self.wait.retreat(one_line(failed.error))
+        return Retry()
+
+    def _hindrance(self, hindered: Result) -> Error:
+        """Return the error of the database that kept an attempt, and not its body, from its end."""
+        attempt, error = hindered.attempt, hindered.error
+        is_settled = attempt is not None and attempt.state != State.RUNNING
+        if hindered.is_final or not is_settled or not isinstance(error, Error):
+            raise DatabaseUnavailable(f"{self.routine.name}: {hindered.message}") from error
+        if attempt and attempt.processed > attempt.resumed:
+            self.wait.answered()
+        self.wait.worked(hindered.seconds)
+        return error
+
+    def _poll(self) -> Result | Retry:
+        with self.wait.asking():
+            # Before anything that takes longer, or a second connection.
+            if self.wait.has_paused and self._is_in_other_hands():
+                return Retry(self._name_holder)
+            # Because time has passed, a routine that was backing off may be due.
+            record = self.known if self.known and not self.known.retry_in else self._record()
+            if not self.options.is_due(record.standing):
+                return self._leave(record)
+            if self._is_put_off(record) and not record.is_running:
+                return self._put_off(record)
+        # First the connection for the work: a lock without one would only keep waiters waiting.
+        self.here.connection.ensure_connection()
+        refuse_left_open(self.here)
+        try:
+            return self._try()
+        except NoConnection:
+            raise
+        except LockLost as error:
+            return Retry(str(error))
+
+    def _is_put_off(self, record: Record) -> bool:
+        """True if a starting server leaves out what failed lately, before its own first attempt."""
+        return self.options.respects_backoff and not self._failed and record.retry_in > 0
+
+    def _record(self) -> Record:
+        return history.read([self.routine])[self.routine.name]
+
+    def _is_in_other_hands(self) -> bool:
+        """True if another process holds the lock: the cheapest look there is.
+
+        Now and then the record is read as well, because a process that is done may still hold the
+        lock: it is frozen, or a hook after its commit takes long.
+        """
+        self.lock.refuse_own_thread()
+        if self.lock.is_worth_trying():
+            return False
+        return not self.wait.is_report_due
+
+    def _name_holder(self) -> str:
+        with suppress(Error), self.wait.asking():
+            self.lock.find_holder()
+        return f"{self.routine.name} is run by {self.lock.holder}"
+
+    def _try(self) -> Result | Retry:
+        """Lock, claim and work; or find out what keeps this process from it."""
+        if not self.lock.acquire(self.wait.patience_left):
+            self.lock.refuse_own_thread()
+            return Retry(self._name_holder)
+        ahead = self.lock.read(lambda: history.next_attempt(self.routine))
+        if not self.options.is_due(ahead.record.standing):
+            return Retry()
+        if self._is_put_off(ahead.record):
+            return self._put_off(ahead.record)
+        if doublings := min(ahead.record.lost_in_a_row, DOUBLINGS):
+            self.lock.keep(conf.liveness_timeout() * 2**doublings)
+        # From here on a signal waits, except where a body or a pause may be broken off: raised
+        # inside a COMMIT it would leave the connection in a state that lies.
+        with shutdown.deferred():
+            return self._begin(ahead)
+
+    def _begin(self, ahead: NextAttempt) -> Result | Retry:
+        with self.lock.yielding(), self.here.answering(self.wait.patience_left):
+            attempt = recorder.begin(
+                self.routine,
+                ahead,
+                self.options.trigger,
+                user=self.options.user,
+                reason=self.options.reason,
+            )
+        return Retry() if attempt is None else self._attempt(attempt, ahead)
+
+    def _attempt(self, attempt: Attempt, ahead: NextAttempt) -> Result | Retry:
+        started = monotonic()
+        is_announced = False
+        problem: BaseException | None = None
+        work = Work(
+            routine=self.routine,
+            attempt=attempt,
+            here=self.here,
+            lock=self.lock,
+            wait=self.wait,
+            # Not a command of `once call`, because its input from stdin is gone.
+            may_repeat=self.routine.retry and self.options.trigger != Trigger.CALL,
+            was_batched=ahead.record.is_batched,
+        )
+        try:
+            self.lock.check()  # it may have made way for the claim
+            self._fence(ahead, attempt)
+            # Only now: a predecessor may have committed until it was fenced.
+            if ahead.record.has_running and not self.options.is_due(self._record().standing):
+                why = "There was nothing left to do, or to try by itself."
+                recorder.close(attempt, State.INTERRUPTED, why, body_not_started=True)
+                return Retry()
+            # A failover after the claim loses the claim together with a predecessor's completion.
+            # Only an earlier failover leaves the claim: therefore ask again.
+            if self.options.calls_body and (undone := history.undone(self.after)):
+                why = f"Not tried, since {undone[0]} must be done before, and is not any more."
+                recorder.close(attempt, State.INTERRUPTED, why, body_not_started=True)
+                return self._skipped(f"{why} Run this again.")
+            # Before the transaction, which a receiver's query could break.
+            is_announced = True
+            signals.attempt_started.send_robust(self.routine, attempt=attempt)
+            refuse_left_open(self.here)
+            decisions = {Trigger.FAKE: work.fake, Trigger.RESET: work.reset}
+            decisions.get(Trigger(self.options.trigger), work.do)()
+            attempt.state = State.SUCCEEDED
+        except BaseException as error:  # recorded, then reported or raised again
+            problem = exit_of_body(error) if isinstance(error, SystemExit) else error
+            attempt.state = verdict.conclude(work, problem)
+        if not is_announced and isinstance(problem, LockLost | AttemptLost | CannotFence):
+            if isinstance(problem, NoConnection):
+                raise problem
+            return Retry(str(problem))
+        result = verdict.ended(work, problem, monotonic() - started)
+        if is_announced:
+            signals.attempt_finished.send_robust(self.routine, result=result)
+            if left := put_to_rest(self.here):  # else the next routine would be in it
+                result = replace(result, message=f"{result.message} Afterwards: {left}".lstrip())
+        if isinstance(problem, TimedOut) or not isinstance(problem, Exception | None):
+            raise problem
+        return result
+
+    def _fence(self, ahead: NextAttempt, attempt: Attempt) -> None:
+        """Take from every predecessor the right to commit; final, also for a frozen one."""
+        for predecessor in ahead.predecessors:
+            while True:
+                try:
+                    with self.lock.yielding(), self.here.answering():
+                        ended = recorder.close(predecessor, State.LOST, "A successor took over.")
+                except CannotFence as error:
+                    if not self.options.wait:
+                        raise
+                    self.lock.ping()
+                    self.wait.pause(str(error))
+                else:
+                    break
+            predecessor.state = ended
+            if ended is State.LOST:
+                signals.attempt_lost.send_robust(
+                    self.routine, attempt=predecessor, successor=attempt
+                )
+
+    def _is_worth_repeating(self, failed: Result) -> bool:
+        """True if an attempt failed for a reason outside its body that may pass."""
+        if failed.error is None or failed.attempt is None or failed.is_final:
+            return False
+        # Another process goes on with what was taken over: wait for it, or follow it.
+        if failed.attempt.state == State.LOST or isinstance(failed.error, LockLost | AttemptLost):
+            return True
+        # A new attempt may repeat the body where the same attempt may not.
+        leaves_it = self.routine.kind == "batched" or not self.routine.retry
+        may_pass = isinstance(failed.error, Error) and self.here.is_conflict(failed.error)
+        return leaves_it and may_pass
+
+    def _leave(self, record: Record) -> Result:
+        """Return the result if there is nothing to do for this process."""
+        if record.standing is Standing.HELD:
+            return verdict.held(self.routine, record)
+        newer = "left to a newer version of it, which was begun and is not done yet"
+        self.wait.end(newer if record.is_overtaken else "")
+        return Result(
+            routine=self.routine,
+            outcome=Outcome.WAITED,
+            seconds=self.wait.seconds,
+            reason=Reason.OVERTAKEN if record.is_overtaken else None,
+        )
+
+    def _put_off(self, record: Record) -> Result:
+        """Return the result of a routine that failed lately, for a starting server."""
+        failures = history.last_failures(self.routine.using, [self.routine])
+        return verdict.put_off(self.routine, record, failures.get(self.routine.name))
+
+    def _skipped(self, message: str, **details: Any) -> Result:
+        return Result(routine=self.routine, outcome=Outcome.SKIPPED, message=message, **details)

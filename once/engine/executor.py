@@ -1,0 +1,261 @@
+"""Brings routines to completion in their order. Reports by results and signals; never prints."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+from django.db import DatabaseError, Error, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from once import conf, signals
+from once.databases import database
+from once.databases.lock import AdvisoryLock
+from once.engine import history, shutdown
+from once.engine.backoff import Retry, Wait
+from once.engine.history import Record, Standing
+from once.engine.options import RunOptions
+from once.models import Trigger
+from once.results import Outcome, Reason, Result, already_done
+from once.routines.base import Routine
+from once.routines.registry import Registry
+from once.text import one_line
+
+if TYPE_CHECKING:
+    from once.engine.claim import Claim
+    from once.engine.renamed import Suspicion
+# Because most starts find everything done, `claim`, `renamed` and `unapplied`, and most
+# of the package with them, are loaded only where a routine is open.
+
+__all__ = ["run"]
+
+T = TypeVar("T")
+
+
+def run(routines: Sequence[Routine], registry: Registry, options: RunOptions) -> list[Result]:
+    """Bring routines to completion, in their order, and stop where one fails.
+
+    Args:
+        routines: what to run, in order, with all that they come after.
+        registry: the routines of this code.
+        options: what the caller wants of every routine.
+
+    Returns:
+        One result for each routine, in order.
+
+    Raises:
+        InsideTransaction: the calling thread is inside a transaction.
+        DatabaseUnavailable: a database was out of reach for longer than ``ONCE_STARTUP_TIMEOUT``.
+        ImproperlyConfigured: a routine's scope lacks ``ONCE_RELEASE``, or a file.
+
+    """
+    for routine in routines:
+        routine.check_scope()
+    for using in {routine.using for routine in routines}:
+        database(using).refuse_transaction()
+    timeout = options.timeout
+    deadline = None if timeout is None else monotonic() + timeout
+    current = _Pass(registry=registry, options=options, deadline=deadline)
+    try:
+        return current.over(routines)
+    finally:
+        current.end()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pass:
+    """A pass over routines, with one session at a time."""
+
+    registry: Registry
+    options: RunOptions
+    deadline: float | None
+    _behind: dict[str, str] = field(default_factory=dict)
+    #: By alias, what is not told yet of routines that may have been renamed, where it was asked.
+    _suspicions: dict[str, "list[Suspicion]"] = field(default_factory=dict)
+    #: Alias of the database that the pass is at, and what ends its session and its lock there.
+    _using: str = ""
+    _session: ExitStack = field(default_factory=ExitStack)
+    #: The lock there, which serves one routine after another.
+    _lock: AdvisoryLock | None = None
+    #: Aliases of the databases to which a connection was open before.
+    _found_open: set[str] = field(default_factory=lambda: {each.alias for each in _open()})
+
+    def release(self) -> None:
+        """Free what the lock still holds."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def end(self) -> None:
+        """Leave no session and no connection behind that was not open before."""
+        self._using, self._lock = "", None
+        self._session.close()
+        for connection in _open():  # a body may have used any
+            if connection.alias not in self._found_open and not connection.in_atomic_block:
+                connection.close()
+
+    def _go_to(self, using: str) -> None:
+        """Have a session in one database, and none in another: there may be many, on one server."""
+        if using != self._using:
+            self.end()
+            self._session.enter_context(database(using).session())
+            self._using = using
+
+    def over(self, routines: Sequence[Routine]) -> list[Result]:
+        results: dict[str, Result] = {}
+        stands = self._read(routines) if routines else {}
+        stopped = ""
+        for number, routine in enumerate(routines):
+            known = stands.get(routine.name)  # what is not known is open, which is due in any case
+            if known and not self.options.is_due(known.standing):
+                result = self._left(routine, known)
+            elif blocker := stopped or self._blocker(routine, results):
+                result = Result(routine=routine, outcome=Outcome.SKIPPED, message=blocker)
+            else:
+                if known and not known.number and self.options.calls_body:
+                    self._suspect(routine, routines, stands)
+                claim = self._claim(routine, known)
+                result = claim.settle()
+                if not result.is_done:
+                    self.release()
+                if claim.wait.has_paused:  # meanwhile, others may have done those behind it
+                    stands = self._read(routines[number + 1 :])
+                if result.outcome is Outcome.FAILED and not self.options.keep_going:
+                    stopped = f"Not tried, since {routine.name} failed. Fix that one first."
+                elif result.reason is Reason.TIMED_OUT:
+                    stopped = f"Not tried, since the deadline passed at {routine.name}."
+                shutdown.heed()
+            if result.outcome is Outcome.SKIPPED:
+                signals.skipped.send_robust(routine, result=result)
+            results[routine.name] = result
+        return list(results.values())
+
+    def _suspect(
+        self, routine: Routine, routines: Sequence[Routine], stands: dict[str, Record]
+    ) -> None:
+        """Tell where routines that were never tried may have run under other names."""
+        from once.engine import renamed
+
+        using = routine.using
+        if using not in self._suspicions:
+            recorded = self._patiently(lambda: history.recorded(using), routine)
+            new = [
+                each.name
+                for each in routines
+                if each.using == using
+                and (record := stands.get(each.name))
+                and not record.number
+                and self.options.is_due(record.standing)
+            ]
+            labels = self.registry.labels
+            self._suspicions[using] = renamed.suspicions(using, new, labels, recorded)
+        untold = self._suspicions[using]
+        if told := next((each for each in untold if routine.name in each.new), None):
+            untold.remove(told)
+            signals.suspected.send_robust(routine, message=told.message)
+
+    def _left(self, routine: Routine, known: Record) -> Result:
+        """Return the result if there is nothing to do."""
+        if known.standing is not Standing.HELD:
+            done = already_done(routine)
+            return replace(done, reason=Reason.OVERTAKEN) if known.is_overtaken else done
+        from once.engine import verdict
+
+        return verdict.held(routine, known)
+
+    def _claim(self, routine: Routine, known: Record | None) -> "Claim":
+        from once.engine.claim import Claim
+
+        here = database(routine.using)
+        self._go_to(routine.using)
+        if self._lock is None:
+            lock = here.lock(routine.name, conf.liveness_timeout())
+            self._lock = self._session.enter_context(lock)
+        else:
+            self._lock.switch_to(routine.name)
+        return Claim(
+            routine=routine,
+            here=here,
+            lock=self._lock,
+            wait=self._new_wait(routine, self._lock),
+            options=self.options,
+            known=known,
+            after=[
+                each for each in self.registry.predecessors(routine) if each.using == routine.using
+            ],
+        )
+
+    def _new_wait(self, routine: Routine, lock: AdvisoryLock | None = None) -> Wait:
+        return Wait(name=routine.name, using=routine.using, deadline=self.deadline, lock=lock)
+
+    def _read(self, routines: Sequence[Routine]) -> dict[str, Record]:
+        """Read the record (step 1). If its tables are missing, nothing is known."""
+        found: dict[str, Record] = {}
+        # Last the one in which the pass goes on.
+        first = routines[0].using if routines else ""
+        for using in sorted({each.using for each in routines}, key=lambda it: (it == first, it)):
+            here = [routine for routine in routines if routine.using == using]
+            found |= self._patiently(partial(_read, using, here), here[0])
+        return found
+
+    def _blocker(self, routine: Routine, results: dict[str, Result]) -> str:
+        if self.options.calls_body:
+            for other in self.registry.predecessors(routine):
+                before = results.get(other.name)
+                if before is None:
+                    continue
+                if not before.is_done:
+                    return f"Not tried, since {other.name} must be done before."
+                is_overtaken = before.reason is Reason.OVERTAKEN
+                if is_overtaken and self._read([other])[other.name].is_overtaken:
+                    return (
+                        f"Not tried, since {other.name} must be done before: a newer version of "
+                        "it was begun, and is not done yet."
+                    )
+        if self.options.trigger == Trigger.RESET:
+            return ""
+        using = routine.using
+        if using not in self._behind:
+            from once.engine import unapplied
+
+            missing = self._patiently(lambda: unapplied.names(using), routine)
+            self._behind[using] = (
+                f"Blocked: {unapplied.behind({using: missing})}. Run `manage.py once run "
+                "--migrate`, or `manage.py migrate` first."
+                if missing
+                else ""
+            )
+        return self._behind[using]
+
+    def _patiently(self, function: Callable[[], T], routine: Routine) -> T:
+        """Call a function that reads, again where its database could not be reached."""
+
+        def look() -> T | Retry:
+            try:
+                self._go_to(routine.using)
+                with wait.asking():
+                    return function()
+            except Error as error:
+                self.release()  # it may be what others lack
+                if self.options.wait and database(routine.using).is_in_the_way(error):
+                    return Retry(one_line(error))
+                raise
+
+        wait = self._new_wait(routine)
+        return wait.until(look)
+
+
+def _read(using: str, routines: list[Routine]) -> dict[str, Record]:
+    try:
+        return history.read(routines)
+    except DatabaseError as error:
+        # Because a lost connection answers nothing more, what lost it is what to say.
+        if database(using).is_lost(error) or history.is_installed(using):
+            raise
+        return {}
+
+
+def _open() -> list[BaseDatabaseWrapper]:
+    """Return the open connections of the calling thread."""
+    return [each for each in connections.all(initialized_only=True) if each.connection is not None]

@@ -1,0 +1,297 @@
+"""Read what is committed of the record: how routines stand, and their attempts."""
+
+import uuid
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.db.models import (
+    Case,
+    CharField,
+    Count,
+    Exists,
+    Max,
+    OuterRef,
+    Q,
+    QuerySet,
+    Value,
+    When,
+)
+from django.db.models.functions import Coalesce
+
+from once.databases import database, tables
+from once.engine.standing import Attempts, Record, Standing, judge
+from once.models import DECISIONS, Anchor, Attempt, Completion, Now, State
+from once.routines.base import Routine
+
+__all__ = [
+    "NextAttempt",
+    "Record",
+    "Standing",
+    "attempts",
+    "has_successor",
+    "held",
+    "is_installed",
+    "is_migrated",
+    "last_failures",
+    "next_attempt",
+    "read",
+    "read_under_lock",
+    "recorded",
+    "undone",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextAttempt:
+    """The part of the next attempt that only the holder of the lock can know."""
+
+    record: Record
+    #: The number to claim. Whoever claims it second no longer holds the lock.
+    number: int
+    #: The idempotency key to carry on.
+    key: str
+    #: Attempts that still have the right to commit.
+    predecessors: tuple[Attempt, ...]
+
+
+_OPEN, _DONE, _SUPERSEDED = (
+    Record(standing=standing) for standing in (Standing.OPEN, Standing.DONE, Standing.SUPERSEDED)
+)
+
+
+def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str, Record]:
+    """Return the record of each routine, by name.
+
+    One indexed query for each of their databases, and a second one, for the attempts, only where
+    something is open, or where it is asked for.
+    """
+    found: dict[str, Record] = {}
+    for using in sorted({routine.using for routine in routines}):
+        here = [routine for routine in routines if routine.using == using]
+        with database(using).statements():
+            found |= _read(using, here, _attempted(using, here) if thoroughly else None)
+    return found
+
+
+def undone(routines: Collection[Routine]) -> list[str]:
+    """Return the names of those of some routines that are neither done nor superseded."""
+    return [name for name, record in read(routines).items() if not record.is_done]
+
+
+def held(
+    using: str,
+    routines: Iterable[Routine],
+    stands: Mapping[str, Record],
+    live: Collection[str] | None = None,
+) -> list[Routine]:
+    """Return the routines that wait for a person's decision, or will once a process looks.
+
+    A routine of the second kind may not be tried again, and its last attempt runs by the record
+    though no process holds its lock: the process died, or was cut off from the database. ``live``
+    are the names of routines of which a process holds the lock, if that is known.
+    """
+    waiting, doubtful = [], []
+    for routine in routines:
+        record = stands[routine.name]
+        if record.standing is Standing.HELD:
+            waiting.append(routine)
+        elif record.standing is Standing.OPEN and record.holds_if_lost:
+            doubtful.append(routine)
+    if doubtful and live is None:
+        live = database(using).locked({routine.name for routine in doubtful})
+    lost = [routine for routine in doubtful if routine.name not in (live or ())]
+    again = read(lost) if lost else {}  # because an attempt may just have ended
+    return waiting + [routine for routine in lost if again[routine.name].is_running]
+
+
+def read_under_lock(routine: Routine) -> Record:
+    """Return the record of a routine, attempts included. For the lock's session."""
+    if not _is_known(routine):
+        return _OPEN
+    # Before the completions: where no attempt runs any more, all that they completed is seen.
+    attempts = _attempted(routine.using, [routine])
+    return _read(routine.using, [routine], attempts)[routine.name]
+
+
+def next_attempt(routine: Routine) -> NextAttempt:
+    """Return what the next attempt would be. Call it in the session that holds the lock."""
+    # The last number before the running attempts: because a process that claims in between then
+    # takes the number, this claim fails. In the other order, it would never be fenced.
+    record = read_under_lock(routine)
+    attempts = Attempt.objects.using(routine.using).filter(routine=routine.name)
+    key: str | None = None
+    running: tuple[Attempt, ...] = ()
+    if record.own_number:
+        same = attempts.filter(version=routine.version, scope_key=routine.scope_key)
+        key = same.order_by("-number").values_list("key", flat=True).first()
+    if record.has_running:
+        running = tuple(attempts.filter(state=State.RUNNING).order_by("number"))
+    return NextAttempt(
+        record=record, number=record.number + 1, key=key or uuid.uuid4().hex, predecessors=running
+    )
+
+
+def _is_known(routine: Routine) -> bool:
+    # As most are not, this saves queries that take longer to build than to answer.
+    connection = database(routine.using).connection
+    parts = [
+        f"SELECT 1 FROM {tables.quoted(connection, model)} WHERE routine = %s"
+        for model in tables.MODELS
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(f"{' UNION ALL '.join(parts)} LIMIT 1", [routine.name] * len(parts))
+        return cursor.fetchone() is not None
+
+
+def is_installed(using: str) -> bool:
+    """True if the tables of the record exist in a database."""
+    connection = database(using).connection
+    with connection.cursor() as cursor:
+        present = connection.introspection.table_names(cursor)
+    return set(map(tables.name, tables.MODELS)) <= set(present)
+
+
+def is_migrated(using: str, name: str, digest: str) -> bool:
+    """True if a database was brought to the migrations of this digest."""
+    with database(using).statements():
+        return Completion.objects.using(using).filter(routine=name, scope_key=digest).exists()
+
+
+def attempts(using: str, numbers: Mapping[str, int]) -> dict[str, Attempt]:
+    """Return the attempts of these numbers that exist, by name of the routine."""
+    rows = Attempt.objects.using(using).filter(routine__in=numbers)
+    with database(using).statements():
+        rows = rows.filter(number__in=set(numbers.values()))
+        return {row.routine: row for row in rows if row.number == numbers[row.routine]}
+
+
+def has_successor(attempt: Attempt) -> bool:
+    """True if another process claimed the next attempt: it takes, or took, the right to commit."""
+    later = Attempt.objects.using(attempt._state.db).filter(routine=attempt.routine)
+    with database(str(attempt._state.db)).statements():
+        return later.filter(number__gt=attempt.number).exists()
+
+
+def last_failures(using: str, routines: Collection[Routine]) -> dict[str, Attempt]:
+    """Return the last attempt that did not end well at each routine's completion, by name."""
+    rows = (
+        Attempt.objects.using(using)
+        .filter(
+            Q(state__in=(State.FAILED, State.LOST, State.RUNNING))
+            | Q(state=State.INTERRUPTED, retry=False),
+            routine__in=[routine.name for routine in routines],
+        )
+        .values_list("routine", "version", "scope_key")
+        .annotate(Max("number"))
+    )
+    with database(using).statements():
+        last = {tuple(completion): number for *completion, number in rows}
+    wanted = {each.name: (each.name, each.version, each.scope_key) for each in routines}
+    return attempts(using, {name: last[key] for name, key in wanted.items() if key in last})
+
+
+def recorded(using: str) -> dict[str, list[Completion]]:
+    """Return the completions of each recorded routine, by name, the highest version last."""
+    found: dict[str, list[Completion]] = {}
+    with database(using).statements():
+        for row in Completion.objects.using(using).order_by("version", "completed_at"):
+            found.setdefault(row.routine, []).append(row)
+    return found
+
+
+def _read(
+    using: str, routines: list[Routine], attempts: dict[str, list[Attempts]] | None = None
+) -> dict[str, Record]:
+    """Read the completions, and the attempts of what is open where they are not known."""
+    wanted = [(routine.name, routine.version, routine.scope_key) for routine in routines]
+    rows = _completed(using, wanted)
+    highest: dict[str, int] = {}
+    for name, version, _ in rows:
+        if version > highest.get(name, 0):
+            highest[name] = version
+    found: dict[str, Record] = {}
+    for completion in wanted:
+        name, version, _ = completion
+        if highest.get(name, 0) > version:
+            found[name] = _SUPERSEDED
+        elif completion in rows:
+            found[name] = _DONE
+    unsure = routines
+    if attempts is None:
+        unsure = [routine for routine in routines if routine.name not in found]
+        attempts = _attempted(using, unsure) if unsure else {}
+    for routine in unsure:
+        stands = found.get(routine.name, _OPEN).standing
+        found[routine.name] = judge(routine, stands, attempts.get(routine.name, []))
+    return found
+
+
+def _completed(using: str, wanted: list[tuple[str, int, str]]) -> set[tuple[str, int, str | None]]:
+    """Return the completions of the wanted routines; a scope key that is not wanted is ``None``."""
+    here = database(using)
+    condition, values = here.among([name for name, _, _ in wanted])
+    keys = sorted({scope_key for _, _, scope_key in wanted})
+    columns = "routine, version, scope_key"
+    if keys != [""]:
+        # Each release, or state of files, has left a row: one answer for all that are not here.
+        own = f"CASE WHEN scope_key IN ({', '.join(['%s'] * len(keys))}) THEN scope_key END"
+        columns, values = f"DISTINCT routine, version, {own}", [*keys, *values]
+    # Not through a queryset, which takes longer to build than the server to answer.
+    table = tables.quoted(here.connection, "completion")
+    sql = f"SELECT {columns} FROM {table} WHERE routine {condition}"
+    with here.connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        return set(cursor.fetchall())
+
+
+def _own_key(keys: set[str]) -> Case:
+    """Return an expression: the scope key if it is among the keys, else NULL."""
+    return Case(When(scope_key__in=sorted(keys), then="scope_key"), output_field=CharField())
+
+
+def _attempted(using: str, routines: Collection[Routine]) -> dict[str, list[Attempts]]:
+    # Grouped, so that a long history makes no long answer.
+    rows = (
+        Attempt.objects.using(using)
+        .filter(routine__in=[routine.name for routine in routines])
+        .annotate(own=_own_key({routine.scope_key for routine in routines}))
+        .values_list("routine", "version", "own", "state", "retry")
+        .annotate(
+            Max("number"),
+            tries=Count("pk", filter=~Q(trigger__in=DECISIONS)),
+            moment=Max(Coalesce("finished_at", "started_at")),
+            clock=Max(Now()),
+            at=Max("cursor"),
+        )
+    )
+    found: dict[str, list[Attempts]] = {}
+    here = database(using)
+    for name, *values in [*rows, *([] if here.is_server else _gone(using, routines))]:
+        row = Attempts(*values)
+        row = replace(row, moment=here.aware(row.moment), now=here.aware(row.now))
+        found.setdefault(name, []).append(row)
+    return found
+
+
+def _gone(using: str, routines: Collection[Routine]) -> "QuerySet[Anchor, tuple[Any, ...]]":
+    """Return anchored attempts that were deleted, as lost and held."""
+    return (
+        Anchor.objects.using(using)
+        .filter(routine__in=[routine.name for routine in routines])
+        .exclude(Exists(Attempt.objects.using(using).filter(pk=OuterRef("attempt_id"))))
+        .annotate(own=_own_key({routine.scope_key for routine in routines}), now=Now())
+        .values_list(
+            "routine",
+            "version",
+            "own",
+            Value(str(State.LOST)),
+            Value(False),
+            "number",
+            Value(0),
+            "now",
+            "now",
+            Value(""),
+            Value(True),
+        )
+    )

@@ -1,0 +1,41 @@
+"""Options of a run."""
+
+from dataclasses import dataclass
+
+from once.engine.history import Standing
+from once.models import DECISIONS
+
+__all__ = ["RunOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Options that hold for every routine of a run."""
+
+    #: The caller, for the history: a :class:`once.models.Trigger`. ``FAKE`` records routines as
+    #: done. ``RESET`` makes them pending again, without calling their bodies or heeding ``after``.
+    trigger: str
+    #: True if a reset is for a routine that is done, too.
+    even_done: bool = False
+    #: True if the call waits for a routine that another process runs.
+    wait: bool = True
+    #: Seconds after which the call stops waiting; none by default.
+    timeout: float | None = None
+    #: True if the call goes on, after a routine that failed, with routines not behind it.
+    keep_going: bool = False
+    #: True if a routine that failed lately is left out, by ``ONCE_RETRY_DELAY``.
+    respects_backoff: bool = False
+    #: The person that decided, and the reason.
+    user: str = ""
+    reason: str = ""
+
+    @property
+    def calls_body(self) -> bool:
+        """True if bodies are called: a person's decision calls none."""
+        return self.trigger not in DECISIONS
+
+    def is_due(self, standing: Standing) -> bool:
+        """Return True if there is something to do for a routine that stands so."""
+        if standing is Standing.HELD:
+            return not self.calls_body
+        return standing is Standing.OPEN or (standing is Standing.DONE and self.even_done)

@@ -1,0 +1,300 @@
+"""Write completions and attempts; :mod:`once.engine.anchors` writes anchors, and prunes.
+
+``lock_attempt``, ``progress``, ``resume``, ``advance``, ``complete`` and ``undo`` are parts of the
+work transaction in hand. They raise ``AttemptLost`` where the attempt has no right to commit any
+more. All other functions are statements of their own, durable on return.
+"""
+
+import os
+import socket
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from django.db import DatabaseError, IntegrityError, ProgrammingError
+from django.db.models import F, QuerySet
+
+from once import conf
+from once.databases import database, tables
+from once.engine.history import NextAttempt
+from once.exceptions import AttemptLost, BodyError, CannotFence
+from once.models import DECISIONS, Attempt, Completion, Now, State
+from once.routines.base import Routine
+from once.text import written
+
+__all__ = [
+    "TRANSITIONS",
+    "Progress",
+    "advance",
+    "begin",
+    "close",
+    "complete",
+    "lock_attempt",
+    "lost",
+    "progress",
+    "record_migrated",
+    "resume",
+    "undo",
+    "work_name",
+]
+
+#: The states that an attempt may go to from each. An end is final: an attempt that ended has no
+#: right to commit, and each update has the state that it comes from in its condition.
+TRANSITIONS: dict[State, set[State]] = {state: set() for state in State}
+TRANSITIONS[State.RUNNING] = {*State} - {State.RUNNING}
+#: Each ends the session in the way, waits for its end and tries again: seconds in all.
+_FENCE_TRIES = 4
+_UNDEFINED_TABLE = "42P01"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The committed part of a batched routine."""
+
+    #: The place to go on at, as :mod:`once.engine.batches` writes it; empty at the start.
+    cursor: str = ""
+    processed: int = 0
+    total: int | None = None
+
+
+def begin(
+    routine: Routine, upcoming: NextAttempt, trigger: str, *, user: str = "", reason: str = ""
+) -> Attempt | None:
+    """Claim the next attempt: a row in state running, and with it the right to commit.
+
+    Returns:
+        The attempt, or ``None`` if another process claimed that number: the lock was lost.
+
+    """
+    attempt = Attempt(
+        routine=routine.name,
+        number=upcoming.number,
+        version=routine.version,
+        scope_key=routine.scope_key,
+        key=upcoming.key,
+        retry=routine.retry or trigger in DECISIONS,
+        trigger=trigger,
+        pid=os.getpid(),
+    )
+    host, release = socket.gethostname(), conf.release()
+    texts = {"user": user, "reason": reason, "host": host, "release": release}
+
+    def insert(texts: dict[str, str]) -> None:
+        for name, text in texts.items():
+            field: Any = Attempt._meta.get_field(name)
+            setattr(attempt, name, text[: field.max_length])
+        with database(routine.using).statements():
+            attempt.save(using=routine.using, force_insert=True)
+
+    try:
+        written(insert, texts)
+    except IntegrityError:
+        rows = Attempt.objects.using(routine.using)
+        is_taken = rows.filter(routine=routine.name, number=upcoming.number).exists()
+        if attempt.pk is not None or not is_taken:
+            raise  # because it is a receiver's error, or a damaged table
+        return None
+    return attempt
+
+
+def close(
+    attempt: Attempt, state: State, error: str = "", *, body_not_started: bool = False
+) -> State:
+    """Take an attempt's right to commit, unless it ended before: fence, then read.
+
+    If a transaction that may still commit locks the row, its session is ended, and the update
+    repeated. Therefore the returned state is final, also after a COMMIT that got no answer.
+
+    Args:
+        attempt: this process's own, or a predecessor.
+        state: the end to record, unless the attempt ended before.
+        error: the reason.
+        body_not_started: True if another attempt may follow in any case.
+
+    Raises:
+        CannotFence: a session that may still commit could not be ended.
+
+    """
+    here = database(str(attempt._state.db))
+    row = Attempt.objects.using(here.using).filter(pk=attempt.pk)
+    may_follow = {"retry": True} if body_not_started else {}
+
+    def end(texts: dict[str, str]) -> State:
+        with here.statements():
+            _end(attempt, state, **may_follow, **texts)
+            # Because a deleted row gives no right to commit, its attempt is lost.
+            return State(row.values_list("state", flat=True).first() or State.LOST)
+
+    for _ in range(_FENCE_TRIES):
+        try:
+            return written(end, {"error": error})
+        except DatabaseError as problem:
+            if not here.is_locked(problem):
+                raise
+        if not here.terminate_backend(work_name(attempt)):
+            time.sleep(0.05)  # a statement's lock is short
+    raise CannotFence(
+        f"The row of {attempt} is locked by a session that does no work of it. End that session."
+    )
+
+
+def lock_attempt(attempt: Attempt) -> None:
+    """Keep an attempt's right to commit for the work transaction in hand, until that ends."""
+    here = database(str(attempt._state.db))
+    with here.connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT number FROM {tables.quoted(here.connection, 'attempt')} "
+            f"WHERE id = %s AND state = %s {here.row_lock}",
+            [attempt.pk, State.RUNNING],
+        )
+        if cursor.fetchone() is None:
+            raise lost(attempt)
+
+
+def progress(attempt: Attempt) -> Progress:
+    """Return how far the attempts before this one came, once all of them are fenced."""
+    rows = Attempt.objects.using(attempt._state.db).filter(**_completion_of(attempt))
+    before = rows.filter(number__lt=attempt.number).exclude(cursor="")
+    last = before.order_by("-number").first()
+    if last is None:
+        return Progress()
+    return Progress(cursor=last.cursor, processed=last.processed, total=last.total)
+
+
+def resume(attempt: Attempt, done: Progress) -> None:
+    """Record where an attempt goes on, in the transaction that read the progress.
+
+    Only where it has no cursor yet: a failover that lost an attempt may give its id to the next
+    one, whose cursor must not be put back.
+    """
+    values = _resumed(done)
+    if not _running(attempt).filter(cursor="").update(**values):
+        raise _moved(attempt)
+    for name, value in values.items():
+        setattr(attempt, name, value)
+
+
+def advance(attempt: Attempt, before: str, after: str, items: int) -> None:
+    """Record that a batch of some items is done.
+
+    Because a failover or a crash may lose acknowledged commits, the cursor moves only from where
+    this attempt left it.
+    """
+    values = {"cursor": after, "processed": F("processed") + items}
+    if not _running(attempt).filter(cursor=before).update(**values):
+        raise _moved(attempt)
+
+
+def complete(attempt: Attempt) -> None:
+    """Record that the effects of the work transaction are all there is to do.
+
+    Raises:
+        BodyError: the session does not see the record any more.
+
+    """
+    connection = database(str(attempt._state.db)).connection
+    table = tables.quoted(connection, "completion")
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute(
+                f"INSERT INTO {table} (routine, version, scope_key) VALUES (%s, %s, %s)",
+                [attempt.routine, attempt.version, attempt.scope_key],
+            )
+        except ProgrammingError as error:
+            if getattr(error.__cause__, "sqlstate", None) == _UNDEFINED_TABLE:
+                raise _unseen() from error  # it was there when the transaction began
+            raise
+    _succeed(attempt)
+
+
+def undo(attempt: Attempt, *, start: str) -> None:
+    """Make pending again what an attempt of a reset is for.
+
+    A completed routine begins anew, under a new idempotency key and from the start. A routine that
+    is not completed goes on where it stands, and is no longer held.
+    """
+    completion, using = _completion_of(attempt), attempt._state.db
+    Attempt.objects.using(using).filter(**completion, retry=False).update(retry=True)
+    if Completion.objects.using(using).filter(**completion).delete()[0]:
+        anew: dict[str, object] = {"key": uuid.uuid4().hex, "cursor": start}
+    else:
+        anew = _resumed(progress(attempt))
+    _succeed(attempt, **anew)
+
+
+def record_migrated(using: str, name: str, digest: str) -> None:
+    """Record that a database was brought to the migrations of this digest."""
+    with suppress(IntegrityError), database(using).statements():
+        Completion(routine=name, version=1, scope_key=digest).save(using=using, force_insert=True)
+
+
+def work_name(attempt: Attempt) -> str:
+    """Return the name of an attempt's work lock."""
+    return f"{attempt.pk}"
+
+
+def lost(attempt: Attempt) -> AttemptLost:
+    """Return why a work transaction may not begin."""
+    state = _state(attempt)
+    if state is None:
+        return AttemptLost(
+            f"The row of {attempt} is gone, and its right to commit: the row was deleted, or the "
+            "database lost commits by a failover or a crash"
+        )
+    why = "another process took over" if state == State.LOST else f"it ended as {state}"
+    return AttemptLost(f"{attempt} lost its right to commit: {why}")
+
+
+def _completion_of(attempt: Attempt) -> dict[str, object]:
+    """Return what attempts at the same completion have in common: they share key and cursor."""
+    return {name: getattr(attempt, name) for name in ("routine", "version", "scope_key")}
+
+
+def _resumed(done: Progress) -> dict[str, object]:
+    """Return the values of an attempt that goes on after earlier attempts."""
+    return {**asdict(done), "resumed": done.processed}
+
+
+def _succeed(attempt: Attempt, **values: object) -> None:
+    if not _end(attempt, State.SUCCEEDED, **values):
+        raise _moved(attempt)
+
+
+def _end(attempt: Attempt, state: State, **values: object) -> int:
+    """End an attempt that runs, and return the number of changed rows."""
+    if state not in TRANSITIONS[State.RUNNING]:
+        raise ValueError(f"No attempt ends as {state}.")
+    return _running(attempt).update(state=state, finished_at=Now(), **values)
+
+
+def _running(attempt: Attempt) -> "QuerySet[Attempt]":
+    """Return the row of an attempt, as long as it has the right to commit."""
+    return Attempt.objects.using(attempt._state.db).filter(pk=attempt.pk, state=State.RUNNING)
+
+
+def _moved(attempt: Attempt) -> AttemptLost | BodyError:
+    """Return why a row cannot be updated, which the transaction in hand has locked."""
+    state = _state(attempt)
+    if state is None:
+        return _unseen()
+    if state == State.RUNNING:
+        return AttemptLost(
+            f"Batches of {attempt} are gone that were committed: the database lost commits, by a "
+            "failover or a crash. The next attempt goes on after the last batch that it has"
+        )
+    return lost(attempt)
+
+
+def _unseen() -> BodyError:
+    """Return what to raise where the record that a transaction began with is out of its sight."""
+    return BodyError(
+        "The body changed which tables its session sees, as SET search_path or a tenant's schema "
+        "does, or deleted the row of its attempt. Have it restore what it sets."
+    )
+
+
+def _state(attempt: Attempt) -> str | None:
+    row = Attempt.objects.using(attempt._state.db).filter(pk=attempt.pk)
+    return row.values_list("state", flat=True).first()

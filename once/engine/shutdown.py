@@ -1,0 +1,179 @@
+"""Ending early: a signal asks the run to end, and is heeded where that does no harm."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+__all__ = [
+    "Signalled",
+    "check",
+    "deferred",
+    "handled",
+    "heed",
+    "heeded",
+    "interrupt",
+    "is_handled",
+]
+
+_NOTE = (
+    "\nEnding: first the batch in hand, or the body whose effects are outside, comes to its end. "
+    "A second signal ends at once.\n"
+)
+
+_is_deferred = False
+#: The error that a signal asked the run to end with. It stays until the run is over.
+_pending: BaseException | None = None
+#: True if a run has taken over the signals of this process.
+_is_handled = False
+#: True if the body that called the innermost run defers an interruption.
+_is_body_deferred = False
+
+
+class Signalled(KeyboardInterrupt):
+    """A signal asked the run to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __str__(self) -> str:
+        if self.number == signal.SIGINT:
+            return "Interrupted."
+        return f"Ended by {signal.Signals(self.number).name}."
+
+
+def is_handled() -> bool:
+    """Return True inside of :func:`handled`."""
+    return _is_handled
+
+
+@contextmanager
+def handled(*numbers: int, are_forwarded: bool = False) -> Iterator[None]:
+    """A context in which a signal ends the run: the body rolls back and the history says so.
+
+    A run that a body of another run calls leaves the signals to that one. It heeds them where the
+    body may be broken off.
+
+    Args:
+        numbers: the signals. Those that this process ignores, or handles in C, are left alone.
+        are_forwarded: True where a terminal and a supervisor may both send a signal for one
+            Ctrl-C. Then only a signal that comes twice ends the process at once.
+
+    Raises:
+        Signalled: at the end, or where the run is broken off.
+
+    """
+    global _pending, _is_handled
+    if not _is_here():
+        yield
+        return
+    if _is_handled:
+        with _inside_body():
+            yield
+        return
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {
+        number: handler
+        for number, handler in before.items()
+        if handler not in (signal.SIG_IGN, None)
+    }
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in [number] if are_forwarded else before:
+            signal.signal(each, signal.SIG_DFL)
+        if interrupt(Signalled(number)):
+            with suppress(OSError):
+                # Not print(): the signal may have come in the middle of one.
+                os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _NOTE.encode())
+
+    _is_handled = True
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _pending, _is_handled = None, False
+
+
+@contextmanager
+def _inside_body() -> Iterator[None]:
+    global _is_body_deferred
+    before, _is_body_deferred = _is_body_deferred, _is_deferred
+    try:
+        yield
+    finally:
+        _is_body_deferred = before
+
+
+def interrupt(error: BaseException) -> bool:
+    """Ask the run in the main thread to end. To be called by a signal handler there.
+
+    Args:
+        error: what to raise.
+
+    Returns:
+        Whether it is raised later: after the batch in hand, at the end of a body whose effects
+        are outside, or when what commits is over. It is raised at once everywhere else.
+
+    """
+    global _pending
+    is_first = _pending is None
+    if is_first:
+        _pending = error
+        if not _is_deferred:
+            raise error
+    return is_first
+
+
+def check() -> None:
+    """Raise what was asked for meanwhile. A body that catches it does not undo it."""
+    if _pending is not None:
+        raise _pending
+
+
+def heed() -> None:
+    """Raise what was asked for meanwhile, in the main thread, where nothing defers it."""
+    if _is_here() and not _is_deferred:
+        check()
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """A context that an interruption does not break off; at the end it is raised."""
+    with _set(True):
+        yield
+    heed()
+
+
+@contextmanager
+def heeded() -> Iterator[None]:
+    """A context, inside of one that defers, in which an interruption is raised at once.
+
+    Except in a run that a body called which must not be broken off.
+    """
+    with _set(_is_body_deferred):
+        heed()
+        yield
+
+
+@contextmanager
+def _set(value: bool) -> Iterator[None]:
+    global _is_deferred
+    if not _is_here():
+        yield
+        return
+    before, _is_deferred = _is_deferred, value
+    try:
+        yield
+    finally:
+        _is_deferred = before
+
+
+def _is_here() -> bool:
+    # Python handles signals in the main thread only (manual, "signal").
+    return threading.current_thread() is threading.main_thread()

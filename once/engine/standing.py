@@ -1,0 +1,159 @@
+"""Judge what earlier attempts mean for the next attempt. Asks no database."""
+
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from once import conf
+from once.models import State
+from once.routines.base import Routine
+
+__all__ = ["DOUBLINGS", "Attempts", "Record", "Standing", "judge"]
+
+#: Doublings of the liveness timeout, at most, for attempts that were lost in a row.
+DOUBLINGS = 3
+
+#: Seconds that the delay between attempts at start-up doubles up to.
+_RETRY_DELAY_CAP = 3600.0
+
+
+class Standing(enum.Enum):
+    """The record's judgement of a routine of this code, in one word."""
+
+    OPEN = "open"
+    DONE = "done"
+    #: A higher version is recorded, or begun: this one never runs again.
+    SUPERSEDED = "superseded"
+    #: It may not be tried a second time, and was tried: a person decides.
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The record of one routine of this code."""
+
+    standing: Standing
+    #: Superseded by a version that began and is not recorded: none is there to build on.
+    is_overtaken: bool = False
+    #: Number of the last attempt, at whatever version and scope key.
+    number: int = 0
+    #: Number of the last attempt at this very completion, and how many called the body.
+    own_number: int = 0
+    tries: int = 0
+    #: True if an attempt at this very completion succeeded, though it may have been reset since.
+    was_done: bool = False
+    #: Attempts in a row, of any version, that were lost or never reported an end.
+    lost_in_a_row: int = 0
+    #: True if the last attempt has no end: it runs, or was lost.
+    is_running: bool = False
+    #: True if any attempt has no end.
+    has_running: bool = False
+    #: True if the last attempt runs with ``retry=False``: if its process is dead, it is held.
+    holds_if_lost: bool = False
+    #: True if an attempt at this completion went through batches.
+    is_batched: bool = False
+    #: True if it is held because its last attempt was deleted, which had to stay.
+    is_gone: bool = False
+    #: Seconds until starting servers may try again; 0 where they may.
+    retry_in: float = 0.0
+    #: The time from which they may, by the database's clock, if it lies ahead.
+    retry_at: datetime | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """True if this version is never to run (again): it is done, or superseded."""
+        return self.standing in (Standing.DONE, Standing.SUPERSEDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The attempts at one routine that have all this in common."""
+
+    version: int
+    #: The scope key, if it is that of a routine of this code.
+    scope_key: str | None
+    state: str
+    retry: bool
+    #: The last one's.
+    number: int
+    #: Attempts among them that called a body.
+    tries: int
+    #: Time at which the last attempt ended, or else began.
+    moment: datetime
+    #: The database's clock.
+    now: datetime
+    #: Not empty where batches were begun.
+    cursor: str
+    #: True if the last attempt was deleted, though it had to stay.
+    is_gone: bool = False
+
+
+def judge(routine: Routine, standing: Standing, history: list[Attempts]) -> Record:
+    """Return what earlier attempts make of a routine, whose completions say how it stands."""
+    if not history:
+        return Record(standing=standing)
+    same = [row for row in history if _is_of(routine, row)]
+    is_overtaken = False
+    if standing is Standing.OPEN:
+        is_overtaken = max(row.version for row in history) > routine.version
+        if is_overtaken:
+            standing = Standing.SUPERSEDED
+        elif any(_holds(row) for row in same):
+            standing = Standing.HELD
+    last = max(history, key=lambda row: row.number)
+    retry_in = _retry_in(routine, history) if same and standing is Standing.OPEN else 0.0
+    return Record(
+        standing=standing,
+        is_overtaken=is_overtaken,
+        number=last.number,
+        own_number=max((row.number for row in same), default=0),
+        tries=sum(row.tries for row in same),
+        was_done=any(row.state == State.SUCCEEDED and row.tries for row in same),
+        lost_in_a_row=_in_a_row(
+            history, last.number, lambda row: row.state in (State.LOST, State.RUNNING)
+        ),
+        is_running=last.state == State.RUNNING,
+        has_running=any(row.state == State.RUNNING for row in history),
+        holds_if_lost=last.state == State.RUNNING and not last.retry and _is_of(routine, last),
+        is_batched=any(row.cursor for row in same),
+        is_gone=any(row.is_gone for row in same),
+        retry_in=retry_in,
+        retry_at=last.now + timedelta(seconds=retry_in) if retry_in else None,
+    )
+
+
+def _holds(row: Attempts) -> bool:
+    # While one runs it is not known how it ends: a successor finds that out under the lock.
+    return not row.retry and row.state not in (State.SUCCEEDED, State.RUNNING)
+
+
+def _is_of(routine: Routine, row: Attempts) -> bool:
+    return (row.version, row.scope_key) == (routine.version, routine.scope_key)
+
+
+def _in_a_row(history: Iterable[Attempts], last: int, is_meant: Callable[[Attempts], bool]) -> int:
+    """Return the number of latest attempts, in a row, that fulfil a condition."""
+    return last - max(
+        (row.number for row in history if row.number <= last and not is_meant(row)), default=0
+    )
+
+
+def _retry_in(routine: Routine, history: list[Attempts]) -> float:
+    """Return the seconds that starting servers still wait after attempts that did not end well."""
+    last = max((row for row in history if _is_of(routine, row)), key=lambda row: row.number)
+    bad = (State.FAILED, State.LOST, State.RUNNING)
+    if last.state not in bad:
+        return 0.0
+    in_a_row = _in_a_row(
+        history, last.number, lambda row: _is_of(routine, row) and row.state in bad
+    )
+    if last.state != State.FAILED:
+        in_a_row -= 1  # the first that ended without a word: a deploy, a node
+    if not in_a_row:
+        return 0.0
+    delay = conf.retry_delay()
+    delay = min(delay * 2.0 ** min(in_a_row - 1, 20), max(delay, _RETRY_DELAY_CAP))
+    # A clock that was set back would have it be longer than any delay.
+    passed = max(0.0, (last.now - last.moment).total_seconds())
+    return max(0.0, delay - passed)

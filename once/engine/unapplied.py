@@ -1,0 +1,97 @@
+"""Find the migrations of this code that a database lacks."""
+
+import importlib.util
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from django.apps import AppConfig, apps
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.loader import MigrationLoader
+
+from once.databases import PATIENCE, SUPPORTED, database
+from once.routines.registry import Registry
+
+__all__ = ["behind", "databases", "lacking", "names"]
+
+
+def databases(found: Registry) -> list[str]:
+    """Return aliases of databases that must have all migrations: of routines, and ``default``.
+
+    A ``default`` that is of no supported kind is left out: Django has one where none is set.
+    """
+    aliases = {*found.databases}
+    if connections[DEFAULT_DB_ALIAS].vendor in SUPPORTED:
+        aliases.add(DEFAULT_DB_ALIAS)
+    return sorted(aliases)
+
+
+def lacking(
+    aliases: Iterable[str],
+    *,
+    unread: dict[str, Error] | None = None,
+    seconds: float = PATIENCE,
+) -> dict[str, list[str]]:
+    """Return what each of these databases lacks, as :func:`names` does, where it does.
+
+    Where ``unread`` is given, a database that cannot be read is noted there with why.
+    """
+    found: dict[str, list[str]] = {}
+    for using in aliases:
+        try:
+            with database(using).reading(seconds):
+                if missing := names(using):
+                    found[using] = missing
+        except Error as error:
+            if unread is None:
+                raise
+            unread[using] = error
+    return found
+
+
+def behind(found: Mapping[str, Sequence[str]]) -> str:
+    """Say what databases lack, as a sentence without its full stop: three names of each at most."""
+    told = []
+    for using, names in found.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        named = f"{', '.join(names[:3])}{more}"
+        told.append(f"database {using!r} lacks migrations of this code ({named})")
+    return ", and ".join(told)
+
+
+def names(using: str) -> list[str]:
+    """Return the migrations of this code, as ``app.name``, that a database lacks."""
+    if _are_recorded(using):
+        return []
+    executor = MigrationExecutor(connections[using])
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
+
+
+def _are_recorded(using: str) -> bool:
+    """True if a database has a record of every migration, by the names of their files.
+
+    Then it lacks none. To load them all takes a hundred times as long, and each process of a herd
+    would, on connections that the others wait for.
+    """
+    try:
+        with database(using).statements(), connections[using].cursor() as cursor:
+            cursor.execute("SELECT app, name FROM django_migrations")
+            recorded = set(cursor.fetchall())
+    except DatabaseError as error:
+        if database(using).is_lost(error):
+            raise
+        return False  # there is no such table yet, or what follows says why
+    return all(
+        (app.label, name) in recorded for app in apps.get_app_configs() for name in _files(app)
+    )
+
+
+def _files(app: AppConfig) -> Iterator[str]:
+    """Yield the names of an app's migrations, as Django's ``MigrationLoader`` finds them."""
+    package, _ = MigrationLoader.migrations_module(app.label)
+    found = importlib.util.find_spec(package) if package else None
+    if found and found.origin:
+        for _, name, is_package in pkgutil.iter_modules(found.submodule_search_locations):
+            if not is_package and name[0] not in "_~":
+                yield name

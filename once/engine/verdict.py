@@ -1,0 +1,187 @@
+"""The end of an attempt: decide whose fault it was, and say what is left and what to do next.
+
+The place of an error decides, not its code. What does not come from the project's own code (a lock,
+the fence, the record, a grant or a table that is missing, a disk that is full) cannot be done now:
+it is waited for, and no routine has failed. What comes from it is the routine's failure, but for
+the loss of the connection beneath it.
+"""
+
+from functools import partial
+
+from django.db import Error
+
+from once.databases import discard, tables
+from once.engine import history, recorder
+from once.engine.attempt import Work
+from once.engine.history import Record
+from once.exceptions import (
+    AttemptLost,
+    BodyError,
+    CannotFence,
+    LockLost,
+    NoConnection,
+    TimedOut,
+)
+from once.models import Attempt, State
+from once.results import Outcome, Reason, Result
+from once.routines.base import Routine
+from once.text import headline, one_line, whole
+
+__all__ = ["conclude", "describe", "ended", "held", "hint", "put_off"]
+
+#: The part of a failed attempt that stays, by kind of routine.
+_KEPT = {
+    "atomic": "Nothing of its transaction was committed.",
+    "batched": "Its committed batches stay; the next attempt goes on after them.",
+    "external": "What it did outside stays; the next attempt has the same key.",
+}
+
+_ENDS = {
+    State.FAILED: "failed",
+    State.LOST: "died, or was cut off",
+    State.RUNNING: "ended without a word",
+}
+
+
+def conclude(work: Work, problem: BaseException) -> State:
+    """Settle how an attempt ended that did not end well: fence, then read.
+
+    Returns:
+        The state that is recorded, or ``RUNNING`` where nothing could be recorded.
+
+    """
+    stopped = isinstance(problem, LockLost | CannotFence | TimedOut | KeyboardInterrupt)
+    # Its commits may be gone; or its body starved the heartbeat, and the lock was lost.
+    is_cut_off = isinstance(problem, AttemptLost) or (
+        work.is_begun and isinstance(problem, LockLost) and not isinstance(problem, NoConnection)
+    )
+    work.is_hindered = _is_databases(work, problem)
+    # Because an interrupted COMMIT leaves a session that lies, the answer is a fresh one's.
+    discard(work.here)
+
+    def close() -> State:
+        try:
+            with work.here.answering():
+                # A successor claims before it ends a session, so that its own claim tells of it.
+                work.has_successor = history.has_successor(work.attempt)
+                state = State.INTERRUPTED if stopped or work.is_hindered else State.FAILED
+                if work.has_successor or is_cut_off:
+                    state = State.LOST
+                return recorder.close(
+                    work.attempt, state, whole(problem), body_not_started=not work.is_begun
+                )
+        except Error:
+            # If the database takes no record just then, the body's own error tells nothing.
+            work.is_hindered = work.is_hindered or isinstance(problem, Error)
+            raise
+
+    try:
+        return work.wait.insist(close)
+    except (Error, CannotFence) as error:
+        # Still "running": the next holder of the lock settles it.
+        problem.add_note(f"How it ended could not be recorded: {one_line(error)}")
+        return State.RUNNING
+
+
+def ended(work: Work, problem: BaseException | None, seconds: float) -> Result:
+    """Return the result of an attempt of this process."""
+    attempt = work.attempt
+    result = partial(Result, routine=work.routine, attempt=attempt, seconds=seconds)
+    # Taken over when it was recorded already: a COMMIT without an answer, settled since.
+    is_settled = isinstance(problem, AttemptLost) and attempt.state == State.SUCCEEDED
+    if problem is None or is_settled:
+        return result(outcome=Outcome.RAN)
+    what = one_line(problem).rstrip(".")
+    if attempt.state == State.SUCCEEDED:
+        return result(outcome=Outcome.RAN, message=f"Done and recorded, but afterwards: {what}")
+    # No body is called again by the same call; where it was taken over, the successor decides.
+    is_once = work.routine.kind == "external" or not work.may_repeat
+    reason = None if attempt.state in (State.LOST, State.INTERRUPTED) else Reason.FAILED
+    if work.is_hindered and attempt.state != State.LOST:
+        reason = Reason.HINDERED
+    return result(
+        outcome=Outcome.FAILED,
+        message=_aftermath(work, problem, what),
+        error=problem,
+        reason=reason,
+        is_final=work.is_begun and is_once and not work.has_successor,
+    )
+
+
+def held(routine: Routine, found: Record) -> Result:
+    """Return the result of a routine that waits for a person's decision."""
+    return Result(
+        routine=routine,
+        outcome=Outcome.SKIPPED,
+        message=hint(routine.name, is_gone=found.is_gone),
+        reason=Reason.HELD,
+    )
+
+
+def put_off(routine: Routine, found: Record, failure: Attempt | None) -> Result:
+    """Return the result of a routine that failed lately, for a starting server."""
+    what = describe(failure) if failure else "An attempt died"
+    return Result(
+        routine=routine,
+        outcome=Outcome.SKIPPED,
+        message=f"{what}. Starting servers try again in {found.retry_in:.0f} s; "
+        "`manage.py once run` tries at once.",
+        retry_in=found.retry_in,
+        reason=Reason.FAILED if failure and failure.state == State.FAILED else None,
+    )
+
+
+def describe(attempt: Attempt) -> str:
+    """Say how an attempt ended that did not succeed, as a sentence without its full stop."""
+    what = _ENDS.get(State(attempt.state), "was interrupted")
+    why = f": {headline(attempt.error)}" if attempt.state == State.FAILED else ""
+    return f"Attempt {attempt.number} on {attempt.host} (pid {attempt.pid}) {what}{why}".rstrip(".")
+
+
+def hint(name: str, *, is_gone: bool = False) -> str:
+    """Say what to do about a held routine."""
+    why = "since retry=False: find out what its last attempt did"
+    if is_gone:
+        why = (
+            f"since its last attempt was deleted from {tables.name('attempt')}, which said where "
+            "to go on: find out what that did, or restore it"
+        )
+    return (
+        f"Held, {why}. Then `manage.py once reset "
+        f"{name}` has it tried again, or `manage.py once run --fake {name}` records it as done."
+    )
+
+
+def _aftermath(work: Work, problem: BaseException, what: str) -> str:
+    attempt = work.attempt
+    kept = _KEPT[work.routine.kind]
+    if attempt.state == State.RUNNING:
+        return f"{what}. Whether it committed is settled by the next `manage.py once run`."
+    if attempt.state == State.LOST:
+        if work.has_successor:
+            what = (
+                f"Attempt {attempt.number} lost its right to commit, because another process took "
+                f"over ({what})"
+            )
+        elif not isinstance(problem, AttemptLost | LockLost):
+            what = f"The row of attempt {attempt.number} is gone from the record ({what})"
+        return f"{what}. {kept} `manage.py once status` shows how it stands."
+    if not work.routine.retry and work.is_begun:
+        return f"{what}. {kept} {hint(work.routine.name)}"
+    if isinstance(problem, BodyError):
+        return what
+    if attempt.state == State.INTERRUPTED:
+        return f"{what}. {kept}"
+    return f"{what}. {kept} Fix the cause and run this again."
+
+
+def _is_databases(work: Work, problem: BaseException) -> bool:
+    """True if an error is the database's, and not that of the project's code."""
+    if not isinstance(problem, Error):
+        return False
+    if problem is not work.of_project:
+        return True
+    # A body may also ask another database, whose loss is the body's own affair. An external body
+    # has no session of the run's, by which to tell.
+    is_gone = work.routine.kind == "external" or work.here.connection.connection is not work.session
+    return is_gone and work.here.is_lost(problem)

@@ -1,0 +1,1 @@
+"""Declare, find and order routines. Knows no database."""

@@ -1,0 +1,211 @@
+"""Run the recorded routines of a starting server, before it serves or beside it."""
+
+import logging
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+from django.conf import settings
+from django.db import Error
+
+from once import conf
+from once.databases import threads
+from once.engine import executor, shutdown
+from once.engine.options import RunOptions
+from once.exceptions import OnceError, RoutineFailed
+from once.log import tell
+from once.models import Trigger
+from once.results import Outcome, Reason, Result
+from once.routines import registry
+from once.routines.contexts import outside_event_loop
+from once.routines.registry import Registry
+from once.startup import forking, launch
+from once.text import one_line
+
+__all__ = ["begin", "begin_beside"]
+
+
+def begin(declared: Registry) -> None:
+    """Run what starting servers run, now or beside the server, as ``ONCE_STARTUP`` says.
+
+    Raises:
+        RoutineFailed: a routine failed, here or lately elsewhere, ``ONCE_STARTUP_FAILURE`` is
+            ``"raise"``, and this is no worker of a server that was up, whose end would end all.
+
+    """
+    is_background = conf.startup() == "background"
+    is_replacement = launch.is_replacement()
+    if is_replacement:
+        registry.site.was_complete = True
+    if forking.lacks_threads():
+        same = 'Here, ONCE_STARTUP="background" does what "run" does. ' if is_background else ""
+        message = f"{forking.NO_THREADS} {same}{forking.ENABLE_THREADS}"
+        tell(logging.WARNING, "no_threads", message=message)
+    elif is_background:
+        forking.once_serving(lambda: _go_on(declared, pause=0.0))
+        return
+    with _heeding_signals(), outside_event_loop():
+        _start(declared, is_replacement=is_replacement)
+
+
+def begin_beside(declared: Registry) -> None:
+    """Run what starting servers run beside one that serves already."""
+    _go_on(declared, pause=0.0)
+
+
+def _start(declared: Registry, *, is_replacement: bool) -> None:
+    """Run what is pending. If that cannot be done, say so, and go on beside the server."""
+    began = monotonic()
+    try:
+        results = _run(declared)
+    except (OnceError, Error) as error:
+        problem = one_line(error)
+    else:
+        failed = [result for result in results if result.reason is Reason.FAILED]
+        if failed and conf.startup_failure() == "raise" and not is_replacement:
+            raise RoutineFailed(_why(failed[0])) from failed[0].error
+        undone = failed or [result for result in results if not result.is_done]
+        if not undone:
+            _tell_complete(results, monotonic() - began)
+            return
+        problem = _why(undone[0])
+    starts = (
+        "This worker serves all the same, since it replaces one of a server that was up; "
+        if is_replacement
+        else "This server starts all the same; its readiness says no, and "
+    )
+    further = (
+        "nothing here tries again: once it is mended, restart this, or call `manage.py once run`."
+        if forking.lacks_threads()
+        else "it goes on trying."
+    )
+    tell(logging.WARNING, "startup_incomplete", message=f"{problem} {starts}{further}")
+    if not forking.lacks_threads():
+        forking.once_serving(lambda: _go_on(declared, pause=1.0))
+
+
+def _go_on(declared: Registry, pause: float) -> None:
+    """Run what is pending beside the server, again and again, until everything is done.
+
+    The first try comes after a pause where a problem was told already, and at once otherwise.
+    """
+    threads.start(lambda: _keep_trying(declared, pause), "once startup")
+
+
+def _keep_trying(declared: Registry, pause: float) -> None:
+    is_told = pause > 0
+    began = monotonic()
+    while True:
+        time.sleep(pause)
+        trace: Exception | None = None
+        try:
+            results = _run(declared)
+        except Exception as error:  # whatever it is, readiness must not say no for ever
+            problem, later, trace = one_line(error), 0.0, error
+        else:
+            undone = [result for result in results if not result.is_done]
+            if not undone:
+                _tell_complete(results, monotonic() - began)
+                return
+            problem, later = _why(undone[0]), max(result.retry_in for result in undone)
+        if is_told:
+            tell(logging.INFO, "startup_retried", trace, message=problem)
+        else:
+            tell(logging.WARNING, "startup_incomplete", trace, message=problem)
+            is_told = True
+        # Ever more rarely, and not before what failed may be tried again.
+        pause = min(60.0, max(1.0, 2 * pause, later))
+
+
+def _run(declared: Registry) -> list[Result]:
+    respects_backoff = not launch.is_reloaded() and not settings.DEBUG
+    options = RunOptions(trigger=Trigger.STARTUP, respects_backoff=respects_backoff)
+    return executor.run(declared.startup, declared, options)
+
+
+def _tell_complete(results: list[Result], seconds: float) -> None:
+    """Say in one line what this process did about all of them, and note it for readiness."""
+    registry.site.was_complete = True
+    outcomes = [result.outcome for result in results]
+    tell(
+        logging.INFO,
+        "startup_complete",
+        total=len(outcomes),
+        ran=outcomes.count(Outcome.RAN),
+        waited=outcomes.count(Outcome.WAITED),
+        seconds=seconds,
+    )
+
+
+def _why(result: Result) -> str:
+    return f"{result.routine.name}: {result.message}"
+
+
+#: The signals by which servers and terminals end a process.
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+
+#: Attributes by which servers note a signal: gunicorn, uvicorn, granian.
+_NOTES = {"alive": False, "should_exit": True, "interrupt_signal": True}
+
+
+@contextmanager
+def _heeding_signals() -> Iterator[None]:
+    """A context that a signal ends, of which many servers only take note, and go on loading.
+
+    The server is told after the run has ended, and the attempt recorded.
+
+    Raises:
+        SystemExit: the server took note of it.
+
+    """
+    if launch.known_server() == launch.MOD_WSGI:
+        yield  # it ignores the handlers that Python sets, and logs a traceback for each
+        return
+    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    try:
+        with shutdown.handled(*_ENDING, are_forwarded=True):
+            owners = [getattr(handler, "__self__", None) for handler in handlers.values()]
+            if any(map(_was_told, [*owners, _let_worker_hear()])):
+                raise SystemExit(0)
+            yield
+    except shutdown.Signalled as error:
+        signal.raise_signal(error.number)
+        raise SystemExit(0) from None
+    finally:
+        _restart_calls(handlers)
+
+
+def _let_worker_hear() -> object:
+    """Have a worker of gunicorn take note of signals that came before the run, and return it.
+
+    Because gevent's hub, and an event loop that does not run yet, call its handlers only in their
+    turn, each gets some.
+    """
+    worker: Any = launch.gunicorns_worker()
+    if worker is None:
+        return None
+    time.sleep(0)  # which gevent makes a turn of its hub
+    loop = getattr(worker, "loop", None)
+    if loop is not None and not loop.is_running():
+        for _ in range(3):  # it reads the signal in one turn, and calls the handler in the next
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+    return worker
+
+
+def _was_told(owner: object) -> bool:
+    """Return True if a server took note of a signal before the run."""
+    return any(getattr(owner, name, None) is value for name, value in _NOTES.items())
+
+
+def _restart_calls(handlers: Mapping[signal.Signals, object]) -> None:
+    """Have the system restart calls that a signal interrupts, as gunicorn and asyncio do."""
+    for number, handler in handlers.items():
+        module = str(getattr(handler, "__module__", ""))
+        if module.startswith("asyncio.") or (
+            module.startswith("gunicorn.") and number == signal.SIGTERM
+        ):
+            signal.siginterrupt(number, False)

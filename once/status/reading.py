@@ -1,0 +1,182 @@
+"""Reads how routines stand in one database, by as many queries for one routine as for thousands."""
+
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Max
+
+from once.databases import database
+from once.engine import history, unapplied
+from once.engine.history import Standing
+from once.engine.verdict import describe, hint
+from once.models import Attempt, Completion, Now, State
+from once.routines.base import CALL, RESERVED, Routine
+from once.status.state import RoutineState, Status
+
+__all__ = ["TAKES_OVER", "Reading", "described", "last_attempts", "progress"]
+
+#: The message of an attempt that was left half-way, if nothing else is in the way.
+TAKES_OVER = "The next `manage.py once run` or server start takes over."
+
+
+def described(routine: Routine) -> dict[str, Any]:
+    """Return the part of a status that the code alone says."""
+    return {
+        "name": routine.name,
+        "version": routine.version,
+        "scope": str(routine.scope),
+        "kind": routine.kind,
+    }
+
+
+class Reading:
+    """The statuses of a database: of its routines of this code, and of the record alone."""
+
+    def __init__(self, using: str, routines: list[Routine]) -> None:
+        self.database = database(using)
+        self.routines = routines
+        self.records = history.read(routines, thoroughly=True)
+        self.completions = history.recorded(using)
+        #: By name, the last attempt of all, and the last at the very completion of this code.
+        self.last = last_attempts(using)
+        self.own = history.attempts(using, {n: each.own_number for n, each in self.records.items()})
+        #: By the database's clock, where it knows an attempt.
+        self.now: datetime | None = None
+        if self.last:
+            with self.database.statements():
+                self.now = self.database.aware(
+                    Attempt.objects.using(using).values_list(Now(), flat=True)[0]
+                )
+        is_open = {n for n, each in self.records.items() if each.standing is Standing.OPEN}
+        asked = {name for name, record in self.records.items() if record.has_running}
+        asked |= {name for name, attempt in self.last.items() if attempt.state == State.RUNNING}
+        if self.database.is_server:  # elsewhere there is one lock for all routines
+            asked |= is_open
+        #: Names of routines whose locks are held.
+        self.live = self.database.locked(asked) if asked else set()
+        self.held = history.held(using, routines, self.records, self.live)
+        self.failures = history.last_failures(using, self.held) if self.held else {}
+        self.missing = unapplied.names(using) if is_open else []
+
+    def routine(self, routine: Routine) -> Status:
+        """Return the status of a routine of this code."""
+        name, record = routine.name, self.records[routine.name]
+        done = self.completions.get(name, [])
+        same = [row for row in done if row.scope_key == routine.scope_key]
+        # An attempt that runs may be at another version: the two exclude each other.
+        attempt = self.last[name] if record.is_running else self.own.get(name)
+        if routine in self.held:
+            # Not of one that came after it, and was not allowed to do anything.
+            attempt = self.failures.get(name) or attempt
+            what = f"{describe(attempt)}. " if attempt else ""
+            state, message = RoutineState.HELD, f"{what}{hint(name, is_gone=record.is_gone)}"
+        elif record.standing is Standing.DONE:
+            state, message = RoutineState.COMPLETED, ""
+        elif record.standing is Standing.SUPERSEDED:
+            state, message = RoutineState.SUPERSEDED, ""
+        else:
+            state, message = self._undone(name, attempt)
+        details = described(routine) | {"retry_at": record.retry_at, "attempts": record.tries}
+        return self._status(details, state, message, attempt, (same or done)[-1:])
+
+    def strangers(self) -> list[Status]:
+        """Return what is not in this code: commands of ``once call``, and unknown routines."""
+        calls = {name for name in self.last if name.startswith(CALL)}
+        names = sorted({*self.completions, *calls} - self.records.keys())
+        return [self._stranger(name) for name in names if not name.startswith(RESERVED)]
+
+    def _stranger(self, name: str) -> Status:
+        attempt, done = self.last.get(name), self.completions.get(name, [])
+        state, message, kind, version = RoutineState.UNKNOWN, "", None, None
+        if name.startswith(CALL):
+            kind, version = "call", attempt.version if attempt else done[-1].version
+            state = RoutineState.COMPLETED
+            if version not in {row.version for row in done}:
+                state, message = self._tried(attempt)
+        number = attempt.number if attempt else 0
+        details = {"name": name, "version": version, "kind": kind, "attempts": number}
+        return self._status(details, state, message, attempt, done[-1:])
+
+    def _undone(self, name: str, attempt: Attempt | None) -> tuple[RoutineState, str]:
+        state, message = self._tried(attempt)
+        if self.missing and state is not RoutineState.RUNNING:
+            lacks = ", ".join(self.missing)
+            message = f"Unapplied migrations: {lacks}. Run `manage.py once run --migrate`."
+            return RoutineState.BLOCKED, message
+        if name in self.live and state is not RoutineState.RUNNING:
+            message = f"Its lock is held by {self.database.holder(name)}."
+        return state, message
+
+    def _tried(self, attempt: Attempt | None) -> tuple[RoutineState, str]:
+        """Return the state by the last attempt and by which locks are held."""
+        if attempt is None:
+            return RoutineState.PENDING, ""
+        if attempt.state == State.FAILED:
+            return RoutineState.FAILED, ""
+        if attempt.state != State.RUNNING:
+            return RoutineState.PENDING, ""
+        if attempt.routine in self.live:
+            return RoutineState.RUNNING, ""
+        return RoutineState.PENDING, f"{describe(attempt)}. {TAKES_OVER}"
+
+    def _status(
+        self,
+        details: dict[str, Any],
+        state: RoutineState,
+        message: str,
+        attempt: Attempt | None,
+        done: list[Completion],
+    ) -> Status:
+        if done:
+            details["recorded_version"] = done[0].version
+            details["completed_at"] = self.database.aware(done[0].completed_at)
+        if attempt:
+            details |= self._ran(attempt, is_running=state is RoutineState.RUNNING)
+            if state in (RoutineState.FAILED, RoutineState.HELD):
+                details["error"] = attempt.error or None
+        return Status(state=state, database=self.database.using, message=message or None, **details)
+
+    def _ran(self, attempt: Attempt, *, is_running: bool) -> dict[str, Any]:
+        """Return when, where and for how long an attempt ran, and how far it came."""
+        started = self.database.aware(attempt.started_at)
+        finished = attempt.finished_at and self.database.aware(attempt.finished_at)
+        ran = {
+            "started_at": started,
+            "duration_seconds": _between(started, finished) if finished else None,
+            "host": attempt.host,
+            "pid": attempt.pid,
+        }
+        if not attempt.cursor:
+            return ran
+        seconds = _between(started, finished or self.now or started)
+        return ran | progress(attempt, seconds, is_running=is_running)
+
+
+def last_attempts(using: str) -> dict[str, Attempt]:
+    """Return the last attempt at each routine that a database knows, by name."""
+    rows = Attempt.objects.using(using).values_list("routine").annotate(Max("number"))
+    with database(using).statements():
+        numbers = dict(rows)
+    return history.attempts(using, numbers)
+
+
+def progress(attempt: Attempt, seconds: float, *, is_running: bool = True) -> dict[str, Any]:
+    """Return how far a batched attempt is, and how fast it goes."""
+    total = attempt.total
+    if total is not None:
+        total = max(total, attempt.processed)  # rows may appear meanwhile
+    own = attempt.processed - attempt.resumed
+    rate = own / seconds if own > 0 and seconds > 0 else None
+    left = None
+    if rate and total is not None and is_running:
+        left = round((total - attempt.processed) / rate, 1)
+    return {
+        "processed": attempt.processed,
+        "total": total,
+        "rate": rate and round(rate, 3),
+        "seconds_left": left,
+    }
+
+
+def _between(begin: datetime, end: datetime) -> float:
+    return max(0.0, (end - begin).total_seconds())  # a clock may have been set back meanwhile

@@ -1,0 +1,135 @@
+"""The status of a routine, for people and for programs."""
+
+import enum
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from once.results import Result
+from once.text import headline, one_line
+
+__all__ = ["RoutineState", "Status", "to_json"]
+
+SCHEMA = 1
+
+
+class RoutineState(enum.StrEnum):
+    """The state of a routine, under the name that it has everywhere."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    HELD = "held"
+    BLOCKED = "blocked"
+    SUPERSEDED = "superseded"
+    UNKNOWN = "unknown"
+
+
+_SETTLED = (RoutineState.COMPLETED, RoutineState.SUPERSEDED, RoutineState.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A routine as JSON shows it. Times are by the database's clock."""
+
+    name: str
+    #: Version in this code; ``None`` if this code has no such routine.
+    version: int | None = None
+    #: The highest one that is recorded.
+    recorded_version: int | None = None
+    scope: str | None = None
+    #: ``atomic``, ``batched``, ``external``, ``process``; ``call`` for what ``once call`` ran.
+    kind: str | None = None
+    state: RoutineState
+    database: str | None = None
+    #: Attempts at this version, and for this release or content of files.
+    attempts: int = 0
+    #: Of the last attempt, or of the running attempt, as the fields below.
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    duration_seconds: float | None = None
+    host: str | None = None
+    pid: int | None = None
+    #: Items of a batched routine, by all attempts at this completion.
+    processed: int | None = None
+    total: int | None = None
+    #: Items a second of the last attempt, and what is left by that.
+    rate: float | None = None
+    seconds_left: float | None = None
+    #: Until when starting servers leave it out after a failure.
+    retry_at: datetime | None = None
+    #: The traceback of the last attempt, where that failed.
+    error: str | None = None
+    #: Name of the routine that must be done before, and keeps this one from being the next to run.
+    waits_for: str | None = None
+    #: Advice for a person: the cause and the next step.
+    message: str | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """True if it asks for no run: done, not for this code, in memory, or a command's."""
+        return self.state in _SETTLED or self.kind in ("process", "call")
+
+    @property
+    def place(self) -> str:
+        """Host and process of the last attempt."""
+        return f"{self.host} (pid {self.pid})"
+
+    @property
+    def error_line(self) -> str:
+        """The error without its traceback."""
+        return headline(self.error or "")
+
+    @property
+    def progress(self) -> tuple[int, int | None, float | None, float | None] | None:
+        """Progress of a batched routine that is not done: items, total, rate, seconds left."""
+        if self.processed is None or self.state is RoutineState.COMPLETED:
+            return None
+        return self.processed, self.total, self.rate, self.seconds_left
+
+    @property
+    def has_other_version(self) -> bool:
+        """True if the version that is recorded is not that of this code."""
+        return bool(self.recorded_version and self.version not in (None, self.recorded_version))
+
+
+def to_json(
+    listed: Iterable[Status],
+    results: Iterable[Result] | None = None,
+    *,
+    lacking: Mapping[str, Sequence[str]] | None = None,
+    unread: Mapping[str, Exception] | None = None,
+) -> dict[str, Any]:
+    """Return the object that ``--json`` prints; its keys are a contract.
+
+    Args:
+        listed: the routines to show.
+        results: what a run did about them.
+        lacking: unapplied migrations by alias, where they were looked for.
+        unread: why a database could not be asked for them, by alias.
+
+    """
+    listed = list(listed)
+    results = None if results is None else list(results)
+    rows = [asdict(status) for status in listed]
+    further: dict[str, object] = {}
+    if results is not None:
+        is_done = all(result.is_done for result in results)
+        outcomes = {result.routine.name: str(result.outcome) for result in results}
+        for row in rows:
+            row["outcome"] = outcomes.get(row["name"])
+    else:
+        is_done = all(status.is_settled for status in listed) and not lacking and not unread
+    if lacking is not None:
+        reasons = {using: one_line(error) for using, error in (unread or {}).items()}
+        further = {"unapplied": lacking, "unread": reasons}
+    return {
+        "schema": SCHEMA,
+        "done": is_done,
+        "counts": dict(Counter(str(status.state) for status in listed)),
+        **further,
+        "routines": rows,
+    }

@@ -1,0 +1,101 @@
+"""Words for a routine's status, at a terminal and in the admin alike."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfoNotFoundError
+
+from django.db import DEFAULT_DB_ALIAS
+from django.utils.timezone import localtime
+
+from once.status.state import RoutineState, Status
+
+__all__ = ["details", "duration", "moment", "next_step", "progress"]
+
+_FAILED = (RoutineState.FAILED, RoutineState.HELD)
+
+
+def moment(when: datetime | None) -> str:
+    """Return a time in the reader's zone, in UTC if this machine lacks data of that, or nothing."""
+    if when is None:
+        return ""
+    try:
+        local = localtime(when)
+    except ZoneInfoNotFoundError:
+        local = when.astimezone(UTC)
+    return f"{local:%Y-%m-%d %H:%M:%S %Z}"
+
+
+def duration(seconds: float | None, digits: int = 3) -> str:
+    """Return a length of time, as short as it may be said, or nothing."""
+    if seconds is None:
+        return ""
+    if round(seconds, digits) < 60:
+        return f"{seconds:.{digits}f}s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} hours"
+
+
+def progress(
+    processed: int, total: int | None, rate: float | None, seconds_left: float | None
+) -> str:
+    """Return how far a batched routine is, and how fast it goes."""
+    parts = [f"{processed:,}"]
+    if total is not None:
+        share = f" ({processed / total:.0%})" if total else ""
+        parts = [f"{processed:,} of {total:,}{share}"]
+    if rate:
+        parts.append(f"{rate:,.0f}/s")
+    if seconds_left is not None:
+        parts.append(f"{duration(seconds_left, 0)} left")
+    return ", ".join(parts)
+
+
+def details(status: Status) -> list[str]:
+    """Return what a line of a terminal says of a routine beside its state."""
+    parts = []
+    if status.state is RoutineState.RUNNING and status.started_at:
+        parts.append(f"since {moment(status.started_at)} on {status.place}")
+    elif status.state in _FAILED and status.started_at:
+        parts.append(f"{moment(status.started_at)} on {status.place}")
+    elif status.completed_at and status.state is not RoutineState.PENDING:
+        parts.append(moment(status.completed_at))
+        if status.duration_seconds is not None:
+            parts.append(f"in {duration(status.duration_seconds)} on {status.host}")
+    if status.kind == "call" and status.database != DEFAULT_DB_ALIAS:
+        parts.append(f"in {status.database}")
+    if status.kind in ("batched", "external"):
+        parts.append(status.kind)
+    if status.scope not in (None, "database", "process"):
+        parts.append(f"per {status.scope}")
+    if status.progress:
+        parts.append(progress(*status.progress))
+    if status.has_other_version:
+        parts.append(f"(v{status.recorded_version} is recorded)")
+    if status.attempts > 1:
+        parts.append(f"({status.attempts} attempts)")
+    if status.retry_at is not None:
+        parts.append(f"(starting servers try again at {moment(status.retry_at)})")
+    return parts
+
+
+def next_step(status: Status, *, runs_at_startup: bool) -> str:
+    """Return what a person should know of a routine, and do next."""
+    if status.message:
+        return status.message
+    if status.state is RoutineState.SUPERSEDED:
+        return "A newer version is recorded, or was begun: this code never runs it."
+    if status.state is RoutineState.UNKNOWN:
+        return "Not in this code. Its record is left alone."
+    if status.kind == "process":
+        return "In memory, once in each process: this is how it stands in this one."
+    if status.state not in (RoutineState.FAILED, RoutineState.PENDING):
+        return ""
+    if status.kind == "call":
+        return "Call it again by `manage.py once call`."
+    if not runs_at_startup:
+        return "Only `manage.py once run` runs it."
+    if status.retry_at is not None:
+        return (
+            f"Starting servers try again from {moment(status.retry_at)} on; "
+            "`manage.py once run` tries at once."
+        )
+    return "The next `manage.py once run` or server start runs it."
