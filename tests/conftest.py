@@ -7,26 +7,99 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from django.db import connection, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+from django.dispatch import receiver
+from django.test import TransactionTestCase
 
 if importlib.util.find_spec("once.migrations") is None:
     raise pytest.UsageError("django-once is not installed. Run: pip install -e .[test]")
 
-from tests.project import ROOT, Project, with_database
+from once import Routine, conf
+from once.routines import registry
+from tests.project import Project, with_database
 from tests.servers import MariaDB, PgBouncer, database_url, query_mysql
 
 # A background job may have been started with SIGINT ignored, which its children would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+#: Tables whose rows ``migrate`` made, and which no test changes.
+_KEPT = {"django_content_type", "auth_permission", "django_migrations"}
+#: Databases that any thread of this process connected to since their tables were emptied.
+_used: set[str] = set()
+
+
+@receiver(connection_created)
+def _note_use(connection: BaseDatabaseWrapper, **kwargs: object) -> None:
+    _used.add(connection.settings_dict["NAME"])
+
+
+def _empty_tables(test: TransactionTestCase) -> None:
+    """Delete all rows, which is faster by far than Django's TRUNCATE and ``post_migrate``.
+
+    A server that the test did not connect to stays as it is.
+    """
+    for alias in test._databases_names(include_mirrors=False):  # type: ignore[attr-defined]
+        here = connections[alias]
+        if here.connection is None and here.settings_dict["NAME"] not in _used:
+            continue
+        with (
+            here.constraint_checks_disabled(),
+            transaction.atomic(using=alias),
+            here.cursor() as cursor,
+        ):
+            tables = {*here.introspection.django_table_names(only_existing=True)} - _KEPT
+            deletes = [f"DELETE FROM {here.ops.quote_name(name)}" for name in sorted(tables)]
+            # PostgreSQL's driver alone sends several statements at once without being told to.
+            for sql in ["; ".join(deletes)] if here.vendor == "postgresql" else deletes:
+                cursor.execute(sql)
+        _used.discard(here.settings_dict["NAME"])
+
+
+TransactionTestCase._fixture_teardown = _empty_tables  # type: ignore[attr-defined]
+
 #: What this process calls its databases: tests may run in several processes on one server.
 _PREFIX = f"once_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
 _count = itertools.count(1)
+
+
+#: Directories of the quick part, which `pytest` runs alone. All others are slow.
+_QUICK = {"unit", "contract", "behaviour"}
+_TESTS = Path(__file__).parent
+
+
+def _is_slow(path: Path) -> bool:
+    """True if a path is, or lies in, a slow directory."""
+    top, *_ = path.relative_to(_TESTS).parts or [""]
+    return (_TESTS / top).is_dir() and top not in {"", *_QUICK}
+
+
+def _names_paths(config: pytest.Config) -> bool:
+    return bool(config.args != config.getini("testpaths"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the servers that these tests start run routines: each project has its own databases."""
+    os.environ.pop(conf.TESTS, None)
+    if _names_paths(config) and config.option.markexpr == "not slow":
+        config.option.markexpr = ""  # what is named runs
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run named tests in this process, others two a core, because half of the time they wait."""
+    return 0 if _names_paths(config) else 2 * (os.cpu_count() or 1)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave slow files unread where none of their tests runs."""
+    return (config.option.markexpr == "not slow" and _is_slow(collection_path)) or None
 
 
 def pytest_report_header() -> list[str]:
@@ -52,10 +125,33 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that run beside no other come first: nobody has begun what they would wait for."""
-    items.sort(key=lambda item: item.get_closest_marker("alone") is None)
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark slow tests. Begin with those that run alone, while no other runs; then long ones."""
+    for item in items:
+        if _is_slow(item.path):
+            item.add_marker("slow")
+    if connection.vendor != "postgresql":
+        others = [item for item in items if item.get_closest_marker("postgresql")]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+    items.sort(
+        key=lambda item: [item.get_closest_marker(name) is None for name in ("alone", "long")]
+    )
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> list[Routine]:
+    """Every declared routine: none, until the test declares some."""
+    monkeypatch.setattr(registry, "site", registry.Site())
+    return registry.site.declared
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, declared: list[Routine]) -> None:
+    """No routine but the test's own, and no setting from the environment."""
+    for name in conf.NAMES:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -87,12 +183,8 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     _create_database(f"{_PREFIX}_migrated")
     for url in urls.values():
         project = Project(directory / url.partition(":")[0], url, url)
-        subprocess.run(
-            [sys.executable, "-m", "tests.manage", "migrate", "-v0"],
-            cwd=ROOT,
-            env=project.environment,
-            check=True,
-        )
+        process = project.manage("migrate", "-v0")
+        assert process.finish() == 0, process.output
     return urls
 
 

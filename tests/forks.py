@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.project import Process, Project
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 __all__ = ["Fork", "Forks"]
 
@@ -20,7 +20,7 @@ class Fork(Process):
         self.log = log
         self._code = log.with_suffix(".code")
 
-    def finish(self, timeout: float = 60.0) -> int:
+    def finish(self, timeout: float = PATIENCE) -> int:
         wait_until(
             self._has_ended, timeout, lambda: f"the end of {self.pid}; output:\n{self.output}"
         )

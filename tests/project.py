@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -15,9 +15,10 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from tests.servers import query_mysql
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
+from tests.zygote import is_forkable, zygote
 
-__all__ = ["LIVENESS", "Process", "Project", "with_database"]
+__all__ = ["LIVENESS", "Forked", "Process", "Project", "with_database"]
 
 #: ``ONCE_LIVENESS_TIMEOUT`` of its processes, in seconds.
 LIVENESS = 2.0
@@ -61,7 +62,7 @@ class Process:
         self._popen.stdin.write(line + "\n")
         self._popen.stdin.flush()
 
-    def wait_for(self, text: str, times: int = 1, timeout: float = 60.0) -> None:
+    def wait_for(self, text: str, times: int = 1, timeout: float = PATIENCE) -> None:
         """Wait until it has printed a text."""
         wait_until(
             lambda: self.output.count(text) >= times,
@@ -69,7 +70,7 @@ class Process:
             lambda: f"{text!r} in the output:\n{self.output}",
         )
 
-    def finish(self, timeout: float = 60.0) -> int:
+    def finish(self, timeout: float = PATIENCE) -> int:
         """Wait for its end; its exit code. It must have left nothing open behind."""
         try:
             code = self._popen.wait(timeout)
@@ -92,6 +93,41 @@ class Process:
         self._popen.wait()
         if self._popen.stdin is not None:
             self._popen.stdin.close()
+
+
+class Forked(Process):
+    """A ``manage.py`` that was forked: no child of this process."""
+
+    def __init__(
+        self,
+        arguments: list[str],
+        environment: dict[str, str],
+        log: Path,
+        errors: Path | None = None,
+    ) -> None:
+        self.log = log
+        log.touch()
+        self._code = log.with_suffix(".code")
+        self.pid = zygote().start(arguments, environment, log, errors)
+
+    def finish(self, timeout: float = PATIENCE) -> int:
+        try:
+            wait_until(lambda: not self.is_running(), timeout)
+        except TimeoutError:
+            raise TimeoutError(f"still running after {timeout} s: {self.output}") from None
+        assert "ResourceWarning" not in self.output, self.output
+        return int(self._code.read_text())
+
+    def is_running(self) -> bool:
+        return not (self._code.exists() and self._code.read_text().endswith("\n"))
+
+    def send(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        wait_until(lambda: not self.is_running(), what=f"the end of {self.pid}")
 
 
 class Project:
@@ -170,14 +206,24 @@ class Project:
 
     def manage(self, *arguments: str, **environment: str) -> Process:
         """Start ``manage.py ...``."""
+        log = self.directory / f"{len(self._processes)}.log"
+        whole = {**self.environment, **environment}
+        if is_forkable([*arguments], whole):
+            self._processes.append(Forked([*arguments], whole, log))
+            return self._processes[-1]
         return self.start(sys.executable, "-m", "tests.manage", *arguments, **environment)
+
+    def server(self, code: str = "pass", **environment: str) -> Process:
+        """Start a process that starts as a server does, and then calls some code and ends."""
+        environment = {"ONCE_STARTUP_COMMANDS": "shell", **environment}
+        return self.manage("shell", "-v0", "-c", code, **environment)
 
     def reached(self, point: str) -> list[int]:
         """The processes that came to a point of the handshake."""
         files = (self.directory / "handshake").glob(f"{point}.*")
         return sorted(int(file.suffix[1:]) for file in files if file.suffix != ".go")
 
-    def wait_for(self, point: str, processes: int = 1, timeout: float = 60.0) -> float:
+    def wait_for(self, point: str, processes: int = 1, timeout: float = PATIENCE) -> float:
         """Wait until that many processes came to a point; the seconds it took."""
         return wait_until(
             lambda: len(self.reached(point)) >= processes,
@@ -241,7 +287,7 @@ class Project:
         return {routine["name"]: routine for routine in shown["routines"]}
 
     def named(self, holder: Process) -> str:
-        """How others call a process that holds a guard: MySQL knows no more than its session."""
+        """How others call a process that holds a lock: MySQL knows no more than its session."""
         return "(session " if self.is_mysql else f"pid {holder.pid}"
 
     def close(self) -> None:

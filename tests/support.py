@@ -2,32 +2,37 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import pytest
 from django.db import OperationalError, connections
 from django.dispatch import Signal
+from django.test import override_settings
 
-from once import Routine, Run, ledger, record, runner
+from once import Routine, Run
 from once.databases import database
-from once.exceptions import GuardLost
-from once.guards import Guard
-from once.models import Attempt
-from once.record import Standing
-from once.registry import Registry
-from once.runner import Result
+from once.databases.lock import AdvisoryLock
+from once.engine import executor, history, recorder
+from once.engine.history import Standing
+from once.engine.options import RunOptions
+from once.exceptions import LockLost
+from once.models import Attempt, Completion
+from once.results import Result
+from once.routines.registry import Registry
 from tests.shop.models import Effect
 
 __all__ = [
     "attempts",
     "begin",
     "beside",
+    "completions",
     "conflict",
     "effects",
     "last",
-    "lose_first_guard",
+    "lose_first_lock",
     "lost_connection",
+    "raising",
     "receiving",
     "rows",
     "run",
@@ -48,15 +53,23 @@ def seed(using: str, name: str = "shop.seed", **options: Any) -> Routine:
     return Routine(**{"function": body, "name": name, "using": using, **options})
 
 
-def run(*routines: Routine, **options: Any) -> list[Result]:
+def run(*routines: Routine, patience: float | None = None, **options: Any) -> list[Result]:
     """Run routines, with themselves as the registry."""
     registry = Registry(routines)
-    return runner.run(registry.routines, **{"registry": registry, "trigger": "test", **options})
+    with limited(patience):
+        return executor.run(
+            registry.routines, registry, RunOptions(**{"trigger": "test", **options})
+        )
+
+
+def limited(patience: float | None) -> AbstractContextManager[object]:
+    """A context in which a database may be out of reach for so many seconds."""
+    return nullcontext() if patience is None else override_settings(ONCE_STARTUP_TIMEOUT=patience)
 
 
 def begin(routine: Routine) -> Attempt:
-    """Claim the next attempt, guard or no guard."""
-    attempt = ledger.begin(routine, ledger.prospect(routine), "test")
+    """Claim the next attempt, lock or no lock."""
+    attempt = recorder.begin(routine, history.next_attempt(routine), "test")
     assert attempt is not None
     return attempt
 
@@ -68,13 +81,28 @@ def effects(using: str) -> list[str]:
 
 def attempts(using: str) -> list[tuple[str, int, str]]:
     """Routine, number and state of every attempt."""
-    history = Attempt.objects.using(using).order_by("routine", "number")
-    return list(history.values_list("routine", "number", "state"))
+    attempts = Attempt.objects.using(using).order_by("routine", "number")
+    return list(attempts.values_list("routine", "number", "state"))
+
+
+def completions(using: str) -> list[tuple[str, int]]:
+    """Routine and version of every completion."""
+    return list(Completion.objects.using(using).order_by("pk").values_list("routine", "version"))
+
+
+def raising(error: BaseException, using: str) -> Callable[[], None]:
+    """Return a body that has an effect and raises an error."""
+
+    def body() -> None:
+        Effect.objects.using(using).create(name="undone")
+        raise error
+
+    return body
 
 
 def standings(*routines: Routine) -> dict[str, Standing]:
     """How routines stand, by name."""
-    return {name: found.standing for name, found in record.read(routines).items()}
+    return {name: found.standing for name, found in history.read(routines).items()}
 
 
 def last(using: str) -> Attempt:
@@ -105,26 +133,26 @@ def rows(using: str, sql: str, params: Any = None) -> list[Any]:
         return list(cursor.fetchall()) if cursor.description else []
 
 
-def take(guard: Guard) -> None:
-    """Hold a guard as another process would: this one does not know that it does."""
-    assert guard.acquire()
-    guard.unmark()
+def take(lock: AdvisoryLock) -> None:
+    """Hold a lock as another process would: this one does not know that it does."""
+    assert lock.acquire()
+    lock.unmark()
 
 
-def lose_first_guard(
+def lose_first_lock(
     using: str,
     monkeypatch: pytest.MonkeyPatch,
     method: str = "confirm",
     call: int = 1,
-    error: type[GuardLost] = GuardLost,
+    error: type[LockLost] = LockLost,
 ) -> None:
-    """Have the guard be lost where it is first confirmed, or at another method's call."""
+    """Have the lock be lost where it is first confirmed, or at another method's call."""
     calls: list[int] = []
     here = type(database(using))
-    guard = here.guard
+    lock = here.lock
 
-    def losing(self: Any, *args: Any) -> Guard:
-        made = guard(self, *args)
+    def losing(self: Any, *args: Any) -> AdvisoryLock:
+        made = lock(self, *args)
         original = getattr(made, method)
 
         def lose_first() -> None:
@@ -136,7 +164,7 @@ def lose_first_guard(
         monkeypatch.setattr(made, method, lose_first)
         return made
 
-    monkeypatch.setattr(here, "guard", losing)
+    monkeypatch.setattr(here, "lock", losing)
 
 
 @contextmanager

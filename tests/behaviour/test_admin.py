@@ -17,14 +17,16 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.utils.html import strip_tags
 
-from once import Routine, content, ledger, registry
+from once import Routine, content
 from once.admin import AttemptAdmin, RoutineAdmin
-from once.admin.shown import lasted, marked
-from once.base import CALL
+from once.admin.rows import marked
 from once.databases import database
+from once.engine import recorder
 from once.models import Attempt, Completion, State
 from once.models import Routine as RoutineModel
-from tests.database.support import attempts, begin, effects, last, rows, run, seed, take
+from once.routines.base import CALL
+from once.status.text import duration
+from tests.support import attempts, begin, effects, last, rows, run, seed, take
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -94,8 +96,8 @@ def in_every_state(using: str, suffix: int) -> list[Routine]:
 @contextmanager
 def elsewhere(routine: Routine) -> Iterator[None]:
     """While another process runs a routine."""
-    with database(routine.using).guard(routine.name, 15.0) as guard:
-        take(guard)
+    with database(routine.using).lock(routine.name, 15.0) as lock:
+        take(lock)
         begin(routine)
         yield
 
@@ -109,7 +111,7 @@ def test_list_shows_every_routine_first_what_asks_for_a_person(
     declared += in_every_state(using, 1)
     declared.append(Routine(function=lambda: None, name="shop.warm", scope="process"))
     shown = staff.get(LIST).context["rows"]
-    assert [(row.status.name, row.state) for row in shown] == [
+    assert [(row.status.name, row.status.state) for row in shown] == [
         ("shop.bad1", "failed"),
         ("shop.held1", "held"),
         ("shop.mute1", "held"),
@@ -131,9 +133,15 @@ def test_list_says_what_happened_and_what_comes_next(
     assert "Traceback" not in shown
     assert "manage.py once reset shop.held1 has it tried again" in shown
     assert "The next manage.py once run or server start takes over." in shown
-    assert "The next manage.py once run or server start runs it." in shown
+    assert "shop.new1 is new and would run, while database" in shown
     assert "Not in this code. Its record is left alone." in shown
     assert f"{last(using).host}, pid {last(using).pid}" in shown
+
+
+def test_list_says_who_runs_what_is_new(using: str, staff: Client, declared: list[Routine]) -> None:
+    declared.append(seed(using, "shop.first"))
+    shown = text(staff.get(LIST))
+    assert "The next manage.py once run or server start runs it." in shown
 
 
 def test_list_can_be_kept_to_one_state(using: str, staff: Client, declared: list[Routine]) -> None:
@@ -144,10 +152,9 @@ def test_list_can_be_kept_to_one_state(using: str, staff: Client, declared: list
 
 
 def test_number_of_queries_does_not_grow_with_that_of_routines(
-    using: str, staff: Client, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+    using: str, staff: Client, declared: list[Routine]
 ) -> None:
     def ask() -> int:
-        monkeypatch.setattr(registry, "_loaded", None)
         with CaptureQueriesContext(connections[using]) as queries:
             assert len(staff.get(LIST).context["rows"]) >= len(declared)
         return len(queries)
@@ -173,7 +180,7 @@ def test_list_shows_how_far_a_batched_routine_is(
     declared.append(routine)
     with elsewhere(routine):
         attempt = last(using)
-        ledger.resume(attempt, ledger.progress(routine, attempt))
+        recorder.resume(attempt, recorder.progress(attempt))
         Attempt.objects.using(using).update(cursor="x", processed=1500, total=2000)
         content = staff.get(LIST).content.decode()
     bar = 'max="2000" value="1500" aria-label="Progress of shop.fill"'
@@ -224,7 +231,7 @@ class NotInDefault:
         return using != "default" if app_label == "once" else None
 
 
-@override_settings(DATABASE_ROUTERS=["tests.database.test_admin.NotInDefault"])
+@override_settings(DATABASE_ROUTERS=["tests.behaviour.test_admin.NotInDefault"])
 def test_attempts_are_those_of_the_only_database_that_has_any(
     staff: Client, declared: list[Routine]
 ) -> None:
@@ -241,7 +248,7 @@ def test_pages_survive_tables_that_are_missing(staff: Client, declared: list[Rou
         assert "The tables of once are missing." in page(staff, "shop.seed", "sqlite")
         lost = staff.get("/admin/once/attempt/?database=sqlite", follow=True)
         assert "no such table: once_attempt" in lost.content.decode()
-        lost = staff.get(f"/admin/once/attempt/{quote('sqlite:1')}/change/", follow=True)
+        lost = staff.get("/admin/once/attempt/1/change/?database=sqlite", follow=True)
         assert "no such table: once_attempt" in lost.content.decode()
     finally:
         rows("sqlite", "ALTER TABLE elsewhere RENAME TO once_attempt")
@@ -275,7 +282,7 @@ def test_page_of_a_long_history_shows_the_last_of_it(
 ) -> None:
     declared.append(seed(using))
     for _ in range(51):
-        ledger.close(begin(declared[0]), State.FAILED)
+        recorder.close(begin(declared[0]), State.FAILED)
     assert "The last 50 are shown. All attempts" in page(staff, "shop.seed", using)
     query = {"routine": "shop.seed", "database": using}
     assert "51 attempts" in text(staff.get("/admin/once/attempt/", query))
@@ -295,11 +302,11 @@ def test_attempts_are_listed_by_database(
     run(declared[0])
     [link] = set(
         re.findall(
-            r'href="(/admin/once/attempt/[^"?]+/change/)',
+            r'href="(/admin/once/attempt/[^"?]+/change/[^"]*)"',
             staff.get("/admin/once/attempt/", {"database": using}).content.decode(),
         )
     )
-    response = staff.get(link)
+    response = staff.get(unescape(link))
     shown = text(response)
     assert "shop.bad" in text(staff.get(response.context["routine_url"]))
     assert f"Idempotency key: {last(using).key}" in shown
@@ -328,7 +335,7 @@ def test_nobody_adds_changes_or_deletes_what_is_recorded(
 
 
 def test_attempt_that_does_not_exist_leads_back(staff: Client) -> None:
-    for name in ("99", "nowhere:1", "default:x", "9" * 5000):
+    for name in ("99", "nowhere:1", "default:x", "9" * 30, "9" * 5000):
         response = staff.get(f"/admin/once/attempt/{quote(name)}/change/")
         assert response.status_code == 302
 
@@ -421,7 +428,7 @@ def test_reset_has_a_held_routine_tried_again(
     decision = last(using)
     assert (decision.trigger, decision.user, decision.reason) == ("reset", "ada", "paid by hand")
     [row] = staff.get(LIST).context["rows"]
-    assert row.state == "pending"
+    assert row.status.state == "pending"
     declared[0] = seed(using, "shop.bad", atomic=False, retry=False)
     run(declared[0])
     assert effects(using) == ["shop.bad"]
@@ -490,8 +497,8 @@ def test_decision_about_what_is_begun_at_that_moment_is_refused(
 ) -> None:
     declared.append(failing("default"))
     run(declared[0])
-    with database("default").guard("shop.bad", 15.0) as guard:
-        take(guard)
+    with database("default").lock("shop.bad", 15.0) as lock:
+        take(lock)
         shown = text(decide(staff, action, "shop.bad", seen="failed"))
     assert "Left as it is: shop.bad is run by" in shown
     assert attempts("default") == [("shop.bad", 1, "failed")]
@@ -501,7 +508,7 @@ def test_decision_about_what_stands_otherwise_by_now_is_refused(
     using: str, staff: Client, declared: list[Routine]
 ) -> None:
     declared.append(seed(using))
-    ledger.close(begin(declared[0]), State.FAILED)
+    recorder.close(begin(declared[0]), State.FAILED)
     run(declared[0])  # while somebody reads what the page says
     response = decide(staff, "reset", "shop.seed", using=using, seen="failed")
     assert "shop.seed is completed by now. Look again, and decide then." in text(response)
@@ -554,7 +561,7 @@ def test_decision_that_a_scope_hinders_says_why(
         monkeypatch.delenv("ONCE_RELEASE")
         declared[0].check_scope()
 
-    monkeypatch.setattr("once.decisions.carry_out", unset)
+    monkeypatch.setattr("once.status.decisions.carry_out", unset)
     response = decide(staff, "reset", "shop.bad", seen="failed")
     assert "ONCE_RELEASE is unset" in response.content.decode()
 
@@ -565,17 +572,16 @@ def test_decision_that_a_scope_hinders_says_why(
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (None, ""),
-        (0.0123, "0.012 s"),
-        (12.34, "12.3 s"),
-        (59, "59 s"),
+        (0.0123, "0.012s"),
+        (12.34, "12.340s"),
+        (59.9996, "1 min"),
         (61.0, "1 min"),
         (7199.0, "2 hours"),
         (86400.0, "24 hours"),
     ],
 )
-def test_length_of_time_is_as_short_as_it_may_be_said(seconds: float | None, said: str) -> None:
-    assert lasted(seconds) == said
+def test_length_of_time_is_as_short_as_it_may_be_said(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
 
 
 def test_command_in_a_text_is_marked_and_what_is_in_it_escaped() -> None:
@@ -597,7 +603,7 @@ _bare.register(RoutineModel, RoutineAdmin)
 urlpatterns = [path("operations/", _site.urls), path("bare/", _bare.urls)]
 
 
-@override_settings(ROOT_URLCONF="tests.database.test_admin")
+@override_settings(ROOT_URLCONF="tests.behaviour.test_admin")
 def test_site_of_ones_own_links_to_itself(staff: Client, declared: list[Routine]) -> None:
     declared.append(failing("default"))
     run(declared[0])
@@ -610,7 +616,7 @@ def test_site_of_ones_own_links_to_itself(staff: Client, declared: list[Routine]
         assert 'href="/admin/' not in content
 
 
-@override_settings(ROOT_URLCONF="tests.database.test_admin")
+@override_settings(ROOT_URLCONF="tests.behaviour.test_admin")
 def test_site_without_attempts_shows_the_history_of_a_routine(
     staff: Client, declared: list[Routine]
 ) -> None:

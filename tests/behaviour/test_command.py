@@ -6,8 +6,9 @@ import os
 import re
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
 
@@ -17,19 +18,22 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connections, transaction
 from django.db.models import F
 
-from once import Routine, content, ledger, migrate, record, signals
+from once import Routine, cli, content, signals
 from once.databases import database
+from once.engine import history, recorder, unapplied
 from once.management.commands.once import Command
-from once.models import Attempt, Completion, State
-from tests.database.support import attempts, begin, effects, last, receiving, run, seed, take
+from once.models import Anchor, Attempt, Completion, State
+from once.status import reading
+from tests.support import attempts, begin, effects, last, receiving, rows, run, seed, take
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
-KEYS = {
+#: Of each routine, in this order: programs rely on it.
+KEYS = [
     *("name", "version", "recorded_version", "scope", "kind", "state", "database", "attempts"),
     *("started_at", "completed_at", "duration_seconds", "host", "pid", "processed", "total"),
-    *("rate", "seconds_left", "retry_at", "error", "message"),
-}
+    *("rate", "seconds_left", "retry_at", "error", "waits_for", "message"),
+]
 
 
 class Answer:
@@ -67,7 +71,7 @@ def test_run_runs_everything_that_is_pending(using: str, declared: list[Routine]
     assert effects(using) == ["a", "b"]
     assert "  Running a... OK (0." in answer.out
     assert "  Running b... OK (0." in answer.out
-    assert {attempt.trigger for attempt in record.last_attempts(using).values()} == {"command"}
+    assert {attempt.trigger for attempt in reading.last_attempts(using).values()} == {"command"}
 
 
 def test_run_where_everything_is_done_says_so(using: str, declared: list[Routine]) -> None:
@@ -113,7 +117,7 @@ def test_fake_records_without_running(using: str, declared: list[Routine]) -> No
     assert "  Recording b... OK" in answer.out
     assert effects(using) == []
     assert attempts(using) == [("b", 1, "succeeded")]
-    assert record.last_attempts(using)["b"].trigger == "fake"
+    assert reading.last_attempts(using)["b"].trigger == "fake"
 
 
 def test_fake_without_a_name_is_a_usage_error(declared: list[Routine]) -> None:
@@ -125,8 +129,8 @@ def test_fake_without_a_name_is_a_usage_error(declared: list[Routine]) -> None:
 
 def test_no_wait_leaves_out_what_another_process_runs(using: str, declared: list[Routine]) -> None:
     declared.append(seed(using))
-    with database(using).guard("shop.seed", 15.0) as guard:
-        take(guard)
+    with database(using).lock("shop.seed", 15.0) as lock:
+        take(lock)
         answer = Answer("run", "--no-wait")
     assert answer.code == 3
     assert "Not everything is done." in answer.message
@@ -137,16 +141,16 @@ def test_no_wait_leaves_out_what_another_process_runs(using: str, declared: list
 
 def test_timeout_names_the_holder(using: str, declared: list[Routine]) -> None:
     declared.append(seed(using))
-    with database(using).guard("shop.seed", 15.0) as guard:
-        take(guard)
-        answer = Answer("run", "--timeout", "0.2")
+    with database(using).lock("shop.seed", 15.0) as lock:
+        take(lock)
+        answer = Answer("run", "--timeout", "1")
     assert answer.code == 4
     told = {"mysql": "(session ", "postgresql": f"(pid {os.getpid()})", "sqlite": "another thread"}
     holder = told[connections[using].vendor]
     # From the beginning of the wait, which is a little later than that of the run.
-    assert re.search(r"Gave up after 0\.[12] s: shop\.seed is run by", answer.message)
+    assert re.search(r"Gave up after \d\.\d s: shop\.seed is run by", answer.message)
     assert holder in answer.message
-    assert re.search(r"  Waiting for 0\.\ds: shop.seed is run by", answer.out)
+    assert re.search(r"  Waiting for \d+(\.\d)?s: shop.seed is run by", answer.out)
     assert holder in answer.out
 
 
@@ -161,7 +165,10 @@ def test_failing_routine_shows_its_traceback(using: str, declared: list[Routine]
     declared += [failing(using), seed(using)]
     answer = Answer("run")
     assert answer.code == 1
-    assert answer.message.startswith("shop.bad failed. LookupError: no such currency.")
+    assert answer.message == (
+        "shop.bad failed. LookupError: no such currency. Nothing of its transaction was "
+        "committed. Fix the cause and run this again."
+    )
     assert "Traceback (most recent call last)" in answer.err
     assert answer.err.endswith("LookupError: no such currency\n")
     assert "  Running shop.bad... FAILED (0." in answer.out
@@ -172,8 +179,8 @@ def test_failure_comes_before_the_rest_in_the_exit_code(
     declared: list[Routine],
 ) -> None:
     declared += [seed("sqlite"), failing("default")]
-    with database("sqlite").guard("shop.seed", 15.0) as guard:
-        take(guard)
+    with database("sqlite").lock("shop.seed", 15.0) as lock:
+        take(lock)
         assert Answer("run", "--no-wait").code == 1
 
 
@@ -181,7 +188,7 @@ def test_blocked_routine_says_the_next_step(
     using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declared.append(seed(using))
-    monkeypatch.setattr(migrate, "unapplied", lambda using: ["shop.0002_more"])
+    monkeypatch.setattr(unapplied, "names", lambda using: ["shop.0002_more"])
     answer = Answer("run")
     assert answer.code == 3
     assert "lacks migrations of this code (shop.0002_more)" in answer.message
@@ -243,11 +250,10 @@ def test_verbosity_0_is_silent_before_and_after_the_subcommand(
 def test_options_of_django_are_taken_before_and_after_the_subcommand(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    got: list[dict[str, Any]] = []
-    monkeypatch.setattr(Command, "run", lambda self, found, **options: got.append(options))
+    got: list[Namespace] = []
+    monkeypatch.setattr(cli.run, "handle", lambda *given: got.append(given[-1]))
     Answer(*arguments)
-    assert got[0]["traceback"] is True
-    assert got[0]["verbosity"] == 1
+    assert (got[0].traceback, got[0].verbosity) == (True, 1)
 
 
 def test_run_reports_a_hook_that_failed_and_is_done(using: str, declared: list[Routine]) -> None:
@@ -296,6 +302,26 @@ def test_plan_shows_what_is_pending_in_order_and_runs_nothing(
     assert effects(using) == ["done"]
     assert calls == []
     assert len(attempts(using)) == 1
+
+
+def test_plan_shows_what_failed_with_its_error(using: str, declared: list[Routine]) -> None:
+    declared.append(failing(using))
+    run(declared[0])
+    head, state, error = Answer("run", "--plan").out.splitlines()
+    assert head == "To be run, in this order:"
+    assert state.startswith("  [ ] shop.bad  v1  failed  20")
+    assert error == "        LookupError: no such currency"
+    shown = Answer("run", "--plan", "--json").json
+    assert (shown["done"], shown["routines"][0]["state"]) == (False, "failed")
+    assert len(attempts(using)) == 1
+
+
+def test_plan_leaves_out_what_waits_for_what_is_held(using: str, declared: list[Routine]) -> None:
+    declared += [held(using), seed(using, "shop.next", after=["shop.held"])]
+    told = Answer("run", "--plan").out
+    _, runs, halted = re.split("To be run, in this order:|Not to be run:", told)
+    assert "shop.next" not in runs
+    assert "Waits for shop.held, which is held." in halted
 
 
 def test_plan_of_a_name_shows_its_predecessors(using: str, declared: list[Routine]) -> None:
@@ -397,6 +423,17 @@ def test_reason_without_fake_is_a_usage_error(using: str, declared: list[Routine
     assert attempts(using) == []
 
 
+def test_fake_is_done_for_the_run_that_follows(using: str, declared: list[Routine]) -> None:
+    declared += [seed(using, "a"), seed(using, "b", after=["a"]), failing(using)]
+    run(declared[2])
+    fake = ("run", "--fake", "b", "shop.bad")
+    assert Answer(*fake).code == 0
+    assert Answer(*fake).out == "  No routines to run.\n"
+    rows = Answer("run", "--json").json["routines"]
+    assert [row["outcome"] for row in rows] == ["ran", "already_done", "already_done"]
+    assert effects(using) == ["a"]
+
+
 def test_fake_records_what_is_held(using: str, declared: list[Routine]) -> None:
     declared.append(held(using))
     assert Answer("run").code == 5
@@ -424,11 +461,14 @@ def test_name_that_is_in_another_database_is_a_usage_error(declared: list[Routin
 def test_keep_going_runs_what_is_not_behind_the_failure(
     using: str, declared: list[Routine]
 ) -> None:
-    declared += [failing(using), seed(using, "behind", after=["shop.bad"]), seed(using, "apart")]
+    declared += [failing(using), seed(using, "behind", after=["shop.bad"])]
+    declared += [seed(using, "far", after=["behind"]), seed(using, "apart")]
     answer = Answer("run", "--keep-going")
     assert answer.code == 1
     assert effects(using) == ["apart"]
     assert answer.message.startswith("shop.bad failed. LookupError: no such currency.")
+    rows = Answer("run", "--keep-going", "--json").json["routines"]
+    assert [row["outcome"] for row in rows] == ["failed", "skipped", "skipped", "already_done"]
 
 
 def test_keep_going_names_every_failure(using: str, declared: list[Routine]) -> None:
@@ -480,8 +520,8 @@ def test_failure_comes_before_what_is_held_in_the_exit_code(
 
 def test_held_comes_before_what_others_run_in_the_exit_code(declared: list[Routine]) -> None:
     declared += [held("default"), seed("sqlite")]
-    with database("sqlite").guard("shop.seed", 15.0) as guard:
-        take(guard)
+    with database("sqlite").lock("shop.seed", 15.0) as lock:
+        take(lock)
         assert Answer("run", "--no-wait").code == 5
         assert Answer("run", "--timeout", "0").code == 5
 
@@ -517,9 +557,9 @@ def test_run_json_is_one_object_and_nothing_else(using: str, declared: list[Rout
     answer = Answer("run", "--json")
     assert answer.code == 0
     shown = answer.json
-    assert set(shown) == {"schema", "done", "counts", "routines"}
+    assert list(shown) == ["schema", "done", "counts", "routines"]
     assert (shown["schema"], shown["done"], shown["counts"]) == (1, True, {"completed": 2})
-    assert [set(row) for row in shown["routines"]] == [KEYS | {"outcome"}] * 2
+    assert [list(row) for row in shown["routines"]] == [[*KEYS, "outcome"]] * 2
     assert [row["outcome"] for row in shown["routines"]] == ["already_done", "ran"]
     b = shown["routines"][1]
     assert (b["name"], b["version"], b["recorded_version"], b["scope"]) == ("b", 3, 3, "database")
@@ -556,10 +596,10 @@ def test_status_json_has_the_keys_of_the_contract(using: str, declared: list[Rou
     declared.append(seed(using))
     answer = Answer("status", "--json")
     shown = answer.json
-    assert set(shown) == {"schema", "done", "counts", "routines"}
+    assert list(shown) == ["schema", "done", "counts", "unapplied", "unread", "routines"]
     assert (shown["schema"], shown["done"], shown["counts"]) == (1, False, {"pending": 1})
     (row,) = shown["routines"]
-    assert set(row) == KEYS
+    assert list(row) == KEYS
     assert (row["name"], row["version"], row["state"]) == ("shop.seed", 1, "pending")
     assert (row["recorded_version"], row["attempts"], row["started_at"]) == (None, 0, None)
     assert answer.err == ""
@@ -626,8 +666,8 @@ def test_status_of_a_running_routine_says_who_and_since_when(
     using: str, declared: list[Routine]
 ) -> None:
     declared.append(seed(using))
-    with database(using).guard("shop.seed", 15.0) as guard:
-        take(guard)
+    with database(using).lock("shop.seed", 15.0) as lock:
+        take(lock)
         begin(seed(using))
         answer = Answer("status")
         assert "running  since 20" in answer.out
@@ -649,7 +689,7 @@ def test_status_of_a_routine_with_history_counts_its_attempts(
 ) -> None:
     declared.append(seed(using))
     for _ in range(2):
-        ledger.close(begin(seed(using)), State.FAILED)
+        recorder.close(begin(seed(using)), State.FAILED)
     run(seed(using))
     assert "(3 attempts)" in Answer("status").out
 
@@ -661,10 +701,10 @@ def test_status_of_a_database_that_cannot_be_read_fails_in_one_line(
         raise OperationalError("no route to host")
 
     declared.append(seed("default"))
-    monkeypatch.setattr(record, "is_installed", refuse)
+    monkeypatch.setattr(history, "is_installed", refuse)
     answer = Answer("status")
     assert (answer.code, answer.message) == (
-        1,
+        4,
         "A database cannot be used: OperationalError: no route to host",
     )
 
@@ -679,6 +719,10 @@ def test_status_shows_the_progress_of_what_is_not_done(using: str, declared: lis
     assert (row["kind"], row["processed"], row["total"]) == ("batched", 2, 5)
     assert row["rate"] > 0
     assert row["seconds_left"] is None  # nobody is at it
+    run(failing_at(using, 99))
+    (row,) = Answer("status", "--json").json["routines"]
+    assert (row["state"], row["processed"], row["total"]) == ("completed", 5, 5)
+    assert (row["rate"] > 0, row["seconds_left"]) == (True, None)
 
 
 def test_status_shows_the_progress_of_what_runs_and_the_time_left(
@@ -687,11 +731,11 @@ def test_status_shows_the_progress_of_what_runs_and_the_time_left(
     routine = failing_at(using, 4)
     declared.append(routine)
     run(routine)
-    with database(using).guard(routine.name, 15.0) as guard:
-        take(guard)
+    with database(using).lock(routine.name, 15.0) as lock:
+        take(lock)
         attempt = begin(routine)
-        ledger.resume(attempt, ledger.progress(routine, attempt))
-        ledger.advance(attempt, "further", 2)
+        recorder.resume(attempt, recorder.progress(attempt))
+        recorder.advance(attempt, attempt.cursor, "further", 2)
         # Two items of its own in 100 s, so that the last one takes another 50 s.
         mine = Attempt.objects.using(using).filter(pk=attempt.pk)
         mine.update(started_at=F("started_at") - timedelta(seconds=100))
@@ -700,7 +744,7 @@ def test_status_shows_the_progress_of_what_runs_and_the_time_left(
     assert (row["state"], row["processed"], row["total"]) == ("running", 4, 5)
     assert row["rate"] == pytest.approx(0.02, rel=0.2)
     assert row["seconds_left"] == pytest.approx(50, rel=0.2)
-    assert re.search(r"running  since .*  4 of 5 \(80%\), [\d,]+/s, \d+ s left", answer.out)
+    assert re.search(r"running  since .*  4 of 5 \(80%\), [\d,]+/s, \d+s left", answer.out)
 
 
 def test_status_of_what_is_not_batched_shows_no_progress(
@@ -721,14 +765,14 @@ def test_status_shows_kind_and_scope(
         Routine(function=lambda: None, name="in_memory", scope="process"),
         failing_at(using, 4, "fill"),
         seed(using, "send", atomic=False, scope="release"),
-        seed(using, "load", scope=content("test_command.py")),
+        seed(using, "load", scope=content("support.py")),
     ]
     shown = Answer("status", "--json").json["routines"]
     assert [(row["name"], row["kind"], row["scope"]) for row in shown] == [
         ("in_memory", "process", "process"),
         ("fill", "batched", "database"),
         ("send", "external", "release"),
-        ("load", "atomic", "content('test_command.py')"),
+        ("load", "atomic", "content('support.py')"),
     ]
 
 
@@ -764,6 +808,44 @@ def test_status_shows_the_whole_traceback_where_asked(using: str, declared: list
     answer = Answer("status", "-v2")
     assert "      Traceback (most recent call last):\n" in answer.out
     assert answer.out.endswith("      LookupError: no such currency\n")
+
+
+@pytest.mark.postgresql
+def test_error_of_a_database_is_shown_by_its_first_line_everywhere(
+    using: str, declared: list[Routine], caplog: pytest.LogCaptureFixture
+) -> None:
+    declared.append(seed(using, function=lambda: rows(using, "SELECT nme FROM shop_effect")))
+    line = r"\w+Error: .*column\W+nme.*"  # below it, PostgreSQL has a caret
+    ran = Answer("run")
+    assert re.fullmatch(
+        rf"shop\.seed failed\. {line} Nothing of its transaction was committed\. .*", ran.message
+    )
+    shown = Answer("status").out.splitlines()
+    assert len(shown) == 2
+    assert re.fullmatch(rf"      {line}", shown[1])
+    assert re.search(rf'event=finished .* message="{line}"', caplog.messages[-1])
+    assert ("LINE 1" in Answer("status", "-v2").out) is (using == "default")
+
+
+def test_status_of_a_version_that_was_not_tried_is_pending(
+    using: str, declared: list[Routine]
+) -> None:
+    run(failing(using))
+    declared.append(failing(using, version=2))
+    (row,) = Answer("status", "--json").json["routines"]
+    assert (row["state"], row["error"]) == ("pending", None)
+
+
+def test_status_does_not_date_a_failure_by_an_earlier_completion(
+    using: str, declared: list[Routine]
+) -> None:
+    run(seed(using, "shop.bad"))
+    Completion.objects.using(using).update(completed_at=datetime(2001, 6, 15, tzinfo=UTC))
+    declared.append(failing(using, version=2))
+    run(declared[0])
+    line = Answer("status").out.splitlines()[0]
+    assert line.startswith("[ ] shop.bad  v2  failed  ")
+    assert "2001-06" not in line
 
 
 def test_check_is_5_where_one_is_held(using: str, declared: list[Routine]) -> None:
@@ -812,8 +894,8 @@ def test_wait_gives_up_and_runs_nothing(using: str, declared: list[Routine]) -> 
 
 def test_wait_names_who_runs_it(using: str, declared: list[Routine]) -> None:
     declared += [seed(using, "a"), seed(using, "b")]
-    with database(using).guard("b", 15.0) as guard:
-        take(guard)
+    with database(using).lock("b", 15.0) as lock:
+        take(lock)
         attempt = begin(seed(using, "b"))
         answer = Answer("wait", "--timeout", "0")
     assert f"b is running on {attempt.host} (pid {os.getpid()}), and 1 more" in answer.message
@@ -839,6 +921,17 @@ def test_wait_ends_at_once_where_one_is_held(using: str, declared: list[Routine]
     answer = Answer("wait")
     assert answer.code == 5
     assert answer.message.startswith("shop.held: Held, since retry=False")
+
+
+def test_wait_does_not_end_where_what_no_server_runs_is_held(
+    using: str, declared: list[Routine]
+) -> None:
+    declared += [seed(using), failing(using, retry=False, startup=False)]
+    run(declared[1])
+    answer = Answer("wait", "--timeout", "0.1")
+    assert answer.code == 4
+    assert "shop.seed is pending" in answer.message
+    assert Answer("wait", "shop.bad").code == 5
 
 
 # reset
@@ -963,8 +1056,8 @@ def test_reset_of_what_another_release_knows_more_of_is_a_usage_error(
 
 def test_reset_of_what_runs_is_refused(using: str, declared: list[Routine]) -> None:
     declared.append(seed(using))
-    with database(using).guard("shop.seed", 15.0) as guard:
-        take(guard)
+    with database(using).lock("shop.seed", 15.0) as lock:
+        take(lock)
         begin(seed(using))
         answer = reset("shop.seed")
     assert answer.code == 3
@@ -1032,7 +1125,16 @@ def test_call_without_a_transaction_runs_a_command_once(using: str) -> None:
 def test_call_that_fails_is_undone_and_tried_again(using: str) -> None:
     answer = call(using, arguments=["--fail"])
     assert answer.code == 1
-    assert answer.message.startswith("call:prices failed. CommandError: There is nothing to leave.")
+    assert answer.message == (
+        "call:prices failed. CommandError: There is nothing to leave. Nothing of its "
+        "transaction was committed. Fix the cause and run this again."
+    )
+    brief, whole = Answer("status", "call:prices"), Answer("status", "-v2", "prices")
+    assert brief.out.splitlines()[1] == "      CommandError: There is nothing to leave."
+    assert whole.out.splitlines()[1:3] == [
+        brief.out.splitlines()[1],
+        "      Traceback (most recent call last):",
+    ]
     assert "Traceback (most recent call last)" in answer.err
     assert effects(using) == []
     assert call(using).code == 0
@@ -1064,6 +1166,45 @@ def test_call_of_what_cannot_be_called_is_a_usage_error_and_leaves_no_record(
 
 
 @pytest.mark.parametrize(
+    "swallowed",
+    [
+        ["--version", "2"],
+        ["--version"],
+        ["--vers"],
+        ["--help"],
+        ["-h"],
+        ["--about"],
+        ["--settings", "gone.settings"],
+        ["--pythonpath=/gone"],
+    ],
+    ids=" ".join,
+)
+def test_call_with_an_argument_that_keeps_the_command_from_running_is_a_usage_error(
+    swallowed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = Answer("call", "prices", "leave", "x", *swallowed)
+    assert answer.code == 2
+    assert "before KEY" in answer.message
+    assert capsys.readouterr().out == ""
+    assert attempts("default") == []
+
+
+def test_call_with_the_settings_that_are_in_use_runs_the_command(using: str) -> None:
+    settings = ["--settings", os.environ["DJANGO_SETTINGS_MODULE"], "--pythonpath", sys.path[0]]
+    assert call(using, arguments=settings).code == 0
+    assert effects(using) == ["cheap"]
+
+
+def test_call_leaves_two_dashes_to_the_command(using: str) -> None:
+    arguments = ["leave", "--database", using, "--", "--help"]
+    assert Answer("call", "--database", using, "prices", *arguments).code == 0
+    assert Answer("call", "--database", using, "--", "more", *arguments).code == 0
+    assert effects(using) == ["--help", "--help"]
+    assert Answer("call", "most", "leave", "--", "--fail").code == 0
+    assert "--fail" in effects("default")
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (["a b"], "argument KEY: 'a b' is no KEY. It may have 195 letters, digits and any of"),
@@ -1083,11 +1224,17 @@ def test_call_under_an_impossible_key_is_a_usage_error(
     assert attempts("default") == []
 
 
-def test_call_records_no_argument(using: str) -> None:
+def test_call_records_and_tells_no_argument(using: str, caplog: pytest.LogCaptureFixture) -> None:
     call(using, arguments=["--password", "secret"])
-    row = Attempt.objects.using(using).values().get()
-    assert "cheap" not in str(row)
-    assert "secret" not in str(row)
+    bad = call(using, key="bad", arguments=["--password", "secret", "--fail"])
+    assert bad.code == 1
+    assert "event=finished routine=call:bad" in caplog.text
+    kept = [model.objects.using(using).values() for model in (Attempt, Anchor, Completion)]
+    told = str([list(rows) for rows in kept]) + caplog.text + bad.out + bad.err + bad.message
+    assert "There is nothing to leave." in told
+    assert "cheap" not in told
+    assert "secret" not in told
+    assert "--password" not in told
 
 
 def test_call_json_keeps_the_commands_output_off_stdout(
@@ -1100,7 +1247,7 @@ def test_call_json_keeps_the_commands_output_off_stdout(
     shown = answer.json
     assert (shown["schema"], shown["done"]) == (1, True)
     (row,) = shown["routines"]
-    assert set(row) == KEYS | {"outcome"}
+    assert list(row) == [*KEYS, "outcome"]
     assert (row["name"], row["kind"], row["state"]) == ("call:prices", "call", "completed")
     assert (row["version"], row["recorded_version"], row["outcome"]) == (1, 1, "ran")
     assert (row["processed"], row["total"]) == (None, None)
@@ -1109,15 +1256,15 @@ def test_call_json_keeps_the_commands_output_off_stdout(
 
 def test_call_json_of_a_failure_exits_1(using: str) -> None:
     answer = call(using, "--json", arguments=["--fail"])
-    assert answer.code == 1
+    assert (answer.code, answer.json["done"]) == (1, False)
     (row,) = answer.json["routines"]
     assert (row["state"], row["outcome"], row["version"]) == ("failed", "failed", 1)
     assert row["error"].endswith("CommandError: There is nothing to leave.\n")
 
 
 def test_call_that_another_process_runs_is_left_out_without_wait(using: str) -> None:
-    with database(using).guard("call:prices", 15.0) as guard:
-        take(guard)
+    with database(using).lock("call:prices", 15.0) as lock:
+        take(lock)
         answer = call(using, "--no-wait")
         late = call(using, "--timeout", "0")
     assert (answer.code, late.code) == (3, 4)
@@ -1131,7 +1278,7 @@ def test_status_shows_what_was_called_and_does_not_wait_for_it(using: str) -> No
     answer = Answer("status", "--check")
     assert answer.code == 0
     assert "[ ] call:bad     v1  failed" in answer.out
-    assert "base.CommandError: There is nothing to leave.\n" in answer.out
+    assert "      CommandError: There is nothing to leave.\n" in answer.out
     assert "[X] call:prices  v3  completed" in answer.out
 
 
@@ -1146,6 +1293,48 @@ def test_reset_of_what_was_called_has_it_called_again(using: str, name: str) -> 
     assert effects(using) == ["cheap", "cheap"]
 
 
+def test_call_after_a_reset_is_of_that_version_and_under_a_key_of_its_own(using: str) -> None:
+    for version in ("1", "2"):
+        assert call(using, "--version", version).code == 0
+    assert reset("prices").code == 0
+    (row,) = Answer("status", "--json").json["routines"]
+    assert (row["version"], row["recorded_version"], row["state"]) == (2, 1, "pending")
+    assert call(using).out == "  call:prices is done already.\n"  # lower than what was begun
+    assert call(using, "--version", "2").code == 0
+    assert effects(using) == ["cheap"] * 3
+    rows = Attempt.objects.using(using).order_by("number").values_list("key", flat=True)
+    first, second, decision, third = rows
+    assert len({first, second, decision}) == 3
+    assert third == decision
+
+
+def test_key_is_one_of_each_database(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("sqlite", "--json").json["routines"][0]["database"] == "sqlite"
+    answer = call("default", "--json", arguments=["--fail"])
+    assert [row["database"] for row in answer.json["routines"]] == ["default"]
+    assert (effects("default"), effects("sqlite")) == ([], ["cheap"])
+    shown = Answer("status", "--json").json["routines"]
+    assert [(row["name"], row["database"], row["state"]) for row in shown] == [
+        ("call:prices", "default", "failed"),
+        ("call:prices", "sqlite", "completed"),
+    ]
+
+
+def test_reset_of_a_key_of_two_databases_wants_one_of_them() -> None:
+    for using in ("default", "sqlite"):
+        call(using)
+    call("default", key="other")
+    unclear, elsewhere = reset("prices"), reset("other", "--database", "sqlite")
+    assert (unclear.code, elsewhere.code) == (2, 2)
+    assert unclear.message == (
+        "call:prices is recorded in several databases: default, sqlite. Name one by --database."
+    )
+    assert "'other'" in elsewhere.message
+    assert reset("prices", "--database", "sqlite").code == 0
+    left = [Completion.objects.using(using).count() for using in ("default", "sqlite")]
+    assert left == [2, 0]
+
+
 def test_call_of_a_run_is_refused(using: str, declared: list[Routine]) -> None:
     """Its record could be undone by the transaction around it."""
     declared.append(seed(using))
@@ -1153,3 +1342,20 @@ def test_call_of_a_run_is_refused(using: str, declared: list[Routine]) -> None:
     assert answer.code == 1
     assert "inside a transaction of database" in answer.message
     assert effects(using) == []
+
+
+def test_foreign_text_reaches_no_terminal_as_it_is(
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "web\n[X] \x1b]52;c;aGk=\x07")
+
+    def body() -> None:
+        raise LookupError("\x1b[2Jgone\rOK")
+
+    declared.append(seed(using, function=body))
+    ran, shown, whole = Answer("run"), Answer("status"), Answer("status", "-v2")
+    assert r"LookupError: \x1b[2Jgone\rOK" in ran.err
+    assert len(shown.out.splitlines()) == 2
+    assert r"on web\n[X] \x1b]52;c;aGk=\x07 (pid" in shown.out
+    for text in (ran.out, ran.err, shown.out, whole.out):
+        assert text.replace("\n", "").isprintable()

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from once import Routine, ledger, readiness, serving, signals
+from once import Routine, signals
+from once.engine import recorder
 from once.models import Attempt, State
-from once.registry import Registry
-from once.terms import Act
-from tests.database.support import begin, receiving, run, seed
+from once.routines.registry import Registry
+from once.startup import serve
+from once.status import readiness
+from tests.support import begin, receiving, run, seed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -55,14 +57,14 @@ def test_predecessor_that_ended_is_not_taken_over(
 ) -> None:
     routine = seed(using)
     first = begin(routine)
-    close = ledger.close
+    close = recorder.close
 
     def end_before(attempt: Attempt, *args: Any, **kwargs: Any) -> State:
         if attempt == first:
             close(first, State.FAILED)
         return close(attempt, *args, **kwargs)
 
-    monkeypatch.setattr(ledger, "close", end_before)
+    monkeypatch.setattr(recorder, "close", end_before)
     run(routine)
     assert events(caplog) == ["started", "finished"]
 
@@ -81,10 +83,10 @@ def test_held_put_off_and_skipped_are_told(using: str, caplog: pytest.LogCapture
     heard: list[object] = []
 
     def left(sender: Routine, result: Any, **kwargs: Any) -> None:
-        heard.append((sender.name, bool(result.is_held), result.retry_in > 0))
+        heard.append((sender.name, result.reason == "held", result.retry_in > 0))
 
     with receiving(signals.skipped, left):
-        run(*routines, keep_going=True, heeds_delay=True)
+        run(*routines, keep_going=True, respects_backoff=True)
     assert heard == [
         ("failing", False, True),
         ("behind", False, False),
@@ -112,7 +114,7 @@ def test_decision_is_told_with_who_and_why(
     if act == "reset":
         run(routine)
         caplog.clear()
-    run(routine, act=Act[act.upper()], trigger=act, user="ann", reason="wrong prices")
+    run(routine, trigger=act, even_done=True, user="ann", reason="wrong prices")
     started, finished = told(caplog)
     assert (started.event, started.trigger, started.user, started.reason) == (
         "started",
@@ -124,12 +126,8 @@ def test_decision_is_told_with_who_and_why(
 
 
 def test_ready_is_told_once(
-    using: str,
-    declared: list[Routine],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    using: str, declared: list[Routine], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(readiness, "_is_ready", False)
     declared.append(seed(using))
     assert not readiness.is_ready()
     assert events(caplog) == []
@@ -146,7 +144,7 @@ def test_start_of_a_server_ends_with_a_summary(
     routines = [seed(using, "a"), seed(using, "b")]
     run(routines[0])
     caplog.clear()
-    serving.begin(Registry(routines))
+    serve.begin(Registry(routines))
     summary = told(caplog)[-1]
     assert (summary.event, summary.total, summary.ran, summary.waited) == (
         "startup_complete",

@@ -10,12 +10,13 @@ from django.test import Client, modify_settings, override_settings
 from django.urls import path
 from health_check.views import HealthCheckView
 
-from once import Routine, ledger
-from once import readiness as readiness_module
+from once import Routine
 from once.databases import database
+from once.engine import recorder
 from once.health_check import Routines
 from once.models import State
-from tests.database.support import begin, beside, rows, run, seed
+from once.status import readiness as readiness_module
+from tests.support import begin, beside, rows, run, seed
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -27,11 +28,6 @@ urlpatterns = [
     path("health/", HealthCheckView.as_view(checks=["once.health_check.Routines"])),
     path("staff/", HealthCheckView.as_view(checks=[(Routines, {"names": True})])),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness_module, "_is_ready", False)
 
 
 def health(page: str = "health") -> tuple[int, str]:
@@ -63,16 +59,16 @@ def test_health_names_what_is_not_done_to_whom_it_may(
         seed("default", "shop.by_hand", startup=False),
     ]
     run(declared[0])
-    ledger.close(begin(declared[1]), State.LOST)
+    recorder.close(begin(declared[1]), State.LOST)
     with caplog.at_level(logging.INFO, "once"):
         assert health() == (
             500,
-            "Unavailable: Start-up routines are not done: 1 held, 1 pending.",
+            "Unavailable: Not done: 1 held, 1 pending.",
         )
     assert 'event=not_ready routines="shop.held held, shop.pending pending"' in caplog.text
     assert health("staff") == (
         500,
-        "Unavailable: Start-up routines are not done: shop.held held, shop.pending pending.",
+        "Unavailable: Not done: shop.held held, shop.pending pending.",
     )
 
 
@@ -100,7 +96,7 @@ def test_thread_that_reads_leaves_no_file_open(tmp_path: Path) -> None:
 def test_health_says_nothing_of_the_database_that_is_down(
     declared: list[Routine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(routines: object) -> bool:
+    def refuse(*args: object) -> bool:
         raise OperationalError("password of shop at 10.0.0.7 is wrong")
 
     declared.append(seed("default"))
@@ -117,4 +113,4 @@ def test_health_is_a_page_for_people(declared: list[Routine]) -> None:
     declared.append(seed("default"))
     response = Client().get("/health/", headers={"accept": "text/html"})
     assert response.status_code == 500
-    assert "Start-up routines are not done: 1 pending." in response.content.decode()
+    assert "Not done: 1 pending." in response.content.decode()

@@ -16,10 +16,10 @@ from django.db import connections
 from django.test import TestCase
 
 from once import Routine, Run
-from once.record import Standing
+from once.engine.history import Standing
 from once.testing import CompletedRoutinesMixin, complete_routines
-from tests.database.support import attempts, effects, last, run, seed, standings
 from tests.shop.models import Effect
+from tests.support import attempts, effects, last, run, seed, standings
 
 in_a_transaction = pytest.mark.django_db(databases=["default", "sqlite"])
 outside = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
@@ -221,6 +221,7 @@ TESTS_OF_NONE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(databases=[])
 @pytest.mark.parametrize(
     ("tests", "passed", "made"),

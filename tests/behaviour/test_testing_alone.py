@@ -6,14 +6,16 @@ import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.db import IntegrityError, connections
 
-from once import Routine, Run, process, readiness, registry, routine, signals
+from once import Routine, Run, routine, signals
+from once.engine.history import Standing
 from once.exceptions import RoutineError
 from once.models import Attempt, Completion
-from once.record import Standing
 from once.results import Result
+from once.routines import in_memory, registry
+from once.status import readiness
 from once.testing import assert_idempotent, complete_routines, isolated_registry, run_routine
-from tests.database.support import attempts, effects, last, receiving, seed, standings
 from tests.shop.models import Counted, Effect
+from tests.support import attempts, effects, last, receiving, seed, standings
 
 pytestmark = pytest.mark.django_db(databases=["default", "sqlite"])
 outside = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
@@ -289,11 +291,11 @@ def test_process_routine_has_no_rows_to_compare() -> None:
 def test_registry_of_a_test_is_its_own(declared: list[Routine]) -> None:
     outer = Routine(function=lambda: None, name="outer", scope="process")
     declared.append(outer)
-    process.run([outer])
+    in_memory.run([outer])
     before = registry.load()
     with isolated_registry() as mine:
         assert [*registry.load()] == []
-        assert not process.has_run(outer)
+        assert not in_memory.has_run(outer)
 
         @routine(name="inner")
         def inner() -> None: ...
@@ -303,8 +305,8 @@ def test_registry_of_a_test_is_its_own(declared: list[Routine]) -> None:
         assert readiness.is_ready()
     assert declared == [outer]
     assert registry.load() is before
-    assert process.has_run(outer)
-    assert readiness._is_ready is False
+    assert in_memory.has_run(outer)
+    assert not registry.site.is_ready
 
 
 def test_registry_is_back_after_an_error(declared: list[Routine]) -> None:

@@ -9,18 +9,15 @@ from django.db import Error, InterfaceError, OperationalError, connections
 from django.test import AsyncClient, Client, override_settings
 from django.test.utils import CaptureQueriesContext
 
-from once import Routine, ledger
-from once import readiness as readiness_module
+from once import Routine
+from once.engine import recorder
 from once.models import State
-from tests.database.support import begin, run, seed
+from once.routines import registry
+from once.status import readiness as readiness_module
 from tests.servers import free_port
+from tests.support import begin, run, seed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
-
-
-@pytest.fixture(autouse=True)
-def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness_module, "_is_ready", False)
 
 
 def readiness() -> tuple[int, dict[str, object]]:
@@ -45,7 +42,21 @@ def test_readiness_asks_nobody_once_everything_is_done(using: str, declared: lis
     with CaptureQueriesContext(connections[using]) as queries:
         for _ in range(3):
             assert readiness() == (200, {"done": True})
-    assert len(queries) == 1
+    assert len(queries) == 2  # the completions, the migrations
+
+
+def test_readiness_of_a_worker_that_replaces_another_is_200_for_what_was_reset(
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared.append(seed(using))
+    run(declared[0])
+    run(declared[0], trigger="reset", even_done=True)
+    assert readiness() == (503, {"done": False})  # of a server that starts
+    registry.site.was_complete = True  # as its start sets
+    declared.append(seed(using, "new"))
+    assert readiness() == (503, {"done": False})
+    run(declared.pop())
+    assert readiness() == (200, {"done": True})
 
 
 def test_readiness_does_not_count_what_servers_do_not_run(declared: list[Routine]) -> None:
@@ -58,7 +69,7 @@ def test_readiness_does_not_count_what_servers_do_not_run(declared: list[Routine
 
 def test_readiness_is_503_while_a_routine_is_held(using: str, declared: list[Routine]) -> None:
     declared.append(seed(using, retry=False))
-    ledger.close(begin(declared[0]), State.LOST)
+    recorder.close(begin(declared[0]), State.LOST)
     assert readiness() == (503, {"done": False})
 
 
@@ -70,7 +81,7 @@ def test_readiness_is_200_for_an_older_replica(using: str, declared: list[Routin
 
 def test_readiness_is_503_where_a_scope_lacks_what_it_needs(declared: list[Routine]) -> None:
     declared.append(seed("default", scope="release"))
-    ledger.record_migrated("default", "shop.seed", "2024.1")
+    recorder.record_migrated("default", "shop.seed", "2024.1")
     assert readiness() == (503, {"done": False})
 
 
@@ -78,7 +89,7 @@ def test_readiness_is_503_where_a_scope_lacks_what_it_needs(declared: list[Routi
 def test_readiness_is_503_while_the_database_errs(
     kind: type[Error], declared: list[Routine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(routines: object) -> bool:
+    def refuse(*args: object) -> bool:
         raise kind("connection already closed")
 
     declared.append(seed("default"))

@@ -11,12 +11,8 @@ from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver import Chrome
 
 from example.browser import prefer, start
-from once import Routine, conf
 from tests.servers import missing
-from tests.unit.conftest import declared
 from tests.waiting import wait_until
-
-__all__ = ["declared"]
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +59,4 @@ def login(browser: Chrome, live_server: LiveServer) -> Callable[..., None]:
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, declared: list[Routine]) -> None:
-    """No routine but the test's own, and no setting from the outside."""
-    for name in conf.NAMES:
-        monkeypatch.delenv(name, raising=False)
+def _bare(bare: None) -> None: ...

@@ -14,10 +14,11 @@ from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.ui import WebDriverWait
 
 from example.browser import prefer
-from once import Routine, ledger
+from once import Routine
 from once.databases import database
+from once.engine import recorder
 from once.models import Attempt
-from tests.database.support import attempts, begin, last, run, seed, take
+from tests.support import attempts, begin, last, run, seed, take
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -130,10 +131,10 @@ def test_list_shows_routines_in_their_states(
         run(routine)
     declared.append(seed("default", "shop.new"))
     login(*ALL)
-    with database("default").guard("shop.fill", 15.0) as guard:
-        take(guard)
+    with database("default").lock("shop.fill", 15.0) as lock:
+        take(lock)
         attempt = begin(fill)
-        ledger.resume(attempt, ledger.progress(fill, attempt))
+        recorder.resume(attempt, recorder.progress(attempt))
         Attempt.objects.filter(routine="shop.fill").update(cursor="x", processed=30, total=40)
         browser.get(f"{live_server.url}{LIST}")
     names, states = texts(browser, "#result_list tbody th"), texts(browser, "td .once-state")

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from threading import Thread
 
 from tests.chaos.observer import Facts, Freeze, Watch, judge, look, undone
 from tests.chaos.plan import Event, Plan
@@ -20,14 +21,20 @@ __all__ = ["Round"]
 
 #: Seconds in which processes must end that nothing is done to any more.
 _PATIENCE = 90.0
-_SERVER = [sys.executable, "-c", "import tests.wsgi"]
-_ONCE = [sys.executable, "-m", "tests.manage", "once"]
+_MANAGE = [sys.executable, "-m", "tests.manage"]
+_SERVER = [*_MANAGE, "shell", "-v0", "-c", "pass"]  # by ONCE_STARTUP_COMMANDS of the site
+_ONCE = [*_MANAGE, "once"]
 _WAYS = {
     "once run": ([*_ONCE, "run"], 5),
     "once run --keep-going": ([*_ONCE, "run", "--keep-going"], 2),
     "once run --no-wait": ([*_ONCE, "run", "--no-wait"], 1),
     "server": (_SERVER, 4),
     "once wait": ([*_ONCE, "wait", "--timeout=10"], 1),
+}
+#: What the migrations of later releases do to the record, and who saves space.
+_CHANGES = {
+    "alter": ("ALTER TABLE {0} ADD COLUMN {1} integer NULL", "ALTER TABLE {0} DROP COLUMN {1}"),
+    "rewrite": ("VACUUM FULL {0}",),
 }
 
 
@@ -49,6 +56,7 @@ class Round:
     _alive: list[Process] = field(default_factory=list)
     _frozen: dict[int, tuple[Process, float]] = field(default_factory=dict)
     _thawed: list[Freeze] = field(default_factory=list)
+    _changes: list[Thread] = field(default_factory=list)
     _random: Random = field(init=False)
     _begun: float = field(default_factory=time.monotonic)
 
@@ -58,6 +66,9 @@ class Round:
 
     def play(self) -> None:
         """Do it all, and judge what is left."""
+        if self.plan.is_lossy:
+            self._note("crashes of the server lose commits")
+            self.site.lose(self.project)
         watch = Watch(self.project, self.plan)
         for event in self.plan.events:
             until = time.monotonic() + event.pause
@@ -131,7 +142,9 @@ class Round:
         elif event.what == "restart pooler":
             self._note("restart the pooler")
             self.site.restart_pooler()
-        elif event.what in ("end guard", "end work"):
+        elif event.what in _CHANGES:
+            self._change(event)
+        elif event.what in ("end lock", "end work"):
             sessions = self.site.sessions(self.project, event.what)
             if not sessions:
                 return
@@ -155,6 +168,28 @@ class Round:
                 self._frozen[process.pid] = process, time.monotonic() + event.seconds
         self.figures[event.what] += 1
 
+    def _change(self, event: Event) -> None:
+        """Begin to change a table of the record; it may have to wait for a body."""
+        table = "once_attempt" if event.choice < 0.5 else "once_completion"
+        name = f"chaos_{len(self._changes)}"
+
+        def change() -> None:
+            for statement in _CHANGES[event.what]:
+                sql = statement.format(table, name)
+                try:
+                    self.project.execute(sql)
+                except Exception as error:
+                    # The server crashed, or chose it to be ended in a deadlock.
+                    if not any(one.__name__ == "OperationalError" for one in type(error).__mro__):
+                        self.violations.append(f"{sql} failed: {error!r}")
+                    self._note(f"{sql} failed: {error!r}")
+                    return
+                self._note(sql)
+
+        self._note(f"begin to {event.what} {table}")
+        self._changes.append(Thread(target=change, daemon=True))
+        self._changes[-1].start()
+
     def _chosen(self, event: Event) -> Process | None:
         if event.at_holder and self._starts.exists():
             lines = self._starts.read_text().splitlines()
@@ -176,6 +211,10 @@ class Round:
             except TimeoutError as error:
                 self.violations.append(f"did not end: {error}")
                 process.kill()
+        for change in self._changes:
+            change.join(max(1.0, until - time.monotonic()))
+            if change.is_alive():
+                self.violations.append("a change of a table of the record did not end")
 
     def _last_runs(self) -> None:
         """Bring all to completion: the newest release, then the older ones that come back."""

@@ -137,6 +137,9 @@ class Watch:
             self.violations.update(_of_effects(self._plan, facts))
             self.completions |= before & facts.completions
             before = facts.completions
+            if self._plan.is_lossy:  # the recording of what took place outside is waited for
+                durable = {one.name for one in self._plan.routines if one.kind == "external"}
+                before = {one for one in before if one[0] in durable}
 
 
 def judge(plan: Plan, facts: Facts, seen: set[tuple[str, int, str]]) -> list[str]:

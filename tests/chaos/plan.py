@@ -7,12 +7,21 @@ __all__ = ["DATABASES", "Event", "Plan", "Routine", "new_plan"]
 
 #: What can happen to each kind of database, besides what happens to processes.
 DATABASES = {
-    "postgresql": ("end guard", "end work", "crash"),
-    "pgbouncer": ("end guard", "end work", "crash", "restart pooler"),
-    "mariadb": ("end guard", "end work", "crash"),
-    "sqlite": (),
+    "postgresql": ("end lock", "end work", "alter", "rewrite", "crash"),
+    "pgbouncer": ("end lock", "end work", "alter", "rewrite", "crash", "restart pooler"),
+    "mariadb": ("end lock", "end work", "alter", "crash"),
+    "sqlite": ("alter",),
 }
-_WEIGHTS = {"kill": 5, "freeze": 5, "stop": 2, "end guard": 3, "end work": 3, "deploy": 2}
+_WEIGHTS = {
+    "kill": 5,
+    "freeze": 5,
+    "stop": 2,
+    "end lock": 3,
+    "end work": 3,
+    "alter": 3,
+    "crash": 2,
+    "deploy": 2,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +71,8 @@ class Plan:
     #: What the file of the content scope holds in each release.
     contents: tuple[str, ...]
     events: tuple[Event, ...]
+    #: Whether a crash of the server loses commits for which nobody waited.
+    is_lossy: bool = False
 
     def label(self, routine: Routine, release: int) -> str:
         """What bodies of a release call the scope of their effects."""
@@ -92,6 +103,7 @@ def new_plan(seed: int, number: int, database: str, liveness: float) -> Plan:
         routines=tuple(routines),
         contents=tuple(random.choice("ab") for _ in range(releases)),
         events=tuple(events),
+        is_lossy=database in ("postgresql", "pgbouncer") and random.random() < 0.4,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.chaos.plan import Plan
-from tests.faults.support import GUARD, GUARDS, WORK, Server
+from tests.faults.support import LOCK, LOCKS, WORK, Server
 from tests.project import Project, with_database
 from tests.servers import MariaDB, PgBouncer
 
@@ -38,6 +38,7 @@ class Site(ABC):
             PYTHONDEVMODE="",
             ONCE_LIVENESS_TIMEOUT=f"{liveness:g}",
             ONCE_RETRY_DELAY="0.5",
+            ONCE_STARTUP_COMMANDS="shell",
             CHAOS_STARTS=str(directory / "starts"),
         )
         try:
@@ -56,12 +57,16 @@ class Site(ABC):
         """Have the server lose all of its sessions at once, and come back."""
         raise NotImplementedError
 
+    def lose(self, project: Project) -> None:
+        """From now on, have crashes of the server lose what it was not asked to keep."""
+        raise NotImplementedError
+
     def restart_pooler(self) -> None:
-        """The same of the pooler."""
+        """The same as a crash, of the pooler."""
         raise NotImplementedError
 
     def sessions(self, project: Project, what: str) -> list[int]:
-        """The sessions that hold a guard, or work."""
+        """The sessions that hold a lock, or work."""
         return []
 
     def end_session(self, project: Project, session: int) -> None:
@@ -88,12 +93,21 @@ class _PostgreSQL(Site):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self._server = Server()
+        self._is_lossy = False
 
     def crash(self) -> None:
         self._server.crash()
+        if self._is_lossy:
+            self._server.keep_commits_in_memory()
+
+    def lose(self, project: Project) -> None:
+        [(name,)] = project.rows("SELECT current_database()")
+        self._server.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+        self._server.keep_commits_in_memory()
+        self._is_lossy = True
 
     def sessions(self, project: Project, what: str) -> list[int]:
-        where = GUARD if what == "end guard" else WORK
+        where = LOCK if what == "end lock" else WORK
         return [
             pid
             for (pid,) in project.rows(
@@ -128,6 +142,9 @@ class _PostgreSQL(Site):
         return url, url
 
     def _drop(self, name: str) -> None:
+        if self._is_lossy:
+            self._server.restore()
+            self._is_lossy = False
         self._server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -167,7 +184,7 @@ class _MariaDB(Site):
             session
             for (session,) in project.rows(
                 "SELECT ID FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND "
-                f"ID <> CONNECTION_ID() AND {GUARDS if what == 'end guard' else work} ORDER BY ID"
+                f"ID <> CONNECTION_ID() AND {LOCKS if what == 'end lock' else work} ORDER BY ID"
             )
         ]
 

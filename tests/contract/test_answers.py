@@ -8,7 +8,7 @@ import threading
 import pytest
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections
 
-from once.databases import answers, database
+from once.databases import database, timeouts
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.postgresql]
 
@@ -17,7 +17,7 @@ def ask(seconds: float) -> str:
     """What comes of a question that takes long, on a connection of its own."""
     own = connection.copy()
     try:
-        with own.cursor() as cursor, answers.expected(own, seconds):
+        with own.cursor() as cursor, timeouts.expected(own, seconds):
             cursor.execute("SET client_connection_check_interval = 10")  # so that it ends as well
             cursor.execute("SELECT pg_sleep(20)")
     except OperationalError as error:
@@ -33,11 +33,11 @@ def watchers() -> int:
 
 def test_who_waits_for_less_is_cut_off_before_who_waits_for_more() -> None:
     connection.ensure_connection()
-    with answers.expected(connection, 60):
+    with timeouts.expected(connection, 60):
         assert "No answer for 0.1 s" in ask(0.1)
         assert "No answer for 0.2 s" in ask(0.2)
         assert watchers() == 1
-    answers.rest()
+    timeouts.rest()
     assert watchers() == 0
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")  # it is not cut off itself
@@ -53,7 +53,7 @@ def test_no_thread_is_left_behind() -> None:
 
 def test_a_forked_process_watches_for_itself() -> None:
     connection.ensure_connection()
-    with answers.expected(connection, 60):
+    with timeouts.expected(connection, 60):
         reading, writing = os.pipe()
         if not os.fork():
             # Whatever happens, the test must not go on in the child.

@@ -1,7 +1,8 @@
 """What ``once doctor`` finds where a database does not do as it must, or clocks do not."""
 
 import threading
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,21 +10,45 @@ import psycopg
 import pytest
 from django.db import connections
 
-from once import Routine, databases, doctor, proofs, record
-from once.databases import database, postgresql
-from once.databases.postgresql import AdvisoryGuard, PostgreSQL
-from once.findings import Finding, Level
-from once.guards import Place
-from once.registry import Registry
-from tests.database.support import rows, seed
+from once import Routine, databases
+from once.cli.options import databases as databases_of
+from once.databases import database, postgresql_lock, tables
+from once.databases.postgresql import PostgreSQL
+from once.databases.postgresql_lock import PostgreSQLLock
+from once.databases.standby import Place
+from once.doctor import deployment, examination, lock_probes, postgresql, record_probes
+from once.doctor.deployment import Deployment
+from once.doctor.findings import Finding, Level
+from once.engine import history, recorder
+from once.models import State
+from once.routines.registry import Registry
 from tests.servers import database_url
+from tests.support import begin, rows, seed
+
+FAILED, LOST, RUNNING, SUCCEEDED = State.FAILED, State.LOST, State.RUNNING, State.SUCCEEDED
+
+DEFAULT = Deployment(database=database("default"), registry=Registry([]))
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The silence between two signs of life is not longer than what the eviction takes."""
+    monkeypatch.setenv("ONCE_LIVENESS_TIMEOUT", "6")
+
+
 def found(using: str = "default", *routines: Routine) -> dict[str, Finding]:
     """What is found in a database, by id."""
-    return {one.id: one for one in doctor.examine(Registry(routines), [using])}
+    return {one.id: one for one in examination.examine(Registry(routines), [using])}
+
+
+def probed(
+    probe: Callable[[Deployment], Iterable[Finding]], using: str = "default", *routines: Routine
+) -> dict[str, Finding]:
+    """What one probe finds, by id."""
+    deployment = Deployment(database=database(using), registry=Registry(routines))
+    return {one.id: one for one in probe(deployment)}
 
 
 def faults(findings: dict[str, Finding]) -> list[str]:
@@ -31,10 +56,12 @@ def faults(findings: dict[str, Finding]) -> list[str]:
 
 
 def test_databases_of_routines_are_examined() -> None:
-    assert doctor.used(Registry([])) == ["default"]
-    assert doctor.used(Registry([seed("sqlite")])) == ["sqlite"]
+    options = Namespace(database=None)
+    assert databases_of(Registry([]), options) == ["default"]
+    assert databases_of(Registry([seed("sqlite")]), options) == ["sqlite"]
     both = Registry([seed("sqlite"), seed("default", "shop.other")])
-    assert doctor.used(both) == ["default", "sqlite"]
+    assert databases_of(both, options) == ["default", "sqlite"]
+    assert databases_of(both, Namespace(database="sqlite")) == ["sqlite"]
 
 
 def test_nothing_is_wrong_and_nothing_stays(using: str) -> None:
@@ -57,8 +84,8 @@ def test_nothing_is_wrong_and_nothing_stays(using: str) -> None:
 def test_clock_that_is_off_is_a_warning(
     apart: timedelta, level: Level, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_time", lambda: datetime.now(UTC) + apart)
-    findings = found()
+    monkeypatch.setattr(record_probes, "_time", lambda: datetime.now(UTC) + apart)
+    findings = probed(record_probes.privileges)
     assert findings["clock"].level is level
     assert told in findings["clock"].message
     assert faults(findings) == []
@@ -66,14 +93,14 @@ def test_clock_that_is_off_is_a_warning(
 
 @pytest.mark.postgresql
 def test_server_that_does_not_evict_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgresql, "_milliseconds", lambda seconds: "0")
+    monkeypatch.setattr(postgresql_lock, "milliseconds", lambda seconds: "0")
     findings = found()
     assert faults(findings) == ["eviction"]
     assert "was not evicted within 3 s" in findings["eviction"].message
 
 
 @pytest.mark.parametrize(
-    ("end_work", "told"),
+    ("terminate_backend", "told"),
     [
         (lambda here, name: 0, "was not found by another"),
         (lambda here, name: 1, "was found by another, and not ended"),
@@ -82,10 +109,10 @@ def test_server_that_does_not_evict_is_a_fault(monkeypatch: pytest.MonkeyPatch) 
 )
 @pytest.mark.postgresql
 def test_work_session_that_lives_on_is_a_fault(
-    end_work: Callable[[Any, str], int], told: str, monkeypatch: pytest.MonkeyPatch
+    terminate_backend: Callable[[Any, str], int], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PostgreSQL, "end_work", end_work)
-    findings = found()
+    monkeypatch.setattr(PostgreSQL, "terminate_backend", terminate_backend)
+    findings = probed(lock_probes.fencing)
     assert faults(findings) == ["fencing"]
     assert told in findings["fencing"].message
 
@@ -93,19 +120,18 @@ def test_work_session_that_lives_on_is_a_fault(
 @pytest.mark.postgresql
 def test_lock_that_outlives_its_release_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     # As where a pooler hands on sessions with what they hold.
-    guards = iter([Place.HOLDER, *[Place.NONE] * 10])
-    monkeypatch.setattr(AdvisoryGuard, "take", lambda guard: next(guards))
-    monkeypatch.setattr(proofs.Proofs, "pool", lambda self: [])
-    findings = found()
+    locks = iter([Place.HOLDER, *[Place.NONE] * 10])
+    monkeypatch.setattr(PostgreSQLLock, "take", lambda lock, name: next(locks))
+    findings = probed(lock_probes.exclusion)
     assert faults(findings) == ["exclusion"]
     assert "still holds it" in findings["exclusion"].message
 
 
 def test_silence_is_a_fault_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     is_over = threading.Event()
-    for module in (doctor, proofs):
+    for module in (deployment, examination):
         monkeypatch.setattr(module, "DEADLINE", 0.2)
-    monkeypatch.setattr(record, "is_installed", lambda using: is_over.wait(60))
+    monkeypatch.setattr(history, "is_installed", lambda using: is_over.wait(60))
     try:
         findings = found()
     finally:
@@ -119,7 +145,7 @@ def test_locked_table_is_named_and_not_waited_for() -> None:
     [(name,)] = rows("default", "SELECT current_database()")
     with psycopg.connect(database_url(), dbname=name) as other:
         other.execute("LOCK TABLE once_completion IN SHARE MODE")
-        findings = found()
+        findings = probed(record_probes.privileges)
     assert faults(findings) == ["privileges"]
     assert "INSERT on once_completion" in findings["privileges"].message
     assert "once_attempt" not in findings["privileges"].message
@@ -140,15 +166,59 @@ def test_writer_in_the_way_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None
     assert "another session is in the way" in findings["privileges"].message
 
 
-def test_kind_without_a_guard_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kind_without_a_lock_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(databases.base, "SUPPORTED", {})
     findings = found("sqlite")
     assert list(findings) == faults(findings) == ["server"]
-    assert "has no guard" in findings["server"].message
+    assert "has no lock" in findings["server"].message
+
+
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        ([LOST, LOST], None),
+        ([LOST, LOST, LOST, FAILED], None),
+        ([LOST, LOST, LOST, SUCCEEDED], None),
+        ([LOST, LOST, LOST], 3),
+        ([FAILED, LOST, LOST, LOST, LOST], 4),
+        ([LOST, LOST, RUNNING], 3),  # without a process that holds its lock
+    ],
+    ids=str,
+)
+def test_routine_whose_attempts_are_lost_again_and_again_is_a_warning(
+    using: str, states: list[State], told: int | None
+) -> None:
+    routine = seed(using)
+    for state in states:
+        attempt = begin(routine)
+        if state is not RUNNING:
+            recorder.close(attempt, state)
+    findings = probed(record_probes.routines, using, routine)
+    assert faults(findings) == []
+    assert ("lost" in findings) is (told is not None)
+    if told is not None:
+        lost = findings["lost"]
+        assert lost.level is Level.WARNING
+        assert f"The last {told} attempts at shop.seed were lost in a row" in lost.message
+        assert "has 48 s without a sign of life, and never more" in lost.message
+        assert "Raise ONCE_LIVENESS_TIMEOUT, now 6 s, above the longest stretch" in lost.hint
+
+
+@pytest.mark.parametrize(("before", "is_told"), [(2, False), (3, True)])
+def test_attempt_that_runs_is_not_counted_as_lost(using: str, before: int, is_told: bool) -> None:
+    routine = seed(using)
+    for _ in range(before):
+        recorder.close(begin(routine), LOST)
+    with database(using).lock(routine.name, 6.0) as lock:
+        assert lock.acquire()
+        begin(routine)
+        findings = probed(record_probes.routines, using, routine)
+    assert ("lost" in findings) is is_told
+    assert not is_told or "The last 3 attempts" in findings["lost"].message
 
 
 def test_json_has_the_contracts_keys() -> None:
-    shown = doctor.to_json(
+    shown = examination.to_json(
         [
             Finding(id="a", database="x", message="Well."),
             Finding(id="b", database="x", level=Level.WARNING, message="Look.", hint="Go."),
@@ -170,14 +240,12 @@ def test_json_has_the_contracts_keys() -> None:
         ],
     }
     fault = Finding(id="c", database="x", level=Level.FAULT, message="Bad.")
-    assert doctor.to_json([fault])["healthy"] is False
+    assert examination.to_json([fault])["healthy"] is False
 
 
 @pytest.mark.postgresql
 def test_old_server_and_other_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from once.databases import postgresql_server
-
-    def answer(connection: object, sql: str) -> list[tuple[Any, ...]]:
+    def answer(connection: object, sql: str, *params: object) -> list[tuple[Any, ...]]:
         if "pg_is_in_recovery" in sql:
             pid = connections["default"].connection.info.backend_pid
             return [("app", "app", False, False, "serializable", "local", "one", False, 2, pid)]
@@ -185,11 +253,11 @@ def test_old_server_and_other_settings_are_named(monkeypatch: pytest.MonkeyPatch
             return [("lock_timeout = 500ms",), ("statement_timeout = 500ms",)]
         return []
 
-    monkeypatch.setattr(postgresql_server, "_rows", answer)
-    monkeypatch.setattr(postgresql_server, "_OLDEST", 990000)
-    monkeypatch.setattr(postgresql_server, "_OLDEST_PSYCOPG", (99,))
+    monkeypatch.setattr(tables, "ask", answer)
+    monkeypatch.setattr(postgresql, "_OLDEST", (99,))
+    monkeypatch.setattr(postgresql, "_OLDEST_PSYCOPG", (99,))
     connections["default"].ensure_connection()
-    findings = {one.id: one for one in database("default").examine()}
+    findings = {one.id: one for one in postgresql.examine(DEFAULT)}
     assert findings["server"].level is Level.FAULT
     assert "upgrade the server" in findings["server"].hint
     assert findings["driver"].level is Level.WARNING
@@ -216,9 +284,7 @@ def test_old_server_and_other_settings_are_named(monkeypatch: pytest.MonkeyPatch
 def test_replication_that_may_lose_what_is_committed_is_a_warning(
     commit: str, standbys: str, replicas: int, level: Level, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from once.databases import postgresql_server
-
-    def answer(connection: object, sql: str) -> list[tuple[Any, ...]]:
+    def answer(connection: object, sql: str, *params: object) -> list[tuple[Any, ...]]:
         if "pg_is_in_recovery" not in sql:
             return []
         pid = connections["default"].connection.info.backend_pid
@@ -226,8 +292,9 @@ def test_replication_that_may_lose_what_is_committed_is_a_warning(
             ("app", "app", False, False, "read committed", commit, standbys, True, replicas, pid)
         ]
 
-    monkeypatch.setattr(postgresql_server, "_rows", answer)
-    findings = {one.id: one for one in database("default").examine()}
+    connections["default"].ensure_connection()
+    monkeypatch.setattr(tables, "ask", answer)
+    findings = {one.id: one for one in postgresql.examine(DEFAULT)}
     assert findings["durability"].level is level
     assert ("lose record and effects together" in findings["durability"].message) is (
         level is Level.WARNING

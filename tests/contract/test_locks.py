@@ -1,27 +1,30 @@
-"""Who holds a guard, who is refused, and what the server does with a holder that falls silent."""
+"""Who holds a lock, who is refused, and what the server does with a holder that falls silent."""
 
 import os
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 from filelock import SoftFileLock
 from psycopg.pq import TransactionStatus
 
 from once.databases import database, sqlite
-from once.databases.sqlite import FileGuard, MemoryGuard
-from once.exceptions import GuardLost, OnceError
-from once.guards import Guard, SessionGuard
-from tests.database.support import beside, receiving, rows, take
-from tests.waiting import wait_until
+from once.databases.lock import AdvisoryLock
+from once.databases.session_lock import SessionLock
+from once.databases.sqlite import MemoryLock, SQLiteLock
+from once.exceptions import LockLost, OnceError
+from once.models import Attempt
+from tests.support import beside, receiving, rows, take
+from tests.waiting import GRACE, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -29,30 +32,30 @@ NAME = "shop.seed"
 
 
 @pytest.fixture(params=["session", "file", "memory"])
-def new(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Guard]:
-    """Makes guards of one lock, of each class in turn."""
-    guards: dict[str, Callable[[], Guard]] = {
+def new(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], AdvisoryLock]:
+    """Makes locks of one lock, of each class in turn."""
+    locks: dict[str, Callable[[], AdvisoryLock]] = {
         "session": session,
-        "file": lambda: FileGuard(tmp_path / "db.sqlite3"),
-        "memory": lambda: MemoryGuard("test"),
+        "file": lambda: SQLiteLock(tmp_path / "db.sqlite3"),
+        "memory": lambda: MemoryLock("test"),
     }
-    return guards[request.param]
+    return locks[request.param]
 
 
-def session(name: str = NAME, liveness: float = 15.0) -> SessionGuard:
-    guard = database("default").guard(name, liveness)
-    assert isinstance(guard, SessionGuard)
-    return guard
+def session(name: str = NAME, liveness: float = 15.0) -> SessionLock:
+    lock = database("default").lock(name, liveness)
+    assert isinstance(lock, SessionLock)
+    return lock
 
 
-def setting(guard: Guard, name: str) -> str:
-    value: str = guard.read(lambda: rows("default", f"SELECT current_setting('{name}')"))[0][0]
+def setting(lock: AdvisoryLock, name: str) -> str:
+    value: str = lock.read(lambda: rows("default", f"SELECT current_setting('{name}')"))[0][0]
     return value
 
 
-def backend(guard: Guard) -> int:
+def backend(lock: AdvisoryLock) -> int:
     sql = "SELECT CONNECTION_ID()" if is_mysql() else "SELECT pg_backend_pid()"
-    pid: int = guard.read(lambda: rows("default", sql))[0][0]
+    pid: int = lock.read(lambda: rows("default", sql))[0][0]
     return pid
 
 
@@ -73,10 +76,12 @@ def is_mysql() -> bool:
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "once guard" in thread.name]
+    return [thread.name for thread in threading.enumerate() if "once lock" in thread.name]
 
 
-def test_second_guard_is_refused_until_the_first_is_released(new: Callable[[], Guard]) -> None:
+def test_second_lock_is_refused_until_the_first_is_released(
+    new: Callable[[], AdvisoryLock],
+) -> None:
     with new() as first, new() as second:
         assert first.acquire()
         assert not second.acquire()
@@ -87,34 +92,34 @@ def test_second_guard_is_refused_until_the_first_is_released(new: Callable[[], G
             assert not third.acquire()
 
 
-def test_guard_excludes_across_threads(new: Callable[[], Guard]) -> None:
+def test_lock_excludes_across_threads(new: Callable[[], AdvisoryLock]) -> None:
     with new() as first:
         assert first.acquire()
         with new() as second, beside(second.acquire) as answer:
             assert answer.result(30) is False
 
 
-def told_of_holder(guard: Guard) -> str:
-    """What tells this process to people, where it holds a guard of that kind."""
-    is_named_lock = isinstance(guard, SessionGuard) and is_mysql()
+def told_of_holder(lock: AdvisoryLock) -> str:
+    """What tells this process to people, where it holds a lock of that kind."""
+    is_named_lock = isinstance(lock, SessionLock) and is_mysql()
     return "(session " if is_named_lock else f"(pid {os.getpid()})"
 
 
-def test_guard_that_is_refused_names_the_holder(new: Callable[[], Guard]) -> None:
+def test_lock_that_is_refused_names_the_holder(new: Callable[[], AdvisoryLock]) -> None:
     with new() as first, new() as second:
         assert first.acquire()
         assert not second.acquire()
         assert second.find_holder()
-        if isinstance(second, MemoryGuard):
+        if isinstance(second, MemoryLock):
             assert second.holder == "another thread"
         else:
             assert told_of_holder(second) in second.holder
 
 
-def test_guard_is_freed_by_what_ends_its_context(new: Callable[[], Guard]) -> None:
+def test_lock_is_freed_by_what_ends_its_context(new: Callable[[], AdvisoryLock]) -> None:
     def fail() -> None:
-        with new() as guard:
-            assert guard.acquire()
+        with new() as lock:
+            assert lock.acquire()
             raise LookupError
 
     with pytest.raises(LookupError):
@@ -123,7 +128,7 @@ def test_guard_is_freed_by_what_ends_its_context(new: Callable[[], Guard]) -> No
         assert other.acquire()
 
 
-def test_release_of_what_is_not_held_is_harmless(new: Callable[[], Guard]) -> None:
+def test_release_of_what_is_not_held_is_harmless(new: Callable[[], AdvisoryLock]) -> None:
     new().release()
     with new() as first, new() as second:
         assert first.acquire()
@@ -134,15 +139,15 @@ def test_release_of_what_is_not_held_is_harmless(new: Callable[[], Guard]) -> No
             assert not third.acquire()
 
 
-def test_holder_may_read_ping_check_and_yield(new: Callable[[], Guard]) -> None:
-    with new() as guard:
-        assert guard.acquire()
-        guard.ping()
-        guard.check()
-        guard.keep(30.0)
-        with guard.yielding():
+def test_holder_may_read_ping_check_and_yield(new: Callable[[], AdvisoryLock]) -> None:
+    with new() as lock:
+        assert lock.acquire()
+        lock.ping()
+        lock.check()
+        lock.keep(30.0)
+        with lock.yielding():
             pass
-        assert guard.read(lambda: 7) == 7
+        assert lock.read(lambda: 7) == 7
 
 
 # PostgreSQL
@@ -170,51 +175,53 @@ def test_schemas_do_not_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> N
         rows("default", "DROP SCHEMA tenant")
 
 
-def test_holder_is_named_to_who_does_not_want_the_guard() -> None:
+def test_holder_is_named_to_who_does_not_want_the_lock() -> None:
     here = database("default")
     assert here.holder(NAME) is None
-    with session() as guard:
-        assert guard.acquire()
+    with session() as lock:
+        assert lock.acquire()
         holder = here.holder(NAME)
         assert holder is not None
-        assert f" {told_of_holder(guard)}" in holder
+        assert f" {told_of_holder(lock)}" in holder
     assert here.holder(NAME) is None
 
 
 def test_held_are_those_that_somebody_holds(using: str) -> None:
     here = database(using)
     names = ["shop.seed", "shop.other", "call:prices-2026"]
-    assert here.held(names) == set()
-    with here.guard(NAME, 15.0) as guard:
-        take(guard)
-        # On SQLite one lock guards all.
-        assert here.held(names) == ({NAME} if here.is_server else set(names))
-    assert here.held(names) == set()
+    assert here.locked(names) == set()
+    with here.lock(NAME, 15.0) as lock:
+        take(lock)
+        # On SQLite one lock locks all.
+        assert here.locked(names) == ({NAME} if here.is_server else set(names))
+    assert here.locked(names) == set()
 
 
-def test_guard_opens_one_connection_of_its_own() -> None:
+def test_lock_opens_one_connection_of_its_own() -> None:
     opened: list[str] = []
 
     def note(connection: Any, **kwargs: Any) -> None:
         opened.append(threading.current_thread().name)
 
-    with receiving(connection_created, note), session() as guard:
-        assert guard.acquire()
-        guard.ping()
-    assert opened == ["once guard of shop.seed"]
+    with receiving(connection_created, note), session() as lock:
+        assert lock.acquire()
+        lock.ping()
+    assert opened == ["once lock of shop.seed"]
 
 
 @pytest.mark.postgresql
-def test_guard_is_a_read_committed_transaction_that_only_silence_ends() -> None:
-    with session(liveness=7.0) as guard:
-        assert guard.acquire()
-        assert setting(guard, "transaction_isolation") == "read committed"
-        assert setting(guard, "idle_in_transaction_session_timeout") == "7s"
-        assert setting(guard, "statement_timeout") == "0"
-        assert setting(guard, "lock_timeout") == "0"
-        guard.keep(30.0)
-        assert setting(guard, "idle_in_transaction_session_timeout") == "30s"
-        assert guard.liveness == 30.0
+def test_lock_is_a_read_committed_transaction_that_only_silence_ends() -> None:
+    with session(liveness=7.0) as lock:
+        assert lock.acquire()
+        assert setting(lock, "transaction_isolation") == "read committed"
+        assert setting(lock, "idle_in_transaction_session_timeout") == "7s"
+        assert setting(lock, "statement_timeout") == "0"
+        assert (
+            setting(lock, "lock_timeout") == "250ms"
+        )  # of a reading, and the timeout goes with it
+        lock.keep(30.0)
+        assert setting(lock, "idle_in_transaction_session_timeout") == "30s"
+        assert lock.liveness == 30.0
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["held", "refused"])
@@ -224,22 +231,22 @@ def test_no_thread_and_no_session_remains(refused: bool) -> None:
         pid = backend(first)
         if refused:
             assert not second.acquire()
-            assert second.is_heir
+            assert second.standby.has_place
             assert len(threads()) == 2
         assert is_alive(pid)
     assert threads() == []
     wait_until(lambda: not is_alive(pid))
-    wait_until(lambda: len(sessions()) == 1, what="the sessions of the guards to end")
+    wait_until(lambda: len(sessions()) == 1, what="the sessions of the locks to end")
 
 
 @pytest.mark.postgresql
 def test_session_is_given_back_without_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pooler closes the server's connection of a client that leaves in a transaction."""
     left: list[TransactionStatus] = []
-    with session() as guard:
-        assert guard.acquire()
-        assert guard._session is not None
-        wrapper: Any = guard._session._connection
+    with session() as lock:
+        assert lock.acquire()
+        assert lock._session is not None
+        wrapper: Any = lock._session._connection
         close = wrapper.close
 
         def note_and_close() -> None:
@@ -251,76 +258,82 @@ def test_session_is_given_back_without_a_transaction(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("method", ["ping", "read", "keep"])
-def test_guard_that_is_not_held_proves_nothing(method: str) -> None:
+def test_lock_that_is_not_held_proves_nothing(method: str) -> None:
     arguments: dict[str, list[Any]] = {"read": [lambda: 1], "keep": [5.0]}
-    guard = session()
-    with pytest.raises(GuardLost, match=r"shop\.seed is not held"):
-        getattr(guard, method)(*arguments.get(method, []))
-    with guard:
-        assert guard.acquire()
-    with pytest.raises(GuardLost, match=r"shop\.seed is not held"):
-        getattr(guard, method)(*arguments.get(method, []))
+    lock = session()
+    with pytest.raises(LockLost, match=r"shop\.seed is not held"):
+        getattr(lock, method)(*arguments.get(method, []))
+    with lock:
+        assert lock.acquire()
+    with pytest.raises(LockLost, match=r"shop\.seed is not held"):
+        getattr(lock, method)(*arguments.get(method, []))
 
 
-def test_guard_that_cannot_connect_raises_and_leaves_no_thread(
+def test_lock_that_cannot_connect_raises_and_leaves_no_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in (("HOST", "127.0.0.1"), ("PORT", "1")):
         monkeypatch.setitem(connections.settings["default"], name, value)
-    with session() as guard, pytest.raises(Exception, match=r"refused|Can't connect"):
-        guard.acquire()
+    with session() as lock, pytest.raises(Exception, match=r"refused|Can't connect"):
+        lock.acquire()
     assert threads() == []
 
 
 @pytest.fixture
 def frozen(
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[tuple[SessionGuard, threading.Event]]:
-    """A guard that stops to ping, as if its process was frozen, and what thaws it."""
+) -> Iterator[tuple[SessionLock, threading.Event]]:
+    """A lock that stops to ping, as if its process was frozen, and what thaws it."""
     thaw = threading.Event()
-    guard = session(liveness=0.6)
-    beat = guard.beat
+    lock = session(liveness=2.0)
+    beat = lock.heartbeat
 
     def freeze() -> None:
         assert thaw.wait(30)
         beat()
 
-    monkeypatch.setattr(guard, "beat", freeze)
-    with guard:
-        assert guard.acquire()
-        yield guard, thaw
+    monkeypatch.setattr(lock, "heartbeat", freeze)
+    with lock:
+        assert lock.acquire()
+        yield lock, thaw
         thaw.set()
 
 
 @pytest.mark.postgresql
 def test_server_evicts_a_holder_that_stops_to_ping(
-    frozen: tuple[SessionGuard, threading.Event],
+    frozen: tuple[SessionLock, threading.Event],
 ) -> None:
-    guard, thaw = frozen
-    guard.check()
+    lock, thaw = frozen
+    lock.check()
+    assert lock._session is not None
+    last_sign = lock._session.answered
 
     def takes_over() -> bool:
         with session() as successor:
             return successor.acquire()
 
-    assert wait_until(takes_over) > 0.3
-    with pytest.raises(GuardLost, match="had no answer from its server for"):
-        guard.check()
+    wait_until(takes_over)
+    assert time.monotonic() - last_sign > 2.0
+    with pytest.raises(LockLost, match="had no answer from its server for"):
+        lock.check()
     thaw.set()
-    with pytest.raises(GuardLost, match="was lost"):
-        guard.ping()
-    with pytest.raises(GuardLost, match="was lost"):
-        guard.check()
+    with pytest.raises(LockLost, match="was lost"):
+        lock.ping()
+    with pytest.raises(LockLost, match="was lost"):
+        lock.check()
 
 
 @pytest.mark.postgresql
 def test_silent_holder_tells_losers_when_it_will_be_evicted(
-    frozen: tuple[SessionGuard, threading.Event],
+    frozen: tuple[SessionLock, threading.Event],
 ) -> None:
+    lock, _ = frozen
+    assert lock._session is not None
+    last_sign = lock._session.answered
     seen: list[float | None] = []
 
     def loses() -> bool:
-        with session(liveness=0.6) as loser:
+        with session(liveness=2.0) as loser:
             if loser.acquire():
                 return False
             loser.find_holder()
@@ -328,216 +341,272 @@ def test_silent_holder_tells_losers_when_it_will_be_evicted(
             return True
 
     assert loses()
-    assert seen == [None]  # it may still be alive
+    if time.monotonic() - last_sign < 1.0:  # else the machine took so long
+        assert seen == [None]  # it may still be alive
     wait_until(lambda: not loses())
     announced = [seconds for seconds in seen if seconds is not None]
     assert announced == sorted(announced, reverse=True)
-    assert 0.0 < announced[0] < 0.3
+    assert 0.0 < announced[0] <= 1.0
 
 
 @pytest.mark.postgresql
 def test_holder_that_pings_outlives_its_liveness_timeout() -> None:
-    with session(liveness=1.0) as guard:
-        assert guard.acquire()
-        assert guard._session is not None
-        held = guard._session
+    with session(liveness=1.0) as lock:
+        assert lock.acquire()
+        assert lock._session is not None
+        held = lock._session
         began = held.answered
         wait_until(lambda: held.answered > began + 2.0)
-        guard.check()
+        lock.check()
         with session() as other:
             assert not other.acquire()
 
 
 @pytest.mark.postgresql
+def test_sign_of_life_takes_no_snapshot() -> None:
+    """CREATE INDEX CONCURRENTLY in the holder would wait for the end of the lock's transaction."""
+    with transaction.atomic():
+        session().show_life()
+        # The server refuses this in a transaction that has had a snapshot.
+        rows("default", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+
+
+@pytest.mark.postgresql
 def test_ping_after_the_end_of_the_session_says_lost() -> None:
-    with session() as guard:
-        assert guard.acquire()
+    with session() as lock:
+        assert lock.acquire()
         ended = rows(
             "default",
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             "WHERE application_name LIKE 'once %%' AND datname = current_database()",
         )
         assert ended == [(True,)]
-        guard.check()  # asks nobody
-        with pytest.raises(GuardLost, match=r"guard of shop\.seed was lost: .*terminat"):
-            guard.ping()
-        for ask in (guard.check, guard.ping, lambda: guard.keep(5.0)):
-            with pytest.raises(GuardLost, match="was lost"):
+        lock.check()  # asks nobody
+        with pytest.raises(LockLost, match=r"lock of shop\.seed was lost: .*terminat"):
+            lock.ping()
+        for ask in (lock.check, lock.ping, lambda: lock.keep(5.0)):
+            with pytest.raises(LockLost, match="was lost"):
                 ask()
         with session() as successor:
             assert successor.acquire()
 
 
 @pytest.mark.postgresql
-def test_what_raises_in_the_session_loses_the_guard() -> None:
-    with session() as guard:
-        assert guard.acquire()
-        with pytest.raises(GuardLost, match="division by zero"):
-            guard.read(lambda: rows("default", "SELECT 1 / 0"))
+def test_what_raises_in_the_session_loses_the_lock() -> None:
+    with session() as lock:
+        assert lock.acquire()
+        with pytest.raises(LockLost, match="division by zero"):
+            lock.read(lambda: rows("default", "SELECT 1 / 0"))
         with session() as successor:
             wait_until(successor.acquire)
 
 
-def test_guard_gives_itself_up_while_its_caller_waits_too_long(
+def test_lock_gives_itself_up_while_its_caller_waits_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(SessionGuard, "patience", (0.1, 0.2))
-    with session() as guard:
-        assert guard.acquire()
-        with guard.yielding(), session() as other:
+    monkeypatch.setattr(SessionLock, "patience", (0.1, 0.2))
+    with session() as lock:
+        assert lock.acquire()
+        with lock.yielding(), session() as other:
             assert wait_until(other.acquire) > 0.05
-        with pytest.raises(GuardLost, match="gave itself up"):
-            guard.ping()
+        with pytest.raises(LockLost, match="gave itself up"):
+            lock.ping()
 
 
-def test_guard_whose_caller_waited_shortly_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SessionGuard, "patience", (0.2, 0.2))
-    with session(liveness=1.2) as guard:
-        assert guard.acquire()
-        with guard.yielding():
+def test_lock_whose_caller_waited_shortly_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SessionLock, "patience", (0.2, 0.2))
+    with session(liveness=1.2) as lock:
+        assert lock.acquire()
+        with lock.yielding():
             pass
-        assert guard._session is not None
-        held = guard._session
+        assert lock._session is not None
+        held = lock._session
         began = held.answered
         wait_until(lambda: held.answered > began + 0.3)  # by pings
-        guard.check()
-
-
-# Heirs
-
-
-def test_first_who_is_refused_is_the_heir_and_the_only_one() -> None:
-    with session() as holder, session() as heir, session() as other:
-        assert holder.acquire()
-        assert not holder.is_heir
-        assert not heir.acquire()
-        assert heir.is_heir
-        assert not other.acquire()
-        # The place is free for a moment, each time that its heir asks anew.
-        wait_until(lambda: heir.is_heir is not other.is_heir)
-        if other.is_heir:
-            heir, other = other, heir
-        wait_until(lambda: not other.is_worth_trying())
-        heir.release()
-        assert other.is_worth_trying()  # to be the heir
-        assert not other.acquire()
-        assert other.is_heir
-        holder.release()
-        other.attend(60)
-        assert other.is_worth_trying()
-
-
-def test_heir_that_steps_back_keeps_what_it_got_meanwhile() -> None:
-    """Between a refusal and the pause after it: no longer its heir, it would sleep for long."""
-    with session() as holder, session() as heir, session() as other:
-        assert holder.acquire()
-        assert not heir.acquire()
-        holder.release()
-        wait_until(heir.is_worth_trying)
-        heir.step_back()
-        assert not other.acquire()
-        heir.attend(60)  # it was told
-        assert heir.is_worth_trying()
-        assert heir.acquire()
-        heir.step_back()
-        assert other.acquire()
-
-
-def test_heir_is_told_once_the_lock_is_free_and_keeps_it_from_others() -> None:
-    with session() as holder, session() as heir, session() as other:
-        assert holder.acquire()
-        assert not heir.acquire()
-        heir.attend(0.2)
-        assert not heir.is_worth_trying()
-        with beside(lambda: heir.attend(60)) as told:
-            holder.release()
-            told.result(10)
-        assert heir.is_worth_trying()
-        assert not other.acquire()
-        heir.attend(60)  # it need not be told twice
-        assert heir.acquire()
-        assert not heir.is_heir
-        assert not other.acquire()
-        assert other.is_heir
-        other.step_back()
-        assert other.is_heir  # it has nowhere to go
-        heir.step_back()
-        other.attend(60)
-        other.release()  # what it had to itself
-        assert heir.acquire()
+        lock.check()
 
 
 @pytest.mark.postgresql
-def test_heir_whose_session_ended_is_one_among_others() -> None:
-    with session() as holder, session() as heir, session() as other:
+def test_reading_leaves_no_lock_on_a_table_and_keeps_that_of_the_lock() -> None:
+    held = (
+        "SELECT locktype, relation::regclass::text FROM pg_locks WHERE pid = %s "
+        "AND locktype IN ('relation', 'advisory') AND granted"
+    )
+    with session() as lock, session() as standby, session() as other:
+        assert lock.acquire()
+        assert not standby.acquire()
+        assert lock.read(lambda: Attempt.objects.count()) == 0
+        assert rows("default", held, [backend(lock)]) == [("advisory", None)]
+        assert rows("default", held, [backend(standby)]) == [("advisory", None)]
+        assert not other.acquire()
+
+
+@pytest.mark.postgresql
+def test_reading_behind_a_table_that_is_being_changed_gives_up_soon() -> None:
+    with session() as lock:
+        assert lock.acquire()
+        with transaction.atomic():
+            rows("default", "LOCK TABLE once_attempt IN ACCESS EXCLUSIVE MODE")
+            began = time.monotonic()
+            with pytest.raises(LockLost, match="lock timeout"):
+                lock.read(lambda: Attempt.objects.count())
+            assert time.monotonic() - began < GRACE
+
+
+# Standbys
+
+
+def test_first_who_is_refused_is_the_standby_and_the_only_one() -> None:
+    with session() as holder, session() as standby, session() as other:
         assert holder.acquire()
-        assert not heir.acquire()
+        assert not holder.standby.has_place
+        assert not standby.acquire()
+        assert standby.standby.has_place
+        assert not other.acquire()
+        # The place is free for a moment, each time that its standby asks anew.
+        wait_until(lambda: standby.standby.has_place is not other.standby.has_place)
+        if other.standby.has_place:
+            standby, other = other, standby
+        wait_until(lambda: not other.is_worth_trying())
+        standby.release()
+        assert other.is_worth_trying()  # to be the standby
+        assert not other.acquire()
+        assert other.standby.has_place
+        holder.release()
+        other.wait(60)
+        assert other.is_worth_trying()
+
+
+def test_standby_that_steps_back_keeps_what_it_got_meanwhile() -> None:
+    """Between a refusal and the pause after it: no longer its standby, it would sleep for long."""
+    with session() as holder, session() as standby, session() as other:
+        assert holder.acquire()
+        assert not standby.acquire()
+        holder.release()
+        wait_until(lambda: standby.standby.is_due)  # behind the back of its look
+        standby.release_unless_standby()
+        assert not other.acquire()
+        standby.wait(60)  # it was told
+        assert standby.is_worth_trying()
+        assert standby.acquire()
+        standby.release_unless_standby()
+        assert other.acquire()
+
+
+def test_standby_is_told_once_the_lock_is_free_and_keeps_it_from_others() -> None:
+    with session() as holder, session() as standby, session() as other:
+        assert holder.acquire()
+        assert not standby.acquire()
+        standby.wait(0.2)
+        assert not standby.is_worth_trying()
+        with beside(lambda: standby.wait(60)) as told:
+            holder.release()
+            told.result(10)
+        assert standby.is_worth_trying()
+        assert not other.acquire()
+        standby.wait(60)  # it need not be told twice
+        assert standby.acquire()
+        assert not standby.standby.has_place
+        assert not other.acquire()
+        assert other.standby.has_place
+        other.release_unless_standby()
+        assert other.standby.has_place  # it has nowhere to go
+        standby.release_unless_standby()
+        other.wait(60)
+        other.release()  # what it had to itself
+        assert standby.acquire()
+
+
+@pytest.mark.postgresql
+def test_standby_whose_session_ended_is_one_among_others() -> None:
+    with session() as holder, session() as standby, session() as other:
+        assert holder.acquire()
+        assert not standby.acquire()
         ended = rows(
             "default",
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            "WHERE application_name LIKE 'once heir %%' AND datname = current_database()",
+            "WHERE application_name LIKE 'once standby %%' AND datname = current_database()",
         )
         assert ended == [(True,)]
         assert not other.acquire()
-        assert other.is_heir
-        heir.attend(60)  # it is told that it lost its place
-        assert not heir.acquire()
+        assert other.standby.has_place
+        standby.wait(60)  # it is told that it lost its place
+        assert not standby.acquire()
         holder.release()
         other.release()
-        assert heir.acquire()
+        assert standby.acquire()
 
 
-def test_next_guard_takes_over_the_session_and_frees_the_lock_before() -> None:
+def test_lock_that_switches_keeps_its_session_and_frees_the_name_before() -> None:
     opened: list[str] = []
     here = database("default")
 
     def note(connection: Any, **kwargs: Any) -> None:
         opened.append(threading.current_thread().name)
 
-    with receiving(connection_created, note), session("first", liveness=7.0) as first:
-        assert first.acquire()
-        first.keep(30.0)
-        with here.guard("second", 7.0, first) as second:
-            assert here.holder("first") is not None
-            assert second.acquire()
-            assert here.holder("first") is None
-            assert here.holder("second") is not None
-            with pytest.raises(GuardLost, match="first is not held"):
-                first.ping()
-            second.ping()
-            if not is_mysql():
-                assert setting(second, "idle_in_transaction_session_timeout") == "7s"
-            with here.guard("third", 7.0, second) as third:
-                third.release()  # it was not needed, so that it took over and never tried
-                assert here.holder("second") is None
-    assert [name for name in opened if name != "MainThread"] == ["once guard of first"]
+    with receiving(connection_created, note), session("first", liveness=7.0) as lock:
+        assert lock.acquire()
+        lock.keep(30.0)
+        lock.switch_to("second")
+        assert not lock.is_held
+        assert here.holder("first") is not None
+        assert lock.acquire()
+        assert here.holder("first") is None
+        assert here.holder("second") is not None
+        lock.ping()
+        if not is_mysql():
+            assert setting(lock, "idle_in_transaction_session_timeout") == "7s"
+        lock.switch_to("third")
+        lock.release()  # it was not needed, and never tried
+        assert here.holder("second") is None
+    assert [name for name in opened if name != "MainThread"] == ["once lock of first"]
     assert threads() == []
 
 
-def test_next_guard_after_a_lost_one_has_a_session_of_its_own() -> None:
-    with session("first") as first:
-        assert first.acquire()
-        with pytest.raises(GuardLost):
-            first.read(lambda: rows("default", "SELECT nonsense"))
-        with database("default").guard("second", 15.0, first) as second:
-            assert second.acquire()
-            second.ping()
+def test_lock_that_switches_after_a_loss_has_a_new_session() -> None:
+    with session("first") as lock:
+        assert lock.acquire()
+        with pytest.raises(LockLost):
+            lock.read(lambda: rows("default", "SELECT nonsense"))
+        lock.switch_to("second")
+        assert lock.acquire()
+        lock.ping()
+
+
+def test_standby_that_switches_is_no_standby_of_either_name() -> None:
+    with session("first") as holder, session("second") as other, session("first") as lock:
+        assert holder.acquire()
+        assert other.acquire()
+        assert not lock.acquire()
+        lock.switch_to("second")
+        assert lock.holder == "another process"
+        assert not lock.standby.has_place
+        assert not lock.acquire()
+        assert lock.standby.has_place
+        with session("first") as next_standby:
+            assert not next_standby.acquire()
+            assert next_standby.standby.has_place
+        holder.release()
+        assert not lock.is_worth_trying()
+        other.release()
+        lock.wait(60)
+        assert lock.acquire()
 
 
 # SQLite
 
 
-def test_database_in_memory_has_a_guard_in_memory_and_a_file_one_beside_it(
+def test_database_in_memory_has_a_lock_in_memory_and_a_file_one_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert isinstance(database("sqlite").guard(NAME, 15.0), MemoryGuard)
+    assert isinstance(database("sqlite").lock(NAME, 15.0), MemoryLock)
     path = tmp_path / "db.sqlite3"
     on_disk = {**connections.settings["sqlite"], "NAME": str(path)}
     monkeypatch.setitem(connections.settings, "on_disk", on_disk)
     here = database("on_disk")
-    with here.guard(NAME, 15.0) as guard, FileGuard(path) as other:
+    with here.lock(NAME, 15.0) as lock, SQLiteLock(path) as other:
         assert here.holder(NAME) is None
-        assert guard.acquire()
+        assert lock.acquire()
         assert not other.acquire()
         assert here.holder(NAME) == other.holder
     del connections["on_disk"]
@@ -546,9 +615,9 @@ def test_database_in_memory_has_a_guard_in_memory_and_a_file_one_beside_it(
 HOLD = """
 import sys
 from pathlib import Path
-from once.databases.sqlite import FileGuard
-guard = FileGuard(Path(sys.argv[1]))
-print(guard.acquire(), flush=True)
+from once.databases.sqlite import SQLiteLock
+lock = SQLiteLock(Path(sys.argv[1]))
+print(lock.acquire(), flush=True)
 sys.stdin.read()
 """
 
@@ -561,32 +630,32 @@ def test_file_is_freed_when_its_process_is_killed(tmp_path: Path) -> None:
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "True\n"
-        with FileGuard(path) as guard:
-            assert not guard.acquire()
-            assert f"(pid {holder.pid})" in guard.holder
+        with SQLiteLock(path) as lock:
+            assert not lock.acquire()
+            assert f"(pid {holder.pid})" in lock.holder
             holder.kill()
             holder.wait(30)
-            assert guard.acquire()
+            assert lock.acquire()
 
 
 def test_who_waits_for_a_file_is_told_once_it_is_free(tmp_path: Path) -> None:
     path = tmp_path / "db.sqlite3"
-    with FileGuard(path) as holder, FileGuard(path) as waiter:
+    with SQLiteLock(path) as holder, SQLiteLock(path) as waiter:
         assert holder.acquire()
         assert not waiter.acquire()
-        waiter.attend(0.2)
-        with beside(lambda: waiter.attend(60)) as told:
+        waiter.wait(0.2)
+        with beside(lambda: waiter.wait(60)) as told:
             holder.release()
             told.result(10)
         assert holder.acquire()  # being told is not having it
-        holder.attend(0.1)
+        holder.wait(0.1)
         assert not waiter.acquire()
 
 
 def test_file_is_held_against_another_process(tmp_path: Path) -> None:
     path = tmp_path / "db.sqlite3"
-    with FileGuard(path) as guard:
-        assert guard.acquire()
+    with SQLiteLock(path) as lock:
+        assert lock.acquire()
         command = [sys.executable, "-c", HOLD, str(path)]
         done = subprocess.run(
             command,
@@ -599,10 +668,10 @@ def test_file_is_held_against_another_process(tmp_path: Path) -> None:
     assert done.stdout == "False\n"
 
 
-def test_file_guard_leaves_the_database_usable(tmp_path: Path) -> None:
+def test_file_lock_leaves_the_database_usable(tmp_path: Path) -> None:
     path = tmp_path / "db.sqlite3"
-    with FileGuard(path) as guard:
-        assert guard.acquire()
+    with SQLiteLock(path) as lock:
+        assert lock.acquire()
         with closing(sqlite3.connect(path, timeout=0)) as other, other:
             other.execute("CREATE TABLE written (x)")
         with closing(sqlite3.connect(path, timeout=0)) as other:
@@ -613,13 +682,30 @@ def test_file_system_without_locks_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "FileLock", SoftFileLock)
-    guard = FileGuard(tmp_path / "db.sqlite3")
+    lock = SQLiteLock(tmp_path / "db.sqlite3")
     with pytest.raises(OnceError, match="has no file locks"):
-        guard.acquire()
-    guard.release()
+        lock.acquire()
+    lock.release()
 
 
-def test_memory_guards_of_two_databases_do_not_exclude_each_other() -> None:
-    with MemoryGuard("one") as first, MemoryGuard("two") as second:
+def test_memory_locks_of_two_databases_do_not_exclude_each_other() -> None:
+    with MemoryLock("one") as first, MemoryLock("two") as second:
         assert first.acquire()
         assert second.acquire()
+
+
+@pytest.mark.postgresql
+def test_lock_of_another_schema_is_told_where_a_look_came_first() -> None:
+    with connections["default"].cursor() as cursor:
+        cursor.execute("CREATE SCHEMA elsewhere")
+        cursor.execute("CREATE TABLE elsewhere.once_completion (id int)")
+        cursor.execute("SET search_path = elsewhere, public")
+        try:
+            with session() as lock:
+                assert lock.is_worth_trying()
+                assert lock.acquire()
+                with pytest.raises(OnceError, match="belongs to another schema"):
+                    lock.refuse_other_place()
+        finally:
+            cursor.execute("RESET search_path")
+            cursor.execute("DROP SCHEMA elsewhere CASCADE")

@@ -11,7 +11,7 @@ from django.db import connections
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import override_settings
 
-from once import migrate
+from once.engine import migrate, unapplied
 
 pytestmark = pytest.mark.django_db(databases=["default", "sqlite"], transaction=True)
 
@@ -66,7 +66,7 @@ def apply(using: str) -> Iterator[Callable[[str], None]]:
 
 def test_where_all_are_recorded_none_is_loaded(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate, "MigrationExecutor", None)
-    assert migrate.unapplied(using) == []
+    assert unapplied.names(using) == []
 
 
 def test_one_that_is_not_recorded_is_named(
@@ -76,7 +76,7 @@ def test_one_that_is_not_recorded_is_named(
     files.add("0002_first", after="0001_initial")
     files.add("0003_second", after="0002_first")
     apply("0002_first")
-    assert migrate.unapplied(using) == ["shop.0003_second"]
+    assert unapplied.names(using) == ["shop.0003_second"]
 
 
 def test_what_replaces_those_that_are_recorded_need_not_be(
@@ -86,7 +86,7 @@ def test_what_replaces_those_that_are_recorded_need_not_be(
     files.add("0002_first", after="0001_initial")
     files.add("0001_squashed", replaces=("0001_initial", "0002_first"))
     apply("0002_first")
-    assert migrate.unapplied(using) == []
+    assert unapplied.names(using) == []
 
 
 def test_a_database_without_a_record_lacks_all_of_them(
@@ -95,7 +95,7 @@ def test_a_database_without_a_record_lacks_all_of_them(
     with connections[using].cursor() as cursor:
         cursor.execute("ALTER TABLE django_migrations RENAME TO moved_migrations")
     try:
-        assert "once.0001_initial" in migrate.unapplied(using)
+        assert "once.0001_initial" in unapplied.names(using)
     finally:
         with connections[using].cursor() as cursor:
             cursor.execute("ALTER TABLE moved_migrations RENAME TO django_migrations")
@@ -103,4 +103,25 @@ def test_a_database_without_a_record_lacks_all_of_them(
 
 def test_an_app_without_migrations_lacks_none(using: str) -> None:
     with override_settings(MIGRATION_MODULES={"shop": None}):
-        assert migrate.unapplied(using) == []
+        assert unapplied.names(using) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a.0001"], "(a.0001)"),
+        (["a.0001", "a.0002", "b.0001"], "(a.0001, a.0002, b.0001)"),
+        (["a.0001", "a.0002", "b.0001", "b.0002"], "(a.0001, a.0002, b.0001 and 1 more)"),
+    ],
+)
+def test_three_migrations_are_named(names: list[str], told: str) -> None:
+    assert unapplied.behind({"here": names}) == (
+        f"database 'here' lacks migrations of this code {told}"
+    )
+
+
+def test_each_database_that_is_behind_is_named() -> None:
+    assert unapplied.behind({"here": ["a.0001"], "there": ["b.0001"]}) == (
+        "database 'here' lacks migrations of this code (a.0001), and "
+        "database 'there' lacks migrations of this code (b.0001)"
+    )

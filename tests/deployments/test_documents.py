@@ -1,17 +1,18 @@
 """What the documents say of the files is in the files."""
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
-from once.management import exits
+from once.cli import exit_codes
 from tests.project import ROOT
 
 README = ROOT / "README.md"
 HOW_TO = ROOT / "docs" / "how-to"
 KUBERNETES = HOW_TO / "kubernetes.md"
-DOCUMENTS = (README, *sorted((ROOT / "docs").rglob("*.md")))
+DOCUMENTS = (README, ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 
 def lines(text: str) -> list[str]:
@@ -44,5 +45,5 @@ def test_procfile_stands_on_its_page() -> None:
 def test_exit_codes_are_those_of_the_command() -> None:
     rows = re.findall(r"^\| (\d[\d, ]*) \|", KUBERNETES.read_text(), re.MULTILINE)
     codes = {int(code) for row in rows for code in row.split(", ")}
-    names = ("FAILED", "USAGE", "NOT_DONE", "TIMED_OUT", "HELD", "TERMINATED")
-    assert codes == {0, 137, *(getattr(exits, name) for name in names)}
+    names = ("FAILED", "USAGE", "NOT_DONE", "TIMED_OUT", "HELD")
+    assert codes == {0, 137, 128 + signal.SIGTERM, *(getattr(exit_codes, name) for name in names)}

@@ -14,6 +14,7 @@ from tests.project import ROOT
 from tests.servers import database_url, missing
 
 
+@pytest.mark.long
 def test_fast_measures_have_a_figure_for_each_contender(tmp_path: Path) -> None:
     if importlib.util.find_spec("pglock") is None:
         missing("django-pglock (pip install -e '.[benchmarks]')")

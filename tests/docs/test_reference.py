@@ -3,15 +3,18 @@
 import dataclasses
 import inspect
 import re
+import signal
 from importlib import import_module
 
 import pytest
 
-from once import checks, conf, doctor, findings, routine, status
-from once.management import exits
+from once import Routine, checks, conf
+from once.cli import exit_codes
+from once.doctor import examination, findings
 from once.models import State, Trigger
 from once.results import Outcome
-from once.status import RoutineState, Status
+from once.status import state
+from once.status.state import RoutineState, Status
 from tests.docs.command import PAGE, subcommands, with_options
 from tests.project import ROOT
 
@@ -47,7 +50,7 @@ def test_public_names(module: str) -> None:
 
 
 def test_options_of_a_routine() -> None:
-    options = set(inspect.signature(routine).parameters) - {"function"}
+    options = {option.name for option in dataclasses.fields(Routine) if option.init} - {"function"}
     assert rows(page("routine").partition("## Scopes")[0]) == options
 
 
@@ -66,16 +69,19 @@ def test_subcommands_and_their_options() -> None:
 
 
 def test_exit_codes() -> None:
-    codes = {value for name, value in vars(exits).items() if name.isupper()}
+    codes = {
+        value for name, value in vars(exit_codes).items() if re.fullmatch("[A-Z][A-Z_]+", name)
+    }
+    codes |= {128 + signal.SIGINT, 128 + signal.SIGTERM}
     assert codes == set(map(int, re.findall(r"^\| (\d+) \|", COMMAND, re.MULTILINE))) - {0}
 
 
 def test_keys_of_json() -> None:
     _, _, runs, doctors = re.split(r"^(?:## JSON|Of `run`|Of `doctor`:)", COMMAND, flags=re.M)
     keys = {field.name for field in dataclasses.fields(Status)}
-    assert rows(runs) == {*status.to_json([]), *keys, "outcome"}
+    assert rows(runs) == {*state.to_json([], lacking={}), *keys, "outcome"}
     of_a_finding = {field.name for field in dataclasses.fields(findings.Finding)}
-    assert rows(doctors) == {*doctor.to_json([]), *of_a_finding}
+    assert rows(doctors) == {*examination.to_json([]), *of_a_finding}
     for word in (*Outcome, *findings.Level):
         assert f"`{word}`" in COMMAND
 

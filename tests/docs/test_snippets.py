@@ -21,7 +21,7 @@ DOCS = ROOT / "docs"
 #: Those that are missing have a test of their own.
 PAGES = [
     page
-    for page in (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
+    for page in (ROOT / "README.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md")))
     if page.stem not in ("test-your-project", "tutorial")
 ]
 ROUTINES = ("shop/routines.py", "after: shop/routines.py")

@@ -6,9 +6,12 @@ import socket
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.docs.tutorial import PAGE, Reader, differs
 
 
+@pytest.mark.long
 def test_tutorial(tmp_path: Path) -> None:
     installation, *_ = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     page = PAGE.read_text().replace(f"```sh\n{installation}```", "")  # this is installed

@@ -27,7 +27,8 @@ _VARYING = (
     (r"\bon \S+ \(pid \d+\)", "on HOST (pid PID)"),
     (r"(?<=SECONDS on )\S+", "HOST"),
     (r"\b[0-9a-f]{32}\b", "KEY"),
-    (r"[\d,]+ of 2,000 \(\d+%\)(, [\d,]+/s)?(, [\d,]+ s left)?", "PROGRESS"),
+    (r"\band \d+ more\b", "and MORE"),
+    (r"[\d,]+ of 2,000 \(\d+%\)(, [\d,]+/s)?(, [\d,]+s left)?", "PROGRESS"),
 )
 
 

@@ -11,11 +11,21 @@ from tests.project import Project
 from tests.servers import embedded_postgresql
 from tests.waiting import wait_until
 
-__all__ = ["GUARD", "GUARDS", "WORK", "Server", "end_sessions", "terminate"]
+__all__ = [
+    "LOCK",
+    "LOCKS",
+    "RESTING",
+    "ROWS",
+    "WORK",
+    "Server",
+    "changes",
+    "end_sessions",
+    "terminate",
+]
 
-#: The session that holds a guard, not the one of its heir; and the one that holds a work lock.
-GUARD = (
-    "application_name LIKE 'once %' AND application_name NOT LIKE 'once heir %' "
+#: The session that holds a lock, not the one of its standby; and the one that holds a work lock.
+LOCK = (
+    "application_name LIKE 'once %' AND application_name NOT LIKE 'once standby %' "
     "AND state = 'idle in transaction'"
 )
 WORK = (
@@ -23,14 +33,38 @@ WORK = (
     "AND application_name NOT LIKE 'once %'"
 )
 
+#: Counts in each of eight rows that it was changed; its first attempt holds before every batch,
+#: and has no work session while it rests between two.
+RESTING = """
+    from django.db.models import F
+    from once.signals import attempt_started, progressed
+    from tests.shop.models import Counted
 
-#: The same in MariaDB: both have a named lock, and a guard has no transaction.
+
+    @routine(over=lambda: Counted.objects.order_by("pk"), batch_size=2, pause=0.01)
+    def backfill(rows):
+        pks = [row.pk for row in rows]
+        Counted.objects.filter(pk__in=pks).update(counter=F("counter") + 1)
+
+
+    def rest(sender, attempt, **kwargs):
+        if attempt.number == 1:
+            hold(f"done{attempt.processed}")
+
+
+    attempt_started.connect(rest)
+    progressed.connect(rest)
+"""
+ROWS = "INSERT INTO shop_counted (counter) SELECT 0 FROM generate_series(1, 8)"
+
+
+#: The same in MariaDB: both have a named lock, and a lock has no transaction.
 _LOCKS = (
     "SELECT THREAD_ID FROM information_schema.METADATA_LOCK_INFO WHERE TABLE_SCHEMA LIKE 'once:%'"
 )
 _TRANSACTIONS = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX"
-GUARDS = f"ID IN ({_LOCKS}) AND ID NOT IN ({_TRANSACTIONS})"
-_IN_MARIADB = {GUARD: GUARDS, WORK: f"ID IN ({_LOCKS}) AND ID IN ({_TRANSACTIONS})"}
+LOCKS = f"ID IN ({_LOCKS}) AND ID NOT IN ({_TRANSACTIONS})"
+_IN_MARIADB = {LOCK: LOCKS, WORK: f"ID IN ({_LOCKS}) AND ID IN ({_TRANSACTIONS})"}
 
 
 def terminate(project: Project, where: str) -> None:
@@ -69,6 +103,11 @@ def end_sessions(project: Project) -> None:
     )
     assert ended
     assert all(is_ended for (is_ended,) in ended)
+
+
+def changes(project: Project) -> list[int]:
+    """How often each of the rows was changed."""
+    return [count for (count,) in project.rows("SELECT counter FROM shop_counted ORDER BY id")]
 
 
 class Server:

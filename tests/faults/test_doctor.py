@@ -95,7 +95,7 @@ def record(project: Project) -> list[tuple[Any, ...]]:
 
 
 def kept(project: Project) -> list[tuple[Any, ...]]:
-    """Locks that sessions hold, and guards that are open."""
+    """Locks that sessions hold, and locks that are open."""
     if project.is_sqlite:
         return []
     here = "(SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -177,7 +177,7 @@ def test_texts_while_a_routine_runs_and_others_wait_for_somebody(project: Projec
     assert lines[0].startswith("default  ok       server      ")
     said = " ".join(shown.out.split())
     assert "Recorded, and not in this code: plant.gone." in said
-    assert "warning orphan plant.left was left half-way: nobody holds its guard." in said
+    assert "warning orphan plant.left was left half-way: no process holds its lock." in said
     assert f"Next: Attempt 1 on {host} (pid " in said
     assert "ended without a word. The next `manage.py once run` or server start takes over" in said
     assert "warning held plant.risky is held. Next: " in said
@@ -218,13 +218,27 @@ def test_pooler_that_does_not_keep_transactions(project: Project, tmp_path: Path
 
 
 @on_postgresql
-def test_pooler_that_ends_guards_early(project: Project, tmp_path: Path) -> None:
+def test_pooler_that_ends_locks_early(project: Project, tmp_path: Path) -> None:
     project.routines(SEED)
     with pooled(project, tmp_path, "idle_transaction_timeout = 1") as url:
         found = doctor(project, DATABASE_URL=url)
     assert (found.code, found.of("fault")) == (1, ["eviction"])
     assert "though it may be silent for 2 s" in found.said("eviction")
     assert "idle_transaction_timeout" in found.said("eviction")
+
+
+@on_postgresql
+def test_pooler_that_ends_locks_before_their_first_sign_of_life(
+    project: Project, tmp_path: Path
+) -> None:
+    """It is longer than what the eviction is tried with, and shorter than a third of L."""
+    project.routines(SEED)
+    with pooled(project, tmp_path, "idle_transaction_timeout = 3") as url:
+        found = doctor(project, DATABASE_URL=url, ONCE_LIVENESS_TIMEOUT="15")
+        assert (found.code, found.of("fault")) == (1, ["endurance"])
+        assert "before its first sign of life" in found.said("endurance")
+        assert "idle_transaction_timeout in PgBouncer" in found.said("endurance")
+        assert doctor(project, DATABASE_URL=url, ONCE_LIVENESS_TIMEOUT="6").code == 0
 
 
 @on_postgresql
@@ -249,7 +263,7 @@ def test_tables_missing_migrations_unapplied_and_read_only(project: Project) -> 
     assert (lagging.code, lagging.of("warning")) == (0, ["tables"])
     assert "auth.0012" in lagging.said("tables")
     assert "`manage.py once run --migrate`" in lagging.said("tables")
-    project.execute("DROP TABLE once_attempt")
+    project.execute("DROP TABLE once_attempt CASCADE")
     empty = doctor(project)
     assert (empty.code, empty.of("fault")) == (1, ["tables"])
     assert "Run `manage.py migrate once`, then this again." in empty.said("tables")
@@ -341,7 +355,9 @@ def test_role_that_may_not_end_sessions(own_project: Project, roles: dict[str, s
 @on_postgresql
 def test_signal_ends_it_and_frees_what_it_holds(project: Project) -> None:
     project.routines(SEED)
-    process = project.once("doctor", TEST_HOLD="once.guards:SessionGuard.fall_silent=held")
+    process = project.once(
+        "doctor", TEST_HOLD="once.databases.session_lock:SessionLock.stop_heartbeat=held"
+    )
     project.wait_for("held")
     process.send(signal.SIGTERM)
     assert process.finish() == 143, process.output

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.faults.support import GUARD, GUARDS, WORK, terminate
+from tests.faults.support import LOCK, LOCKS, WORK, terminate
 from tests.project import Project
 from tests.servers import PgBouncer, database_url
 from tests.shop.calls import calls
@@ -40,7 +40,7 @@ def test_bodys_own_session_terminated(project: Project) -> None:
     project.routines(ANNOUNCE)
     process = project.once("run")
     project.wait_for("body")
-    terminate(project, "COMMAND = 'Sleep' AND NOT " + GUARDS if project.is_mysql else BODYS_OWN)
+    terminate(project, "COMMAND = 'Sleep' AND NOT " + LOCKS if project.is_mysql else BODYS_OWN)
     project.release("body")
     assert process.finish() == 0, process.output
     assert_called_and_recorded_once(project)
@@ -50,7 +50,7 @@ def test_bodys_own_session_terminated(project: Project) -> None:
 def test_recording_session_terminated(project: Project) -> None:
     project.routines(ANNOUNCE)
     project.release("body")
-    process = project.once("run", TEST_HOLD="once.ledger:complete=after:recording")
+    process = project.once("run", TEST_HOLD="once.engine.recorder:complete=after:recording")
     project.wait_for("recording")
     terminate(project, WORK)
     project.release("recording")
@@ -59,10 +59,10 @@ def test_recording_session_terminated(project: Project) -> None:
 
 
 @SERVERS
-def test_guard_terminated_and_nobody_takes_over(project: Project) -> None:
+def test_lock_terminated_and_nobody_takes_over(project: Project) -> None:
     project.routines(
         """
-        from once.exceptions import GuardLost
+        from once.exceptions import LockLost
         from tests.shop.calls import note
 
 
@@ -75,20 +75,20 @@ def test_guard_terminated_and_nobody_takes_over(project: Project) -> None:
                 while True:
                     run.check()
                     time.sleep(0.01)
-            except GuardLost as error:
+            except LockLost as error:
                 print("told:", error)
         """
     )
     process = project.once("run")
     project.wait_for("body")
-    terminate(project, GUARD)
+    terminate(project, LOCK)
     assert process.finish() == 0, process.output
-    assert re.search("told: The guard of plant.announce was lost", process.output)
+    assert re.search("told: The lock of plant.announce was lost", process.output)
     assert_called_and_recorded_once(project)
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-def test_guard_terminated_is_not_yet_held_to_who_waits(project: Project) -> None:
+def test_lock_terminated_is_not_yet_held_to_who_waits(project: Project) -> None:
     project.routines(
         """
         from tests.shop.calls import note
@@ -103,9 +103,9 @@ def test_guard_terminated_is_not_yet_held_to_who_waits(project: Project) -> None
     )
     process = project.once("run")
     project.wait_for("body")
-    terminate(project, GUARD)
+    terminate(project, LOCK)
     waiter = project.once("wait", ONCE_LIVENESS_TIMEOUT="120")
-    waiter.wait_for("runs without its guard, or died")
+    waiter.wait_for("runs without its lock, or died")
     impatient = project.once("wait")  # which believes it after 2 s
     assert impatient.finish() == 5, impatient.output
     assert "once reset plant.announce" in impatient.output
@@ -116,7 +116,7 @@ def test_guard_terminated_is_not_yet_held_to_who_waits(project: Project) -> None
 
 
 @SERVERS
-def test_guard_terminated_and_another_takes_over(project: Project) -> None:
+def test_lock_terminated_and_another_takes_over(project: Project) -> None:
     project.routines(
         """
         from tests.shop.calls import note
@@ -131,15 +131,15 @@ def test_guard_terminated_and_another_takes_over(project: Project) -> None:
                 time.sleep(0.01)
         """
     )
-    first = project.once("run", TEST_HOLD="once.claim:Claim._conclude=told")
+    first = project.once("run", TEST_HOLD="once.engine.verdict:conclude=told")
     project.wait_for("body1")
     second = project.once("run")
     second.wait_for("Waiting")
-    terminate(project, GUARD)
+    terminate(project, LOCK)
     assert second.finish() == 0, second.output
     project.wait_for("told")
     project.release("told")
-    assert first.finish() == 1, first.output
+    assert first.finish() == 0, first.output
     assert "Attempt 1 lost its right to commit, because another process took over" in first.output
     [one, two] = calls(project.directory, "announce")
     assert (one.pid, one.attempt) == (first.pid, 1)
@@ -187,7 +187,7 @@ def test_poolers_client_idle_timeout_passes_during_the_body(
         def clients() -> int:
             return sum(database in row for row in console.execute("SHOW CLIENTS"))
 
-        wait_until(lambda: clients() == 1, what="all but the guard to be sent away")
+        wait_until(lambda: clients() == 1, what="all but the lock to be sent away")
     project.release("body")
     assert process.finish() == 0, process.output
     assert_called_and_recorded_once(project)

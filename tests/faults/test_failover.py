@@ -12,6 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.faults.balancer import moved
+from tests.faults.support import RESTING, ROWS, changes
 from tests.project import Project, with_database
 from tests.servers import embedded_postgresql
 from tests.waiting import wait_until
@@ -164,3 +166,31 @@ def test_failover_that_loses_commits(pair: Pair, project: Project) -> None:
     again = project.once("run", DATABASE_URL=project.url)
     assert again.finish() == 0, again.output
     assert project.effects() == EACH_ONCE
+
+
+@pytest.mark.parametrize("kept", [None, 0, 2])
+def test_address_that_moves_between_batches_to_a_standby_that_lagged(
+    pair: Pair, project: Project, kept: int | None
+) -> None:
+    """The lock's session stays on the old primary, and answers there."""
+    project.routines(RESTING)
+    project.execute(ROWS)
+    servers = [pair.url]
+    if kept is None:
+        pair.stop_sending()
+    with moved(servers, "once_project") as url:
+        project.release("done8")  # where the row was lost, the next attempt is the first as well
+        process = project.once("run", DATABASE_URL=url, ONCE_LIVENESS_TIMEOUT="60")
+        for done in (0, 2, 4, 6):
+            project.wait_for(f"done{done}")
+            if done == kept:
+                pair.stop_sending()
+            if done == 6:
+                pair.promote()
+                servers.append(pair.standby_url)
+                project.admin_url = with_database(pair.standby_url, "once_project")
+                assert changes(project) == [1] * (kept or 0) + [0] * (8 - (kept or 0))
+            project.release(f"done{done}")
+        assert process.finish() == 0, process.output
+    assert changes(project) == [1] * 8
+    assert project.completions() == ["plant.backfill"]

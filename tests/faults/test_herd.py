@@ -45,8 +45,8 @@ def test_two_hundred_processes_on_twenty_connections(
         fleet = own_project.start(
             sys.executable, "-m", "tests.shop.fleet", str(PROCESSES), str(barrier)
         )
-        fleet.wait_for("ready", timeout=120)
-    assert fleet.finish(timeout=120) == 0, fleet.output
+        fleet.wait_for("ready")
+    assert fleet.finish() == 0, fleet.output
     answers = [json.loads(line) for line in fleet.output.splitlines() if line.startswith("{")]
     assert [answer["code"] for answer in answers] == [0] * PROCESSES, fleet.output
     assert own_project.effects() == ["seed"]

@@ -116,7 +116,7 @@ def test_server_crash_in_a_body(project: Project, mariadb: MariaDB) -> None:
     assert project.effects() == ["seed"]
     assert project.attempts() == [
         ("plant.announce", 1, "succeeded"),
-        ("plant.seed", 1, "failed"),
+        ("plant.seed", 1, "interrupted"),
         ("plant.seed", 2, "succeeded"),
     ]
 
@@ -126,7 +126,7 @@ def test_body_is_told_in_time_that_the_server_fell_silent(
 ) -> None:
     project.routines(
         """
-        from once.exceptions import GuardLost
+        from once.exceptions import LockLost
 
 
         @routine(atomic=False)
@@ -136,7 +136,7 @@ def test_body_is_told_in_time_that_the_server_fell_silent(
                 while True:
                     run.check()
                     time.sleep(0.01)
-            except GuardLost as error:
+            except LockLost as error:
                 print("told:", error, flush=True)
         """
     )
@@ -144,7 +144,7 @@ def test_body_is_told_in_time_that_the_server_fell_silent(
     project.wait_for("body")
     mariadb.send(signal.SIGSTOP)
     try:
-        holder.wait_for("told: The guard of plant.announce", timeout=30)
+        holder.wait_for("told: The lock of plant.announce", timeout=30)
     finally:
         mariadb.send(signal.SIGCONT)
     assert holder.finish() == 0, holder.output
@@ -153,39 +153,39 @@ def test_body_is_told_in_time_that_the_server_fell_silent(
 
 def test_missing_right_to_end_a_zombie_is_named(project: Project, mariadb: MariaDB) -> None:
     [(name,)] = project.rows("SELECT DATABASE()")
-    for user in ("zombie", "heir"):
+    for user in ("zombie", "standby"):
         mariadb.query(f"CREATE OR REPLACE USER {user}@localhost")
         mariadb.query(f"GRANT ALL ON {name}.* TO {user}@localhost")
     project.routines(SEED)
     zombie = project.once("run", DATABASE_URL=project.url.replace("root@", "zombie@"))
     project.wait_for("body")
     zombie.send(signal.SIGSTOP)
-    heirs_url = project.url.replace("root@", "heir@")
-    heir = project.once("run", DATABASE_URL=heirs_url)
-    heir.wait_for("GRANT CONNECTION ADMIN ON *.* TO heir")
-    heir.kill()
-    mariadb.query("GRANT CONNECTION ADMIN ON *.* TO heir@localhost")
-    heir = project.once("run", DATABASE_URL=heirs_url)
+    standbys_url = project.url.replace("root@", "standby@")
+    standby = project.once("run", DATABASE_URL=standbys_url)
+    standby.wait_for("GRANT CONNECTION ADMIN ON *.* TO standby")
+    standby.kill()
+    mariadb.query("GRANT CONNECTION ADMIN ON *.* TO standby@localhost")
+    standby = project.once("run", DATABASE_URL=standbys_url)
     project.wait_for("body", processes=2)
     project.release("body")
-    assert heir.finish() == 0, heir.output
+    assert standby.finish() == 0, standby.output
     zombie.send(signal.SIGCONT)
-    assert zombie.finish() == 1, zombie.output
+    assert zombie.finish() == 0, zombie.output
     assert project.effects() == ["seed"]
 
 
 def test_table_that_cannot_roll_back_is_refused(project: Project) -> None:
     project.routines(SEED)
     project.release("body")
-    project.execute("ALTER TABLE once_attempt ENGINE = Aria")
+    project.execute("ALTER TABLE once_completion ENGINE = Aria")
     refused = project.once("run")
     assert refused.finish() == 1, refused.output
-    assert "ALTER TABLE once_attempt ENGINE = InnoDB" in refused.output
+    assert "ALTER TABLE once_completion ENGINE = InnoDB" in refused.output
     assert project.effects() == []
     doctor = project.once("doctor")
     assert doctor.finish() == 1, doctor.output
-    assert "ALTER TABLE once_attempt ENGINE = InnoDB" in doctor.output
-    project.execute("ALTER TABLE once_attempt ENGINE = InnoDB")
+    assert "ALTER TABLE once_completion ENGINE = InnoDB" in doctor.output
+    project.execute("ALTER TABLE once_completion ENGINE = InnoDB")
     assert project.once("run").finish() == 0
     assert project.effects() == ["seed"]
 
@@ -276,7 +276,10 @@ def test_server_that_hangs_does_not_outlast_the_deadline(
 ) -> None:
     project.routines(SEED)
     # Each has asked something before, so that its connection is open.
-    steps = {"run": "once.migrate:unapplied=asked", "wait": "once.record:_attempted=asked"}
+    steps = {
+        "run": "once.engine.unapplied:names=asked",
+        "wait": "once.engine.history:_attempted=asked",
+    }
     process = project.once(*arguments, "--timeout=2", TEST_HOLD=steps[arguments[0]])
     project.wait_for("asked")
     mariadb.send(signal.SIGSTOP)
@@ -315,3 +318,28 @@ def test_names_and_releases_differ_by_case_and_accents(project: Project) -> None
     again = project.once("run", ONCE_RELEASE="v1a")
     assert again.finish() == 0, again.output
     assert len(project.attempts()) == 6
+
+
+def test_attempt_that_is_needed_cannot_be_deleted_by_hand(project: Project) -> None:
+    import MySQLdb
+
+    project.routines("""
+        @routine(atomic=False, retry=False)
+        def send():
+            effect("sent")
+            raise ValueError("no mail server")
+    """)
+    assert project.once("run").finish() == 1
+    with pytest.raises(MySQLdb.IntegrityError, match="foreign key constraint"):
+        project.execute("DELETE FROM once_attempt")
+    pruned = project.once("prune", "--older-than", "0")
+    assert pruned.finish() == 0, pruned.output
+    assert "default: 0 old attempts deleted." in pruned.output
+    assert project.once("run").finish() == 5
+    reset = project.once("reset", "plant.send", "--no-input")
+    assert reset.finish() == 0, reset.output
+    pruned = project.once("prune", "--older-than", "0")
+    assert pruned.finish() == 0, pruned.output
+    assert "default: 1 old attempts deleted." in pruned.output
+    assert project.attempts() == [("plant.send", 2, "succeeded")]
+    assert project.effects() == ["sent"]

@@ -1,6 +1,7 @@
 """Nodes that are cut off: no packet arrives any more, and nobody is told."""
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.waiting import GRACE
 
 #: One of each kind. The external one asks whether it is still the one.
 KINDS = """
-    from once.exceptions import GuardLost
+    from once.exceptions import LockLost
 
 
     @routine
@@ -37,7 +38,7 @@ KINDS = """
             time.sleep(0.05)
             try:
                 run.check()
-            except GuardLost:
+            except LockLost:
                 reach("told")
                 raise
 """
@@ -95,7 +96,7 @@ def test_holder_on_a_lost_node(network: Network, remote: Project) -> None:
         project.release(f"{name}1")
     network.mend()
     for holder in holders:
-        assert holder.finish() == 1, holder.output
+        assert holder.finish() == 0, holder.output
         assert "lost its right to commit" in holder.output
     assert project.effects() == ["atomic", *(f"batched{number}" for number in range(1, 5))]
     assert project.completions() == [f"plant.{name}" for name in NAMES]
@@ -116,7 +117,42 @@ def test_deadline_of_who_waits_on_a_lost_node(network: Network, remote: Project)
         waiter.wait_for("Waiting")
     network.cut()
     for waiter in waiters:
-        assert waiter.finish(timeout=10) in (3, 4), waiter.output
+        assert waiter.finish(timeout=5 + 2 * GRACE) in (3, 4), waiter.output
     project.release("atomic1")
     assert holder.finish() == 0, holder.output
     assert project.effects() == ["atomic"]
+
+
+#: Bodies that end after the cut, and one that waits for an answer which the cut keeps from it.
+CUT_OFF = """
+    @routine
+    def ends():
+        effect("ends")
+        hold("ends")
+
+
+    @routine
+    def asks():
+        reach("asks")
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(3600)")
+"""
+
+
+def test_holder_behind_a_cut_link_ends_soon_after_its_body(
+    network: Network, remote: Project
+) -> None:
+    project = remote
+    project.routines(CUT_OFF)
+    project.environment["ONCE_STARTUP_TIMEOUT"] = "1"
+    holders = [on_node(network, project, "run", f"plant.{name}") for name in ("ends", "asks")]
+    project.wait_for("ends")
+    project.wait_for("asks")
+    network.cut()
+    project.release("ends")
+    began = time.monotonic()
+    for holder in holders:
+        assert holder.finish(timeout=120) in (1, 4), holder.output
+    # Its connection is given up after the liveness timeout, and then the database, in its time.
+    assert time.monotonic() - began < 3 * LIVENESS + 2 * GRACE
+    assert project.effects() == []

@@ -53,40 +53,40 @@ EACH_ONCE += [f"middle{n}" for n in range(1, 6)]
 def test_missing_right_to_end_a_zombie_is_named(own_project: Project) -> None:
     project = own_project  # roles belong to a server
     with psycopg.connect(project.admin_url, autocommit=True) as session:
-        for role in ("once_zombie", "once_heir"):
+        for role in ("once_zombie", "once_standby"):
             session.execute(f"DROP ROLE IF EXISTS {role}")
             session.execute(f"CREATE ROLE {role} LOGIN")
             session.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
             session.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}")
     urls = {
         role: project.url.replace("postgres:@", f"{role}:@")
-        for role in ("once_zombie", "once_heir")
+        for role in ("once_zombie", "once_standby")
     }
     try:
         project.routines(SEED)
         zombie = project.once("run", DATABASE_URL=urls["once_zombie"])
         project.wait_for("body")
         zombie.send(signal.SIGSTOP)
-        heir = project.once("run", DATABASE_URL=urls["once_heir"])
-        heir.wait_for("GRANT pg_signal_backend TO")
-        hurried = project.once("run", "--no-wait", DATABASE_URL=urls["once_heir"])
-        assert hurried.finish() == 3, hurried.output  # the heir has the guard
-        heir.kill()
-        hurried = project.once("run", "--no-wait", DATABASE_URL=urls["once_heir"])
+        standby = project.once("run", DATABASE_URL=urls["once_standby"])
+        standby.wait_for("GRANT pg_signal_backend TO")
+        hurried = project.once("run", "--no-wait", DATABASE_URL=urls["once_standby"])
+        assert hurried.finish() == 3, hurried.output  # the standby has the lock
+        standby.kill()
+        hurried = project.once("run", "--no-wait", DATABASE_URL=urls["once_standby"])
         assert hurried.finish() == 3, hurried.output
         assert "GRANT pg_signal_backend TO" in hurried.output
-        heir = project.once("run", DATABASE_URL=urls["once_heir"])
-        heir.wait_for("GRANT pg_signal_backend TO")
+        standby = project.once("run", DATABASE_URL=urls["once_standby"])
+        standby.wait_for("GRANT pg_signal_backend TO")
         with psycopg.connect(project.admin_url, autocommit=True) as session:
-            session.execute("GRANT pg_signal_backend TO once_heir")
+            session.execute("GRANT pg_signal_backend TO once_standby")
         project.wait_for("body", processes=2)
         project.release("body")
-        assert heir.finish() == 0, heir.output
+        assert standby.finish() == 0, standby.output
         assert project.effects() == ["seed"]
     finally:
         zombie.kill()
         with psycopg.connect(project.admin_url, autocommit=True) as session:
-            for role in ("once_zombie", "once_heir"):
+            for role in ("once_zombie", "once_standby"):
                 session.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
@@ -178,7 +178,7 @@ def test_commits_without_an_answer_that_took_place(own_project: Project, server:
         ("plant.atomic", 1, "succeeded"),
         ("plant.external", 1, "succeeded"),
         ("plant.last", 1, "succeeded"),
-        ("plant.middle", 1, "failed"),
+        ("plant.middle", 1, "interrupted"),
         ("plant.middle", 2, "succeeded"),
     ]
 
@@ -254,7 +254,7 @@ def test_server_restarted_during_an_external_body(own_project: Project, server: 
     project = own_project
     project.routines(KINDS)
     process = project.once(
-        "run", "plant.external", TEST_HOLD="once.work:Work._end_own_session=unrecorded"
+        "run", "plant.external", TEST_HOLD="once.engine.attempt:Work._end_own_session=unrecorded"
     )
     project.wait_for("external")
     server.stop()

@@ -7,7 +7,7 @@ import time
 import psycopg
 import pytest
 
-from tests.faults.support import GUARD, WORK, terminate
+from tests.faults.support import LOCK, WORK, terminate
 from tests.project import LIVENESS, Project
 from tests.waiting import wait_until
 
@@ -23,11 +23,11 @@ SEED = """
 
 
 @SERVERS
-def test_guard_terminated_and_nobody_else_there(project: Project) -> None:
+def test_lock_terminated_and_nobody_else_there(project: Project) -> None:
     project.routines(SEED)
     holder = project.once("run")
     project.wait_for("body")
-    terminate(project, GUARD)
+    terminate(project, LOCK)
     project.release("body")
     assert holder.finish() == 0, holder.output
     assert project.effects() == ["seed"]
@@ -35,17 +35,17 @@ def test_guard_terminated_and_nobody_else_there(project: Project) -> None:
 
 
 @SERVERS
-def test_guard_terminated_while_another_waits(project: Project) -> None:
+def test_lock_terminated_while_another_waits(project: Project) -> None:
     project.routines(SEED)
     holder = project.once("run")
     project.wait_for("body")
     waiter = project.once("run")
     waiter.wait_for("Waiting")
-    terminate(project, GUARD)
+    terminate(project, LOCK)
     project.wait_for("body", processes=2)
     project.release("body")
     assert waiter.finish() == 0, waiter.output
-    assert holder.finish() == 1, holder.output
+    assert holder.finish() == 0, holder.output
     assert "lost its right to commit" in holder.output
     assert project.effects() == ["seed"]
     assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
@@ -68,19 +68,19 @@ def test_work_session_terminated_is_retried(project: Project) -> None:
     project.release("body2")
     assert holder.finish() == 0, holder.output
     assert project.effects() == ["seed"]
-    assert project.attempts() == [("plant.seed", 1, "failed"), ("plant.seed", 2, "succeeded")]
+    assert project.attempts() == [("plant.seed", 1, "interrupted"), ("plant.seed", 2, "succeeded")]
 
 
 @SERVERS
 def test_work_session_terminated_before_its_commit_is_retried(project: Project) -> None:
     project.routines('@routine\ndef seed():\n    effect("seed")')
-    holder = project.once("run", TEST_HOLD="once.ledger:complete=after:step")
+    holder = project.once("run", TEST_HOLD="once.engine.recorder:complete=after:step")
     project.wait_for("step")
     terminate(project, WORK)
     project.release("step")
     assert holder.finish() == 0, holder.output
     assert project.effects() == ["seed"]
-    assert project.attempts() == [("plant.seed", 1, "failed"), ("plant.seed", 2, "succeeded")]
+    assert project.attempts() == [("plant.seed", 1, "interrupted"), ("plant.seed", 2, "succeeded")]
 
 
 @POSTGRESQL
@@ -97,12 +97,12 @@ def test_locked_table_is_waited_for(project: Project, table: str) -> None:
 
 
 @POSTGRESQL
-def test_guard_whose_server_falls_silent_is_lost_in_time(project: Project) -> None:
+def test_lock_whose_server_falls_silent_is_lost_in_time(project: Project) -> None:
     project.routines(SEED)
-    holder = project.once("run", TEST_HOLD="once.work:Work.do=step")
+    holder = project.once("run", TEST_HOLD="once.engine.attempt:Work.do=step")
     project.wait_for("step")
     [(backend,)] = project.rows(
-        f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND {GUARD}"
+        f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND {LOCK}"
     )
     os.kill(backend, signal.SIGSTOP)
     frozen_at = time.monotonic()
@@ -119,7 +119,7 @@ def test_guard_whose_server_falls_silent_is_lost_in_time(project: Project) -> No
 
 
 @POSTGRESQL
-def test_roles_timeouts_do_not_end_guard_or_waiters(project: Project) -> None:
+def test_roles_timeouts_do_not_end_lock_or_waiters(project: Project) -> None:
     timeouts = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]
     [(version,)] = project.rows("SELECT current_setting('server_version_num')::int")
     if version >= 170000:

@@ -1,9 +1,12 @@
-"""Faults of processes on SQLite, where the operating system frees the guard with its process."""
+"""Faults of processes on SQLite, where the operating system frees the lock with its process."""
 
 import signal
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from once.databases.sqlite import SQLiteLock
 from tests.project import Project
 from tests.shop.calls import calls
 
@@ -68,3 +71,54 @@ def test_frozen_holder_outside_of_a_transaction_lets_others_write(project: Proje
     assert project.effects() == ["by another"]
     assert len(calls(project.directory, "announce")) == 1
     assert project.attempts() == [("plant.announce", 1, "succeeded")]
+
+
+def test_database_in_a_directory_that_is_missing_is_refused(project: Project) -> None:
+    project.routines(SEED)
+    missing = project.directory / "missing"
+    process = project.once(
+        "run",
+        "--migrate",
+        DATABASE_URL=f"sqlite:///{missing}/db.sqlite3",
+        ONCE_STARTUP_TIMEOUT="3",  # it tries again, and may have made the directory before
+    )
+    assert process.finish() == 4, process.output
+    assert "unable to open database file" in process.output
+    assert not missing.exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "of_lock"), [(0o644, 0o600), (0o664, 0o660), (0o666, 0o666)], ids=oct
+)
+def test_lock_file_opens_for_those_who_may_write_to_the_database(
+    project: Project, mode: int, of_lock: int
+) -> None:
+    path = Path(urlsplit(project.url).path)
+    path.chmod(mode)
+    with SQLiteLock(path) as lock:
+        assert lock.acquire()
+        assert path.with_name(f"{path.name}.once.lock").stat().st_mode & 0o777 == of_lock
+
+
+def test_lock_of_a_killed_holder_is_not_kept_by_what_its_body_forked(project: Project) -> None:
+    project.routines(
+        """
+        @routine
+        def seed(run):
+            effect("seed")
+            if run.attempt == 1:
+                if not os.fork():
+                    hold("child")
+                    os._exit(0)
+                hold("body")
+        """
+    )
+    holder = project.once("run")
+    project.wait_for("body")
+    project.wait_for("child")
+    holder.kill()
+    successor = project.once("run", "--timeout", "60")
+    assert successor.finish(120) == 0, successor.output
+    assert project.effects() == ["seed"]
+    assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
+    project.release("child")

@@ -6,16 +6,16 @@
  * MODELLED. Processes and one database server. Every macro below is a step of the protocol, every
  * `atomic` in it one statement that the server executes. Anything may happen between two of them:
  * freezing a process and thawing it later is an ordinary interleaving. A process may crash before
- * each statement; then another starts in its place, or none does. The guard of a live process may
+ * each statement; then another starts in its place, or none does. The lock of a live process may
  * break at any moment, by silence (the server evicts it) or suddenly (it is terminated), which the
  * process learns from its next statement there. So may its work connection, a statement or a COMMIT
  * in flight. What a client leaves behind is cleaned up later by steps of the server, but an open
  * transaction perhaps never: then only a successor's fence ends it. An INSERT or a COMMIT that was
  * in flight may arrive at any later time.
  *
- * ABSTRACTED. Time; the body; errors other than a unique violation or a broken session; the heir
- * (heir.pml) and the pooler (pool.pml), which say when to ask and when to give up, but never who
- * may commit. Crashes and breaks are bounded, since a server that breaks every guard at once lets
+ * ABSTRACTED. Time; the body; errors other than a unique violation or a broken session; the standby
+ * (standby.pml) and the pooler (pool.pml), which say when to ask and when to give up, but never who
+ * may commit. Crashes and breaks are bounded, since a server that breaks every lock at once lets
  * nobody through; each number up to the bound is tried. A process whose attempt ends in vain tries
  * again, which demands more than the error it exits with. Predecessors are kept as a number: those
  * up to `named` that still run. What has ended never runs again, so the set is the same. There is
@@ -79,7 +79,7 @@ byte effects[BATCHES];                     /* commits of each effect */
 byte started[BATCHES];                     /* calls of each body */
 
 byte number[PROCESSES];                    /* each process's own attempt, or 0 */
-bool unaware[PROCESSES];                   /* it lost its guard but lately had an answer */
+bool unaware[PROCESSES];                   /* it lost its lock but lately had an answer */
 byte over;                                 /* how many ended, or are gone for good */
 byte crashes, breaks;                      /* still to come */
 
@@ -137,37 +137,37 @@ inline read() {
 }
 
 /* 1. Take the lock or poll; then read in its session: attempts, completion, predecessors. */
-inline guard() {
+inline acquire() {
     atomic { if CRASH
     :: holder == FREE -> holder = me; unaware[me] = false
     :: holder != FREE -> goto poll
     fi };
 #if defined(COMPLETION_FIRST)
-    guard_completion(); guard_attempts(); guard_predecessors(runs)
+    read_completion(); read_attempts(); read_predecessors(runs)
 #elif defined(PREDECESSORS_FIRST)
-    guard_predecessors(true); guard_attempts(); guard_completion()
+    read_predecessors(true); read_attempts(); read_completion()
 #else
-    guard_attempts(); guard_completion(); guard_predecessors(runs)
+    read_attempts(); read_completion(); read_predecessors(runs)
 #endif
 }
 
-#ifdef READ_OUTSIDE_GUARD
+#ifdef READ_OUTSIDE_LOCK
 #define IN_SESSION skip
 #else
 #define IN_SESSION if :: holder == me :: holder != me -> goto poll fi
 #endif
 
-inline guard_attempts() {
+inline read_attempts() {
     atomic { if CRASH :: IN_SESSION; known = last; runs = any_runs fi }
 }
 
-inline guard_completion() {
+inline read_completion() {
     atomic { if CRASH
     :: IN_SESSION; if :: completion || held -> goto leave :: !completion && !held fi
     fi }
 }
 
-inline guard_predecessors(are_any) {
+inline read_predecessors(are_any) {
     atomic { if CRASH :: IN_SESSION; named = (are_any -> last : 0) fi }
 }
 
@@ -196,10 +196,10 @@ inline claim_insert() {
     :: crashes > 0 && late == 0 -> crashes--; late = known + 1; goto crashed
     :: breaks > 0 && late == 0 -> breaks--; late = known + 1; goto leave
     CRASH
-#ifdef NUMBER_NOT_UNDER_GUARD
+#ifdef NUMBER_NOT_UNDER_LOCK
     :: known = last;
 #else
-    :: row[known + 1] != ABSENT -> goto leave      /* unique violation: the guard was lost */
+    :: row[known + 1] != ABSENT -> goto leave      /* unique violation: the lock was lost */
     :: row[known + 1] == ABSENT ->
 #endif
        number[me] = known + 1; last = number[me]; mine = RUNNING;
@@ -279,7 +279,7 @@ inline body(k) {
         started[k]++;
         assert(RETRY || started[k] <= 1);
 #if KIND == EXTERNAL
-        assert(mine == RUNNING);           /* the guard was asked just before */
+        assert(mine == RUNNING);           /* the lock was asked just before */
 #else
         if
         :: my_tx == OPEN ->                /* it never waits for what a predecessor changed */
@@ -380,7 +380,7 @@ inline work() {
 }
 #endif
 
-/* 4. Close the guard's session. */
+/* 4. Close the lock's session. */
 inline release() {
     atomic { if CRASH :: holder == me -> holder = FREE :: holder != me fi }
 }
@@ -397,7 +397,7 @@ proctype process(byte me) {
 
 poll:
     atomic { forget() };
-    read(); guard(); claim(); work(); release();
+    read(); acquire(); claim(); work(); release();
     goto finish;
 
 #if KIND == EXTERNAL

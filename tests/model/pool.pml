@@ -1,9 +1,9 @@
 /*
- * Guards and work share a pool of server connections, as behind PgBouncer, one routine for each
- * process. A guard keeps a connection from its first statement on, work one for each statement or
+ * Locks and work share a pool of server connections, as behind PgBouncer, one routine for each
+ * process. A lock keeps a connection from its first statement on, work one for each statement or
  * transaction. The queue is first come, first served. See claim.pml for the rest.
  *
- * While a first answer is waited for under `yielding`, the guard may give itself up. That all of
+ * While a first answer is waited for under `yielding`, the lock may give itself up. That all of
  * them do so together again and again is not excluded here; their times are drawn at random.
  */
 
@@ -58,7 +58,7 @@ inline later() {
 proctype process(byte me) {
 poll:
     get(); put();                          /* is it done? */
-    get();                                 /* the guard's */
+    get();                                 /* the lock's */
     begin();
     if
     :: later(); put();                     /* fence: a predecessor runs */
@@ -67,7 +67,7 @@ poll:
     fi;
     later();                               /* the work transaction; outside effects come before */
     put();
-    put();                                 /* the guard's */
+    put();                                 /* the lock's */
     over++
 }
 

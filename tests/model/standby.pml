@@ -1,8 +1,8 @@
 /*
- * Who waits for a guard, and how they are told: the heir has a second lock, its place, and asks
+ * Who waits for a lock, and how they are told: the standby has a second lock, its place, and asks
  * often; the others look whether the lock or the place is free. See claim.pml for the rest.
  *
- * MODELLED. The session of an heir is a thread of its own: it frees its place for a moment at each
+ * MODELLED. The session of a standby is a thread of its own: it frees its place for a moment at each
  * question, may lose it, and may break. No pause of anybody ever ends by itself: the code's do, so
  * this demands more. Some tries are refused though the lock is free, as by another's look.
  */
@@ -26,55 +26,55 @@
 #define FREE PROCESSES
 #define DEAD (PROCESSES + 1)
 
-byte guard = FREE, place = FREE;           /* who has these locks */
-bool is_heir[PROCESSES], turn[PROCESSES], is_marked[PROCESSES];
+byte lock = FREE, place = FREE;           /* who has these locks */
+bool is_standby[PROCESSES], turn[PROCESSES], is_marked[PROCESSES];
 bool completion;
 byte over, crashes = CRASHES, breaks = BREAKS, refusals = REFUSALS, failures = FAILURES;
 
 inline release() {                         /* of the session, and so of both */
-    if :: guard == me -> guard = FREE :: else fi;
+    if :: lock == me -> lock = FREE :: else fi;
     if :: place == me -> place = FREE :: else fi;
-    is_heir[me] = false; turn[me] = false; is_marked[me] = false
+    is_standby[me] = false; turn[me] = false; is_marked[me] = false
 }
 
-inline step_back() {                       /* free the lock, but stay the heir where this is */
+inline release_unless_standby() {                       /* free the lock, but stay the standby where this is */
     atomic {
         if
-        :: is_marked[me] || !is_heir[me] -> release()
+        :: is_marked[me] || !is_standby[me] -> release()
 #ifdef TURN_THROWN_AWAY
-        :: !is_marked[me] && is_heir[me] && turn[me] -> release()
+        :: !is_marked[me] && is_standby[me] && turn[me] -> release()
 #endif
         :: else
         fi
     }
 }
 
-inline take() {                            /* held, or the heir, or neither */
+inline take() {                            /* held, or the standby, or neither */
     if
-    :: guard == FREE -> guard = me
-    :: guard == FREE && refusals > 0 -> refusals--
-    :: guard != FREE
+    :: lock == FREE -> lock = me
+    :: lock == FREE && refusals > 0 -> refusals--
+    :: lock != FREE
     fi;
     if
-    :: guard != me && place == FREE -> place = me
+    :: lock != me && place == FREE -> place = me
     :: else
     fi
 }
 
-proctype session(byte me) {                /* beats while its process is the heir and waits */
+proctype session(byte me) {                /* beats while its process is the standby and waits */
 end:
     do
-    :: atomic { is_heir[me] && !turn[me] && place == me -> place = FREE };
+    :: atomic { is_standby[me] && !turn[me] && place == me -> place = FREE };
        atomic {
            if
-           :: !is_heir[me] || turn[me]     /* its process is gone */
-           :: is_heir[me] && !turn[me] ->
+           :: !is_standby[me] || turn[me]     /* its process is gone */
+           :: is_standby[me] && !turn[me] ->
                take();
                if
-               :: guard == me -> turn[me] = true
-               :: guard != me && place == me
-               :: guard != me && place != me -> is_heir[me] = false;
-#ifdef HEIR_NOT_TOLD
+               :: lock == me -> turn[me] = true
+               :: lock != me && place == me
+               :: lock != me && place != me -> is_standby[me] = false;
+#ifdef STANDBY_NOT_TOLD
                    skip
 #else
                    turn[me] = true
@@ -82,7 +82,7 @@ end:
                fi
            fi
        }
-    :: atomic { is_heir[me] && !turn[me] && place == me && breaks > 0 ->
+    :: atomic { is_standby[me] && !turn[me] && place == me && breaks > 0 ->
                 breaks--; place = FREE;
 #ifdef BREAK_NOT_TOLD
                 skip
@@ -101,23 +101,23 @@ poll:
     fi;
     atomic {                               /* anew: what the session holds is freed first */
         release(); take();
-        is_heir[me] = (place == me);
+        is_standby[me] = (place == me);
         if
-        :: guard == me -> is_marked[me] = true; goto held
+        :: lock == me -> is_marked[me] = true; goto held
         :: else
         fi
     };
-    step_back();
+    release_unless_standby();
 wait:
     if
-    :: is_heir[me] || turn[me] ->          /* sleeps until it is told */
+    :: is_standby[me] || turn[me] ->          /* sleeps until it is told */
         if
         :: turn[me]
         :: atomic { crashes > 0 -> crashes--; release(); goto gone }
         fi
-    :: !is_heir[me] && !turn[me] ->
+    :: !is_standby[me] && !turn[me] ->
         if
-        :: atomic { guard == FREE || place == FREE }
+        :: atomic { lock == FREE || place == FREE }
         :: atomic { crashes > 0 -> crashes--; release(); goto gone }
         fi
     fi;
@@ -126,8 +126,8 @@ held:
     if
     :: completion = true
     :: completion
-    :: atomic { failures > 0 && !completion -> failures-- }; step_back(); goto poll
-    :: atomic { crashes > 0 -> crashes--; guard = DEAD; goto gone }
+    :: atomic { failures > 0 && !completion -> failures-- }; release_unless_standby(); goto poll
+    :: atomic { crashes > 0 -> crashes--; lock = DEAD; goto gone }
     fi;
 finish:
     atomic { release() };
@@ -143,7 +143,7 @@ end:
 #ifdef NO_EVICTION
     :: false
 #else
-    :: atomic { guard == DEAD -> guard = FREE }
+    :: atomic { lock == DEAD -> lock = FREE }
 #endif
     od
 }

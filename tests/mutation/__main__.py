@@ -1,4 +1,4 @@
-"""``python -m tests.mutation once/guards.py ...``: changes of a module that no test notices."""
+"""``python -m tests.mutation once/views.py ...``: changes of a module that no test notices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.mutation.mutants import Mutant, mutants
 from tests.project import ROOT, with_database
 from tests.servers import database_url
 
-LEVELS = ["tests/unit", "tests/database"]
+LEVELS = ["tests/unit", "tests/contract", "tests/behaviour"]
 _MAP = ROOT / "build" / "mutation-map.json"
 #: Seconds after which a test hangs, more for one that took long before.
 _HANGS = 20.0
@@ -133,7 +133,7 @@ class Slot:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
-    parser.add_argument("files", nargs="+", help="such as once/guards.py")
+    parser.add_argument("files", nargs="+", help="such as once/databases/lock.py")
     parser.add_argument("--sample", type=int, help="so many mutants of each file, at random")
     parser.add_argument("--seed", type=int, default=1, help="of that")
     parser.add_argument("--seconds", type=float, default=30.0, help="of tests for each mutant")

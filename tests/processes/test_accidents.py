@@ -27,6 +27,31 @@ PYTEST = f"""
     def test_imported():
         assert application and asynchronous
 """
+#: Starts what counts as a server, and asks it what it did.
+SERVER = """
+    import os, subprocess, sys
+
+    def check():
+        command = [sys.executable, "-m", "tests.manage", "shell", "-v0", "-c", "pass"]
+        environment = {**os.environ, "ONCE_STARTUP_COMMANDS": "shell"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "event=startup_refused" in done.stderr
+        assert "Remove ONCE_TESTS" in done.stderr
+
+"""
+PYTEST_SERVER = f"""
+    {SERVER}
+    def test_server():
+        check()
+"""
+DJANGO_SERVER = f"""
+    from django.test import SimpleTestCase
+    {SERVER}
+    class Starts(SimpleTestCase):
+        def test_server(self):
+            check()
+"""
 UNITTEST = f"""
     import unittest
     {IMPORTS}
@@ -81,6 +106,9 @@ PROGRAMS = {
     "conftest": ((*BARE, "{plant}/tests.py"), {"conftest.py": IMPORTS, "tests.py": PYTEST}),
     "xdist": ((*BARE, "-n1", "{plant}/tests.py"), {"conftest.py": IMPORTS, "tests.py": PYTEST}),
     "spawned": ((*BARE, "{plant}/tests.py"), {"tests.py": SPAWNED}),
+    "server": ((*BARE, "{plant}/tests.py"), {"tests.py": PYTEST_SERVER}),
+    "server in xdist": ((*BARE, "-n1", "{plant}/tests.py"), {"tests.py": PYTEST_SERVER}),
+    "server of manage test": (("tests.manage", "test", "plant"), {"tests.py": DJANGO_SERVER}),
     "unittest": (("unittest", "plant.tests"), {"tests.py": UNITTEST}),
     "manage test": (("tests.manage", "test", "plant"), {"tests.py": LIVE}),
     "pytest-django": ((*DJANGO, "{plant}/tests.py"), {"tests.py": LIVE + LIVE_FIXTURE}),
@@ -117,9 +145,9 @@ def test_program_of_tests_starts_nothing(
     assert project.attempts() == []
 
 
-def test_same_import_without_tests_is_a_server(project: Project) -> None:
+def test_same_server_without_tests_runs_what_is_pending(project: Project) -> None:
     """So that the tests above can fail."""
     write(project)
-    process = project.start(sys.executable, "-c", "import tests.wsgi")
+    process = project.server()
     assert process.finish() == 0, process.output
     assert project.effects() == ["seed"]

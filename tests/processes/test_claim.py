@@ -1,11 +1,12 @@
 """The claim between real processes: one starts, the others wait, whatever dies half-way."""
 
+import re
 import signal
 import time
 
 import pytest
 
-from tests.project import LIVENESS, Project
+from tests.project import Project
 from tests.waiting import GRACE, wait_until
 
 pytestmark = pytest.mark.django_db(databases=[])
@@ -50,24 +51,7 @@ def test_killed_holder_is_succeeded_at_once(project: Project) -> None:
     assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
-def test_frozen_holder_is_succeeded_and_commits_nothing(project: Project) -> None:
-    project.routines(SEED)
-    holder = project.once("run")
-    project.wait_for("body")
-    waiter = project.once("run")
-    waiter.wait_for("Waiting")
-    holder.send(signal.SIGSTOP)
-    assert project.wait_for("body", processes=2) < LIVENESS + GRACE
-    project.release("body")
-    assert waiter.finish() == 0
-    holder.send(signal.SIGCONT)
-    assert holder.finish() == 1
-    assert "lost its right to commit" in holder.output
-    assert project.effects() == ["seed"]
-    assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
-
-
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_rolls_back_and_says_so(project: Project, number: signal.Signals, code: int) -> None:
     project.routines(SEED)
@@ -86,9 +70,9 @@ def test_deadline_names_the_holder(project: Project) -> None:
     project.routines(SEED)
     holder = project.once("run")
     project.wait_for("body")
-    waiter = project.once("run", "--timeout", "0.5")
+    waiter = project.once("run", "--timeout", "2")
     assert waiter.finish() == 4
-    assert "Gave up after 0." in waiter.output
+    assert re.search(r"Gave up after [\d.]+ s", waiter.output)
     assert project.named(holder) in waiter.output.splitlines()[-1]
     assert "once status" in waiter.output.splitlines()[-1]
     assert project.once("run", "--no-wait").finish() == 3

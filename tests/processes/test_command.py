@@ -1,11 +1,11 @@
 """``manage.py once`` as people and programs meet it: exit codes, streams, text and JSON."""
 
+import itertools
 import json
 import os
 import pty
 import re
 import select
-import shutil
 import sqlite3
 import struct
 import subprocess
@@ -20,9 +20,12 @@ from typing import Any
 
 import pytest
 
-from tests.project import ROOT, Project
+from tests.project import ROOT, Forked, Project
+from tests.zygote import is_forkable
 
 pytestmark = pytest.mark.django_db(databases=[])
+
+_count = itertools.count(1)
 
 on_both = pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
 
@@ -32,7 +35,7 @@ SUBCOMMANDS = ("run", "status", "wait", "call", "reset", "doctor")
 KEYS = [
     *("name", "version", "recorded_version", "scope", "kind", "state", "database", "attempts"),
     *("started_at", "completed_at", "duration_seconds", "host", "pid", "processed", "total"),
-    *("rate", "seconds_left", "retry_at", "error", "message"),
+    *("rate", "seconds_left", "retry_at", "error", "waits_for", "message"),
 ]
 
 #: Two that belong together, and one that stands alone.
@@ -105,7 +108,8 @@ class Answer:
     def json(self) -> dict[str, Any]:
         """The one object on stdout, with nothing before it and nothing after."""
         shown: dict[str, Any] = json.loads(self.out)
-        assert list(shown) == ["schema", "done", "counts", "routines"]
+        of_status = ["unapplied", "unread"] if "unapplied" in shown else []
+        assert list(shown) == ["schema", "done", "counts", *of_status, "routines"]
         assert shown["schema"] == 1
         return shown
 
@@ -134,14 +138,6 @@ def project(project: Project) -> Project:
     return project
 
 
-@pytest.fixture
-def two_databases(project: Project, migrated: dict[str, str]) -> Project:
-    """A project whose second database is migrated as well."""
-    second = project.directory / "second.sqlite3"
-    shutil.copy(migrated["sqlite"].removeprefix("sqlite:///"), second)
-    return project
-
-
 def second_rows(project: Project, sql: str) -> list[tuple[Any, ...]]:
     """What the second database holds."""
     second = project.directory / "second.sqlite3"
@@ -155,17 +151,24 @@ def command_line(*arguments: str) -> list[str]:
 
 def once(project: Project, *arguments: str, **environment: str) -> Answer:
     """Call the command with no terminal anywhere, and see each of its streams."""
-    ended = subprocess.run(
-        command_line(*arguments),
-        cwd=ROOT,
-        env={**project.environment, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "ResourceWarning" not in ended.stderr, ended.stderr
-    return Answer(ended.returncode, ended.stdout, ended.stderr)
+    whole = {**project.environment, **environment}
+    out = project.directory / f"once-{next(_count)}.out"
+    err = out.with_suffix(".err")
+    if is_forkable(["once", *arguments], whole):
+        code = Forked(["once", *arguments], whole, out, err).finish()
+    else:
+        with out.open("w") as stdout, err.open("w") as stderr:
+            code = subprocess.run(
+                command_line(*arguments),
+                cwd=ROOT,
+                env=whole,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                timeout=60,
+            ).returncode
+    assert "ResourceWarning" not in err.read_text(), err.read_text()
+    return Answer(code, out.read_text(), err.read_text())
 
 
 def together(project: Project, *calls: str | Sequence[str]) -> list[Answer]:
@@ -270,138 +273,6 @@ def test_run_of_names_labels_and_patterns(project: Project) -> None:
     assert "plant.warm runs in every process by itself" in in_memory.err
 
 
-def test_plan_shows_and_writes_nothing(project: Project) -> None:
-    project.routines(SHOP + frail())
-    assert once(project, "run", "plant.first").code == 0
-    assert once(project, "run", "plant.frail", FAIL="1").code == 1
-    before = everything(project)
-    plan, named, as_json, fake, migrate = together(
-        project,
-        "run --plan",
-        "run --plan plant.second",
-        "run --plan --json plant.second plant.frail",
-        "run --plan --fake plant.second",
-        "run --plan --migrate",
-    )
-    assert (plan.code, plan.err) == (0, "")
-    head, *shown = plan.out.splitlines()
-    assert head == "To be run, in this order:"
-    assert [line.split()[2:5] for line in shown[:3]] == [
-        ["plant.second", "v1", "pending"],
-        ["plant.third", "v1", "pending"],
-        ["plant.frail", "v1", "failed"],
-    ]
-    assert shown[3:] == ["        LookupError: no such currency"]
-    assert named == Answer(0, "To be run, in this order:\n  [ ] plant.second  v1  pending\n")
-    assert as_json.states == {"plant.second": "pending", "plant.frail": "failed"}
-    assert (as_json.code, as_json.json["done"]) == (0, False)
-    refused = "CommandError: --plan runs nothing. Leave out --fake and --migrate, or --plan.\n"
-    assert fake == migrate == Answer(2, "", refused)
-    assert everything(project) == before
-    assert once(project, "run").code == 0
-    empty = once(project, "run", "--plan")
-    assert empty == Answer(0, "To be run, in this order:\n  No routines to run.\n")
-
-
-def test_fake_records_who_and_why_and_runs_nothing(project: Project) -> None:
-    project.routines(SHOP + frail())
-    assert once(project, "run", "plant.frail", FAIL="1").code == 1
-    fake = ("run", "--fake", "plant.second", "plant.frail", "--reason", "loaded by hand")
-    answer = once(project, *fake, LOGNAME="ada")
-    assert (answer.code, answer.err) == (0, "")
-    wanted = "".join(
-        rf"  Recording plant\.{name}\.\.\. OK \(.+\)\n" for name in ("second", "frail")
-    )
-    assert re.fullmatch(wanted, answer.out), answer.out
-    assert project.effects() == []
-    assert project.completions() == ["plant.frail", "plant.second"]
-    assert history(project) == [
-        ("command", "", "", "failed"),
-        ("fake", "ada", "loaded by hand", "succeeded"),
-        ("fake", "ada", "loaded by hand", "succeeded"),
-    ]
-    again, rest = once(project, *fake), once(project, "run", "--json")
-    assert again == Answer(0, "  No routines to run.\n")
-    assert rest.outcomes == {
-        "plant.first": "ran",
-        "plant.second": "already_done",
-        "plant.third": "ran",
-        "plant.frail": "already_done",
-    }
-    assert project.effects() == ["first", "third"]
-
-
-def test_failure_skips_those_behind_and_keep_going_only_dependents(project: Project) -> None:
-    project.routines(
-        """
-        @routine
-        def before():
-            effect("before")
-
-        @routine
-        def bad():
-            effect("bad")
-            raise LookupError("no such currency")
-
-        @routine(after=[bad])
-        def dependent():
-            effect("dependent")
-
-        @routine(after=[dependent])
-        def remote():
-            effect("remote")
-
-        @routine
-        def unrelated():
-            effect("unrelated")
-        """
-    )
-    stopped = once(project, "run", "--json")
-    assert stopped.code == 1
-    assert [*stopped.outcomes.values()] == ["ran", "failed", "skipped", "skipped", "skipped"]
-    assert (stopped.json["done"], stopped.json["counts"]) == (
-        False,
-        {"completed": 1, "failed": 1, "pending": 3},
-    )
-    assert project.attempts() == [("plant.bad", 1, "failed"), ("plant.before", 1, "succeeded")]
-    going, text = [once(project, "run", "--keep-going", *more) for more in (["--json"], [])]
-    assert (going.code, text.code) == (1, 1)
-    assert [*going.outcomes.values()] == ["already_done", "failed", "skipped", "skipped", "ran"]
-    assert re.fullmatch(r"  Running plant\.bad\.\.\. FAILED \(.+\)\n", text.out), text.out
-    assert "Traceback (most recent call last)" in text.err
-    assert text.err.endswith(
-        "CommandError: plant.bad failed. LookupError: no such currency. Nothing of it was "
-        "committed. Fix the cause and run this again.\n"
-    )
-    assert project.effects() == ["before", "unrelated"]
-    assert ("plant.bad", 3, "failed") in project.attempts()
-    assert project.completions() == ["plant.before", "plant.unrelated"]
-
-
-def test_json_is_the_contract_and_all_there_is_on_stdout(project: Project) -> None:
-    project.routines(SHOP)
-    assert once(project, "run", "plant.first").code == 0
-    answer = once(project, "run", "--json")
-    assert (answer.json["done"], answer.json["counts"]) == (True, {"completed": 3})
-    assert [list(row) for row in answer.json["routines"]] == [[*KEYS, "outcome"]] * 3
-    assert [*answer.outcomes.values()] == ["already_done", "ran", "ran"]
-    row = answer.json["routines"][1]
-    assert {key: row[key] for key in KEYS[:8]} == {
-        "name": "plant.second",
-        "version": 1,
-        "recorded_version": 1,
-        "scope": "database",
-        "kind": "atomic",
-        "state": "completed",
-        "database": "default",
-        "attempts": 1,
-    }
-    assert row["started_at"] <= row["completed_at"]
-    assert row["duration_seconds"] >= 0
-    assert (row["host"], {row[key] for key in KEYS[13:]}) == (os.uname().nodename, {None})
-    assert "  Running plant.second... OK" in answer.err
-
-
 def test_json_is_all_there_is_on_stdout_where_a_body_prints(project: Project) -> None:
     project.routines(
         """
@@ -452,28 +323,6 @@ def test_what_another_process_runs(project: Project) -> None:
     assert len(project.attempts()) == 4
 
 
-def test_database_chooses_its_routines_and_those_before(two_databases: Project) -> None:
-    project = two_databases
-    project.routines(
-        SHOP
-        + """
-    @routine(using="sqlite", after=[first])
-    def elsewhere(run):
-        Effect.objects.using(run.using).create(name="elsewhere")
-        """
-    )
-    answer = once(project, "run", "--database", "sqlite", "--json")
-    assert (answer.code, answer.outcomes) == (0, {"plant.first": "ran", "plant.elsewhere": "ran"})
-    assert [row["database"] for row in answer.json["routines"]] == ["default", "sqlite"]
-    assert project.effects() == ["first"]
-    assert second_rows(project, "SELECT name FROM shop_effect") == [("elsewhere",)]
-    assert second_rows(project, "SELECT routine FROM once_completion") == [("plant.elsewhere",)]
-    rest = once(project, "run", "--database", "default")
-    assert (rest.code, rest.out.count("OK")) == (0, 2)
-    assert "elsewhere" not in rest.out
-    assert {row["state"] for row in project.status().values()} == {"completed"}
-
-
 def test_done_routine_is_already_done_where_another_database_has_no_tables(
     project: Project,
 ) -> None:
@@ -507,7 +356,9 @@ def test_migrate_on_empty_databases(project: Project) -> None:
     assert status.out.splitlines() == [
         "[ ] plant.first  v1  blocked",
         "      The tables of once are missing. Run `manage.py once run --migrate`.",
+        status.out.splitlines()[-1],
     ]
+    assert blocked.removeprefix("Blocked: d") in status.out
     assert "plant.first (blocked)" in check.err
     answer = once(project, "run", "--migrate", "--json")
     assert answer.code == 0
@@ -523,7 +374,7 @@ def test_no_wait_does_not_wait_for_who_migrates(project: Project) -> None:
     hold_at = "django.core.management.commands.migrate:emit_post_migrate_signal=migrated"
     holder = project.once("run", "--migrate", TEST_HOLD=hold_at)
     project.wait_for("migrated")
-    answer = once(project, "run", "--migrate", "--no-wait", "--timeout", "0.5")
+    answer = once(project, "run", "--migrate", "--no-wait", "--timeout", "5")
     project.release("migrated")
     assert holder.finish() == 0
     assert answer.code == 3
@@ -622,11 +473,11 @@ def test_status_of_every_state(project: Project) -> None:
         "unknown": 1,
     }
     assert [list(row) for row in as_json.json["routines"]] == [KEYS] * 10
-    warm, old, held, bad, many, _, third, _, elsewhere, gone = as_json.json["routines"]
+    warm, old, held, bad, many, _, second, third, elsewhere, gone = as_json.json["routines"]
     assert (warm["kind"], warm["scope"], warm["database"]) == ("process", "process", None)
     assert (old["version"], old["recorded_version"]) == (1, 2)
     for row in (held, bad):
-        assert row["error"].startswith("Traceback (most recent call last):\n")
+        assert row["error"].startswith("LookupError: no such currency\nTraceback (most")
         assert row["error"].endswith("\nLookupError: no such currency\n")
     assert re.match(
         r"Attempt 1 on .+ \(pid \d+\) failed: LookupError: no such currency\. Held, since "
@@ -636,7 +487,10 @@ def test_status_of_every_state(project: Project) -> None:
     )
     assert bad["retry_at"] > bad["started_at"]
     assert (many["host"], many["pid"]) == (os.uname().nodename, holder.pid)
-    assert [third[key] for key in KEYS[8:]] == [None] * len(KEYS[8:])
+    assert second["message"].startswith("plant.second, plant.third are new and would run, while")
+    assert third["message"] == "Like plant.second, it may have run as plant.gone."
+    for row in (second, third):
+        assert {row[key] for key in KEYS[8:] if key != "message"} == {None}
     assert elsewhere["database"] == "sqlite"
     assert (gone["version"], gone["recorded_version"], gone["scope"]) == (None, 1, None)
 
@@ -654,10 +508,13 @@ def test_status_of_every_state(project: Project) -> None:
         r"batched  6 of .+",
         rf"\[X\] plant\.first      v1  completed  {moment}  in \d\.\d\d\ds on .+",
         r"\[ \] plant\.second     v1  pending",
+        f"      {re.escape(second['message'])}",
         r"\[ \] plant\.third      v1  pending",
+        f"      {re.escape(third['message'])}",
         r"\[ \] plant\.elsewhere  v1  blocked",
         r"      The tables of once are missing\. Run `manage\.py once run --migrate`\.",
         rf"\[ \] plant\.gone       v1  unknown  {moment}  in .+",
+        r"Database 'sqlite' lacks migrations of this code \(.+\)\. Run `manage\.py once run .+`\.",
     )
     assert text.code == 0
     assert len(text.out.splitlines()) == len(lines), text.out
@@ -678,69 +535,7 @@ def test_status_of_every_state(project: Project) -> None:
     assert holder.finish() == 0
 
 
-def test_status_shows_progress(project: Project) -> None:
-    project.routines(BATCHED)
-    holder = project.once("run", HOLD="1")
-    project.wait_for("third")
-    as_json, text = together(project, "status --json", "status")
-    (row,) = as_json.json["routines"]
-    assert (row["kind"], row["processed"], row["total"]) == ("batched", 6, 10)
-    assert row["rate"] > 0
-    assert row["seconds_left"] == pytest.approx(4 / row["rate"], rel=0.1, abs=0.1)
-    assert re.search(r"  6 of 10 \(60%\), [\d,]+/s, [\d,]+ s left\n", text.out), text.out
-    project.release("third")
-    assert holder.finish() == 0
-    (row,) = once(project, "status", "--json").json["routines"]
-    assert (row["state"], row["processed"], row["total"]) == ("completed", 10, 10)
-    assert (row["rate"] > 0, row["seconds_left"]) == (True, None)
-
-
-def test_status_of_a_version_that_was_not_tried_is_pending(project: Project) -> None:
-    project.routines(frail())
-    assert once(project, "run", FAIL="1").code == 1
-    project.routines(frail(options="(version=2)"))
-    answer = once(project, "status", "--json")
-    assert answer.states == {"plant.frail": "pending"}
-    assert answer.json["routines"][0]["error"] is None
-
-
-def test_status_does_not_date_a_failure_by_an_earlier_completion(project: Project) -> None:
-    project.routines(frail())
-    assert once(project, "run").code == 0
-    project.rows("UPDATE once_completion SET completed_at = '2001-06-15' RETURNING routine")
-    project.routines(frail(options="(version=2)"))
-    assert once(project, "run", FAIL="1").code == 1
-    line = once(project, "status").out.splitlines()[0]
-    assert line.startswith("[ ] plant.frail  v2  failed  ")
-    assert "2001-06" not in line
-
-
 # wait
-
-
-def test_wait_runs_nothing_and_says_how_it_ended(project: Project) -> None:
-    project.routines(SHOP + frail(options="(retry=False, startup=False)"))
-    assert once(project, "run", "plant.first").code == 0
-    assert once(project, "run", "plant.frail", FAIL="1").code == 1
-    before = everything(project)
-    done, late, named, held = together(
-        project,
-        "wait plant.f*st",
-        "wait --timeout 0.1",  # not for the one that is held, which no server runs
-        "wait plant.second --timeout 0",
-        "wait plant.frail plant.second",
-    )
-    assert done == Answer(0, "")
-    assert (late.code, named.code) == (4, 4)
-    assert re.match(r"CommandError: Gave up after 0\.\d s: plant\.second is pending, and", late.err)
-    assert re.fullmatch(
-        r"  Waiting for 0\.\ds: plant\.second is pending, and 1 more .+\n", late.out
-    )
-    assert "s: plant.second is pending. " in named.err
-    assert (held.code, held.out) == (5, "")
-    assert "CommandError: plant.frail: Held, since retry=False" in held.err
-    assert "`manage.py once reset plant.frail`" in held.err
-    assert everything(project) == before
 
 
 def test_wait_ends_where_a_routine_comes_to_be_held(project: Project) -> None:
@@ -789,22 +584,6 @@ def test_call_from_eight_processes_runs_once(project: Project) -> None:
     assert project.attempts() == [("call:prices-2026", 1, "succeeded")]
     assert project.completions() == ["call:prices-2026"]
     assert project.reached("called") == [holder]
-
-
-@on_both
-def test_call_records_the_key_and_not_the_arguments(project: Project) -> None:
-    call = ("leave", "effect", "--password", "hunter2-open-sesame")
-    assert once(project, "call", "good", *call).code == 0
-    failed = once(project, "call", "bad", *call, "--fail", DJANGO_SETTINGS_MODULE="tests.settings")
-    assert failed.code == 1
-    assert "event=finished routine=call:bad" in failed.err
-    held = everything(project)
-    assert "call:good" in held
-    assert "CommandError: There is nothing to leave." in held
-    for secret in ("hunter2-open-sesame", "--password"):
-        assert secret not in held
-        assert secret not in failed.out + failed.err
-    assert {row[0] for row in history(project)} == {"call"}
 
 
 def test_call_shows_the_output_of_the_command(project: Project) -> None:
@@ -861,33 +640,10 @@ def test_call_leaves_the_options_after_the_command_to_it(project: Project) -> No
     assert silent == Answer(0, "")
     assert loud == Answer(0, "Left loud behind.\n")
     assert (deploy.code, "security.W001" in deploy.err) == (0, True)
-    assert (shown.code, "usage: manage.py leave [-h]" in shown.out) == (0, True)
+    assert (shown.code, "it would only print something" in shown.err) == (2, True)
     assert between == Answer(0, "Left between behind.\n")
     begun = {name for name, _, _ in project.attempts()} - {name for name, _, _ in attempts}
     assert begun == {"call:silent", "call:loud", "call:deploy", "call:between"}
-
-
-def test_call_that_fails_commits_nothing_and_is_tried_again(project: Project) -> None:
-    failed = once(project, "call", "key", "leave", "effect", "--fail")
-    assert failed.code == 1
-    assert failed.err.endswith(
-        "CommandError: call:key failed. CommandError: There is nothing to leave. Nothing of it was "
-        "committed. Fix the cause and run this again.\n"
-    )
-    assert project.effects() == []
-    brief, whole = together(project, "status call:key", "status -v 2 key")  # by its key alone
-    assert brief.out.splitlines()[1].endswith("CommandError: There is nothing to leave.")
-    assert whole.out.splitlines()[1] == "      Traceback (most recent call last):"
-    assert whole.out.splitlines()[-1] == brief.out.splitlines()[1]
-    assert once(project, "call", "key", "leave", "effect").code == 0
-    assert project.effects() == ["effect"]
-    assert project.attempts() == [("call:key", 1, "failed"), ("call:key", 2, "succeeded")]
-
-
-def test_call_that_failed_is_not_done_in_its_json(project: Project) -> None:
-    answer = once(project, "call", "--json", "key", "leave", "effect", "--fail")
-    assert (answer.code, answer.outcomes) == (1, {"call:key": "failed"})
-    assert answer.json["done"] is False
 
 
 def test_call_outside_of_a_transaction(project: Project) -> None:
@@ -905,118 +661,7 @@ def test_call_outside_of_a_transaction(project: Project) -> None:
     assert project.attempts() == [("call:key", 1, "failed"), ("call:key", 2, "succeeded")]
 
 
-def test_call_of_versions_keys_and_after_a_reset(project: Project) -> None:
-    def call(name: str, *options: str) -> Answer:
-        return once(project, "call", *options, "leave", name)
-
-    assert [call("one", "key").code, call("two", "--version", "2", "key").code] == [0, 0]
-    done = Answer(0, "  call:key is done already.\n")
-    *lower_or_same, other = together(
-        project,
-        "call --version=2 key leave never",
-        "call --version=1 key leave never",
-        "call other-key leave other",
-    )
-    assert (lower_or_same, other.code) == ([done] * 2, 0)
-    assert project.effects() == ["one", "other", "two"]
-    (row,) = once(project, "status", "call:key", "--json").json["routines"]
-    assert (row["version"], row["recorded_version"], row["attempts"]) == (2, 2, 2)
-    assert once(project, "reset", "--no-input", "call:key").code == 0
-    (row,) = once(project, "status", "call:key", "--json").json["routines"]
-    assert (row["version"], row["recorded_version"], row["state"]) == (2, 1, "pending")
-    assert call("never", "key") == done  # a lower version than what was begun
-    assert call("three", "--version=2", "key").code == 0
-    assert project.effects() == ["one", "other", "three", "two"]
-    first, second, reset, third = keys(project, "call:key")
-    assert len({first, second, reset}) == 3
-    assert third == reset
-
-
-def test_call_in_another_database(two_databases: Project) -> None:
-    project = two_databases
-    call = ("call", "--database", "sqlite", "key", "leave", "second", "--database", "sqlite")
-    assert [once(project, *call).code for _ in range(2)] == [0, 0]
-    assert once(project, "call", "key", "leave", "first").code == 0
-    assert project.effects() == ["first"]
-    assert second_rows(project, "SELECT name FROM shop_effect") == [("second",)]
-    assert second_rows(project, "SELECT routine FROM once_completion") == [("call:key",)]
-
-
-def test_status_shows_a_key_of_each_database(two_databases: Project) -> None:
-    project = two_databases
-    assert once(project, "call", "key", "leave", "first").code == 0
-    assert once(project, "call", "--database", "sqlite", "key", "leave", "x", "--fail").code == 1
-    shown = once(project, "status", "--json").json["routines"]
-    assert [(row["name"], row["database"], row["state"]) for row in shown] == [
-        ("call:key", "default", "completed"),
-        ("call:key", "sqlite", "failed"),
-    ]
-
-
-def test_call_shows_its_own_database_only(two_databases: Project) -> None:
-    project = two_databases
-    assert once(project, "call", "--database", "sqlite", "key", "leave", "x").code == 0
-    for using in ("default", "sqlite"):
-        answer = once(project, "call", "--database", using, "--json", "key", "leave", "x")
-        assert [row["database"] for row in answer.json["routines"]] == [using]
-
-
 # reset
-
-
-def test_reset_of_a_key_in_one_of_two_databases(two_databases: Project) -> None:
-    project = two_databases
-    keys = "SELECT routine FROM once_completion WHERE routine NOT LIKE 'once.%'"
-    for using in ("default", "sqlite"):
-        assert once(project, "call", "--database", using, "key", "leave", "x").code == 0
-    assert once(project, "call", "other", "leave", "x").code == 0
-    unclear, elsewhere = together(
-        project, "reset key --no-input", "reset other --database sqlite --no-input"
-    )
-    assert (unclear.code, unclear.out) == (2, "")
-    assert unclear.err == (
-        "CommandError: call:key is recorded in several databases: default, sqlite. Name one by "
-        "--database.\n"
-    )
-    assert elsewhere.code == 2
-    assert "'other'" in elsewhere.err
-    assert sorted(project.rows(keys)) == [("call:key",), ("call:other",)]
-    assert second_rows(project, keys) == [("call:key",)]
-    assert once(project, "reset", "key", "--database", "sqlite", "--no-input").code == 0
-    assert sorted(project.rows(keys)) == [("call:key",), ("call:other",)]
-    assert second_rows(project, keys) == []
-
-
-def test_reset_of_a_completed_routine_has_it_run_again(project: Project) -> None:
-    project.routines(SHOP)
-    assert once(project, "run").code == 0
-    before = everything(project)
-    unasked = once(project, "reset", "plant.first", "plant.second")
-    assert unasked == Answer(
-        2,
-        "",
-        "CommandError: This has routines run again that ran: plant.first, plant.second. Where "
-        "there is no terminal to ask, confirm by --no-input.\n",
-    )
-    assert everything(project) == before
-    answer = once(
-        project, "reset", "plant.first", "--no-input", "--reason", "new prices", LOGNAME="ada"
-    )
-    assert (answer.code, answer.err) == (0, "")
-    assert re.fullmatch(
-        r"  Resetting plant\.first\.\.\. OK \(.+\)\n"
-        r"  Pending again\. Next: `manage\.py once run`\.\n",
-        answer.out,
-    )
-    assert history(project)[1] == ("reset", "ada", "new prices", "succeeded")
-    again = once(project, "reset", "plant.first", "--no-input")
-    assert again == Answer(0, "  plant.first is pending, so not done: nothing to reset.\n")
-    status = project.status()["plant.first"]
-    assert (status["state"], status["attempts"]) == ("pending", 1)
-    assert once(project, "run").code == 0
-    assert project.effects() == ["first", "first", "second", "third"]
-    first, reset, second = keys(project, "plant.first")
-    assert first != reset == second
 
 
 def test_reset_asks_at_a_terminal(project: Project) -> None:
@@ -1044,99 +689,6 @@ def test_reset_takes_the_end_of_the_input_for_a_no(project: Project) -> None:
     assert project.completions() == ["plant.first"]
 
 
-@pytest.mark.parametrize("kind", ["sqlite"])
-def test_reset_of_batches_goes_on_after_a_failure_and_begins_anew_when_done(
-    project: Project,
-) -> None:
-    project.routines(BATCHED)
-    assert once(project, "run", FAIL="1").code == 1
-    answer = once(project, "reset", "plant.many")  # asks nothing: it would be tried again anyway
-    assert (answer.code, "Pending again." in answer.out) == (0, True)
-    row = project.status()["plant.many"]
-    assert (row["state"], row["error"], row["retry_at"]) == ("pending", None, None)
-    assert once(project, "run").code == 0
-    batches = ["batch 0", "batch 3", "batch 6", "batch 9"]
-    assert project.effects() == batches
-    assert len(set(keys(project, "plant.many"))) == 1
-    assert once(project, "reset", "plant.many", "--no-input").code == 0
-    assert once(project, "run").code == 0
-    assert project.effects() == sorted(batches * 2)
-    assert project.status()["plant.many"]["processed"] == 10
-    under = keys(project, "plant.many")
-    before, after = set(under[:3]), set(under[3:])
-    assert (len(before), len(after), before & after) == (1, 1, set())
-
-
-def test_held_routine_waits_for_a_person(project: Project) -> None:
-    project.routines(
-        SHOP + frail("run.key", options="(atomic=False, retry=False)", parameters="run")
-    )
-    failed = once(project, "run", "plant.frail", FAIL="1")
-    assert failed.code == 1
-    assert "What it did outside stays; the next attempt has the same key. Held" in failed.err
-    run, unasked = together(project, "run", "reset plant.frail")
-    assert run.code == 5
-    assert "Not everything is done.\n  plant.frail: Held, since retry=False:" in run.err
-    assert (unasked.code, "confirm by --no-input" in unasked.err) == (2, True)
-    assert project.effects()[-3:] == ["first", "second", "third"]
-    assert len(project.effects()) == 4
-    assert once(project, "reset", "plant.frail", "--no-input").code == 0
-    assert once(project, "run", FAIL="1").code == 1
-    fake = once(project, "run", "--fake", "plant.frail", "--reason", "the partner has it")
-    assert (fake.code, once(project, "status", "--check").code) == (0, 0)
-    assert (
-        project.effects().count(*set(keys(project, "plant.frail"))) == 2
-    )  # tried twice, under one key
-    frail_attempts = [row for row in project.attempts() if row[0] == "plant.frail"]
-    assert [state for _, _, state in frail_attempts] == [
-        "failed",
-        "succeeded",
-        "failed",
-        "succeeded",
-    ]
-
-
-def test_reset_of_several_is_all_or_nothing(project: Project) -> None:
-    earlier = """
-    @routine
-    def gone(): ...
-
-    @routine(version=2)
-    def old(): ...
-    """
-    now = """
-    @routine(scope="process")
-    def warm(): ...
-
-    @routine
-    def old(): ...
-    """
-    project.routines(SHOP + earlier)
-    assert once(project, "run").code == 0
-    project.routines(SHOP + now + frail())
-    before = everything(project)
-    superseded, unknown, in_memory, nothing = together(
-        project,
-        "reset --no-input plant.first plant.old",
-        "reset --no-input plant.first plant.gone",
-        "reset --no-input plant.first plant.warm",
-        "reset --no-input plant.first plant.typo",
-    )
-    assert [answer.code for answer in (superseded, unknown, in_memory, nothing)] == [2] * 4
-    another = "another release of the code knows more of it. Reset it with that release.\n"
-    assert superseded.err == f"CommandError: plant.old is superseded: {another}"
-    assert unknown.err == f"CommandError: plant.gone is unknown: {another}"
-    assert in_memory.err == (
-        "CommandError: plant.warm keeps no record (process scope): restart the process.\n"
-    )
-    assert "No routine is named 'plant.typo'" in nothing.err
-    assert everything(project) == before
-    several = once(project, "reset", "--no-input", "plant.f*", "plant.third")
-    assert several.code == 0
-    assert several.out.splitlines()[0] == "  plant.frail is pending, so not done: nothing to reset."
-    assert project.completions() == ["plant.gone", "plant.old", "plant.second"]
-
-
 # Every subcommand
 
 
@@ -1147,25 +699,11 @@ def test_usage_errors_are_2_and_change_nothing(project: Project) -> None:
     wanted: dict[tuple[str, ...], str] = {
         (): "the following arguments are required: SUBCOMMAND",
         ("rum",): "invalid choice: 'rum'",
-        ("run", "--fake"): "CommandError: --fake needs the NAME of each routine.",
-        ("run", "--reason", "why"): "--reason says why routines are recorded by --fake.",
-        (
-            "run",
-            "--database",
-            "nowhere",
-        ): "'nowhere' is not in DATABASES, which has default, sqlite",
-        ("run", "--database", "sqlite", "plant.first"): "None of these is in database 'sqlite'.",
         ("run", "--timeout", "-1"): "argument --timeout: '-1' is no number of seconds",
-        ("status", "shop"): f"No routine is named 'shop', and no app with routines. {known}",
         ("wait", "plant.x*"): f"No routine is named 'plant.x*', and no app with routines. {known}",
         ("reset", "--no-input"): "the following arguments are required: NAME",
         ("call", "key"): "the following arguments are required: COMMAND",
-        ("call", "key", "leaf"): "Unknown command: 'leaf'. `manage.py help` lists those that",
         ("call", "key", "leave"): "leave: the following arguments are required: name",
-        ("call", "key", "leave", "x", "--y"): "leave: unrecognized arguments: --y",
-        ("call", "a key", "leave", "x"): "argument KEY: 'a key' is no KEY. It may have 195 letters",
-        ("call", "k" * 196, "leave", "x"): "kkk' is no KEY. It may have 195 letters",
-        ("call", "--version", "0", "key", "leave", "x"): "'0' is no version. Count them 1, 2, 3",
     }
     answers = together(project, *wanted)
     for (arguments, message), answer in zip(wanted.items(), answers, strict=True):
@@ -1173,12 +711,6 @@ def test_usage_errors_are_2_and_change_nothing(project: Project) -> None:
         assert message in " ".join(answer.err.split()), answer.err
         assert "Traceback" not in answer.err
     assert everything(project) == before
-
-
-def test_empty_key_is_a_usage_error(project: Project) -> None:
-    answer = once(project, "call", "", "leave", "effect")
-    assert (answer.code, answer.out) == (2, "")
-    assert project.attempts() == []
 
 
 def test_of_several_exit_codes_the_most_urgent_counts(project: Project) -> None:
@@ -1208,7 +740,7 @@ def test_database_out_of_reach(project: Project) -> None:
     run, status, wait, call = together(
         project, "run", "status", "wait --timeout 0", "call key leave x"
     )
-    assert [answer.code for answer in (run, status, wait, call)] == [4, 1, 4, 4]
+    assert [answer.code for answer in (run, status, wait, call)] == [4, 4, 4, 4]
     for answer in (run, wait, call):
         assert "database 'default' cannot be used: OperationalError: " in answer.err
         assert "Check that it runs and that DATABASES['default'] is right.\n" in answer.err

@@ -1,8 +1,13 @@
 """once.W005: who queries a database before every app is ready is named."""
 
+import os
+import shutil
+import sysconfig
+import venv
+
 import pytest
 
-from tests.project import APPS, Project
+from tests.project import APPS, ROOT, Project
 
 pytestmark = pytest.mark.django_db(databases=[])
 
@@ -18,6 +23,17 @@ class Plant(AppConfig):
         connections["sqlite"].ensure_connection()
 """
 
+BACK_END = """
+from django.db.backends.sqlite3 import base
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def get_new_connection(self, *args):
+        return super().get_new_connection(*args)
+
+    def connect(self):
+        super().connect()
+"""
+
 
 @pytest.fixture(params=["sqlite"])
 def kind(request: pytest.FixtureRequest) -> str:
@@ -27,6 +43,19 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 def checked(project: Project, **environment: str) -> str:
     process = project.manage("check", "--tag", "once", PYTHONWARNINGS="ignore", **environment)
+    assert process.finish() == 0, process.output
+    return process.output
+
+
+def installed(project: Project) -> str:
+    """What the check says where the project's apps are installed as a package is, by pip."""
+    place = project.directory / "venv"
+    venv.create(place, symlinks=True)
+    packages = sysconfig.get_path("purelib", "venv", {"base": str(place)})
+    shutil.move(project.directory / "plant", packages)
+    beside = os.pathsep.join([sysconfig.get_path("purelib"), str(ROOT)])
+    command = [str(place / "bin" / "python"), "-m", "tests.manage", "check", "--tag", "once"]
+    process = project.start(*command, PYTHONPATH=beside, PYTHONWARNINGS="ignore")
     assert process.finish() == 0, process.output
     return process.output
 
@@ -51,6 +80,23 @@ def test_w005_for_a_query_in_ready(project: Project) -> None:
     output = checked(project)
     assert "(once.W005) plant.apps queried the database 'sqlite' before" in output
     assert f"{path}, line 9, in ready." in output
+
+
+def test_w005_for_a_query_of_an_app_that_is_installed_by_pip(project: Project) -> None:
+    write(project, "models.py", QUERY)
+    output = installed(project)
+    assert "(once.W005) plant.models queried the database 'default' before" in output
+    assert "site-packages/plant/models.py, line 2, in <module>." in output
+
+
+def test_w005_names_no_back_end_that_is_an_app_as_well(project: Project) -> None:
+    (project.directory / "plant" / "postgresql").mkdir()
+    write(project, "postgresql/__init__.py", "")
+    write(project, "postgresql/base.py", BACK_END)
+    write(project, "apps.py", READY.replace('"sqlite"', '"default"'))
+    project.settings("default['ENGINE'] = 'plant.postgresql'")
+    output = installed(project)
+    assert "(once.W005) plant.apps queried the database 'default' before" in output
 
 
 def test_w005_is_silent_about_a_query_once_every_app_is_ready(project: Project) -> None:

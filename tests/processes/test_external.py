@@ -2,11 +2,12 @@
 
 import getpass
 import json
+import signal
 from typing import Any
 
 import pytest
 
-from tests.project import Process, Project
+from tests.project import Project
 from tests.shop.calls import Call, calls
 
 NAME = "plant.announce"
@@ -31,17 +32,12 @@ def announced(project: Project) -> list[Call]:
     return calls(project.directory, "announce")
 
 
-def kill_at(project: Project, step: str) -> Process:
-    """Kill a process between effect and record: in the body, or at a step of the recording."""
-    if step == EFFECT:
-        process = project.once("run")
-    else:
-        project.release("effect")
-        process = project.once("run", TEST_HOLD=f"{step}step")
-    project.wait_for(EFFECT if step == EFFECT else "step")
+def kill_in_the_body(project: Project) -> None:
+    """Kill a process between effect and record."""
+    process = project.once("run")
+    project.wait_for("effect")
     process.kill()
     project.release("effect")
-    return process
 
 
 def of_status(project: Project) -> dict[str, Any]:
@@ -49,63 +45,11 @@ def of_status(project: Project) -> dict[str, Any]:
     return shown
 
 
-#: Between the effect and the COMMIT of its record.
-EFFECT = "effect"
-BEFORE_RECORDING = "once.work:Work._record_outside="
-BEFORE_COMMIT = "once.ledger:complete=after:"
-
-
-@pytest.mark.parametrize(
-    ("kind", "step"),
-    [
-        ("postgresql", EFFECT),
-        ("pgbouncer", BEFORE_RECORDING),
-    ],
-)
-def test_killed_between_effect_and_record_is_repeated_under_the_same_key(
-    project: Project, step: str
-) -> None:
-    project.routines(announcing())
-    killed = kill_at(project, step)
-    assert project.completions() == []
-    successor = project.once("run")
-    assert successor.finish() == 0, successor.output
-    [first, second] = announced(project)
-    assert (first.attempt, first.pid) == (1, killed.pid)
-    assert (second.attempt, second.pid) == (2, successor.pid)
-    assert second.key == first.key
-    assert project.completions() == [NAME]
-    assert project.attempts() == [(NAME, 1, "lost"), (NAME, 2, "succeeded")]
-    assert project.once("run").finish() == 0
-    assert len(announced(project)) == 2
-
-
-@pytest.mark.parametrize(
-    ("kind", "step"),
-    [
-        ("postgresql", EFFECT),
-        ("pgbouncer", BEFORE_RECORDING),
-    ],
-)
-def test_killed_between_effect_and_record_is_held_where_twice_is_worse(
-    project: Project, step: str
-) -> None:
-    project.routines(announcing(retry=False))
-    killed = kill_at(project, step)
-    successor = project.once("run")
-    assert successor.finish() == 5, successor.output
-    assert f"once reset {NAME}" in successor.output
-    assert f"once run --fake {NAME}" in successor.output
-    assert [call.pid for call in announced(project)] == [killed.pid]
-    assert project.completions() == []
-    assert of_status(project)["state"] == "held"
-
-
 @pytest.fixture
 def held(project: Project) -> Project:
     """A project whose routine is held, and was called once."""
     project.routines(announcing(retry=False))
-    kill_at(project, EFFECT)
+    kill_in_the_body(project)
     assert project.once("run", "-v0").finish() == 5
     return project
 
@@ -181,10 +125,48 @@ def test_held_is_completed_by_a_fake(held: Project) -> None:
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_reset_of_what_was_killed_is_a_decision_before_anybody_noticed(project: Project) -> None:
     project.routines(announcing(retry=False))
-    kill_at(project, EFFECT)
+    kill_in_the_body(project)
     reset = project.once("reset", NAME, "--no-input")
     assert reset.finish() == 0, reset.output
     again = project.once("run")
     assert again.finish() == 0, again.output
     assert len({call.key for call in announced(project)}) == 1
     assert len(announced(project)) == 2
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])  # on SQLite all runs have one lock
+@pytest.mark.parametrize("command", ['"run", "plant.inner"', '"status"'])
+@pytest.mark.parametrize("moment", ["before", "within"])
+def test_signal_while_a_body_calls_the_command_ends_the_run_around_it(
+    project: Project, command: str, moment: str
+) -> None:
+    """The body comes to its end, as every body with outside effects does, and nothing follows."""
+    project.routines(f"""
+        from django.core.management import call_command
+
+        @routine(startup=False)
+        def inner():
+            hold("within")
+            effect("inner")
+
+        @routine(atomic=False)
+        def outer():
+            hold("before")
+            call_command("once", {command})
+            hold("within")
+            reach("end")
+
+        @routine(after=[outer])
+        def last():
+            effect("last")
+    """)
+    project.release("before" if moment == "within" else "within")
+    runner = project.once("run", "plant.last")
+    project.wait_for(moment)
+    runner.send(signal.SIGTERM)
+    runner.wait_for("A second signal ends at once.")
+    project.release(moment)
+    assert runner.finish() == 143, runner.output
+    assert project.reached("end")
+    ran = [("plant.inner", 1, "succeeded")] * ("inner" in command)
+    assert project.attempts() == [*ran, ("plant.outer", 1, "succeeded")]

@@ -2,7 +2,7 @@
 
 import fcntl
 import json
-import sys
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -27,18 +27,21 @@ def answers(process: Process) -> list[dict[str, object]]:
 
 def run_rounds(project: Project, processes: int, rounds: int, **environment: str) -> None:
     project.routines(MANY_ROUTINES)
-    command = (sys.executable, "-m", "tests.shop.worker")
-    workers = [project.start(*command, **environment) for _ in range(processes)]
-    for worker in workers:
-        worker.wait_for("ready", timeout=120)
-    for number in range(rounds):
-        barrier = project.directory / f"barrier{number}"
-        with barrier.open("w") as gate:
+    barriers = [project.directory / f"plant.round{number}" for number in range(rounds)]
+    with ExitStack() as stack:
+        gates = [stack.enter_context(barrier.open("w")) for barrier in barriers]
+        for gate in gates:
             fcntl.flock(gate, fcntl.LOCK_EX)
-            for worker in workers:
-                worker.tell(f"plant.round{number} {barrier}")
+        workers = [
+            project.manage("herd", *map(str, barriers), **environment) for _ in range(processes)
+        ]
         for worker in workers:
-            worker.wait_for('"code"', times=number + 1)
+            worker.wait_for("ready")
+        for number, gate in enumerate(gates, 1):
+            fcntl.flock(gate, fcntl.LOCK_UN)
+            for worker in workers:
+                worker.wait_for('"code"', times=number)
+    assert [worker.finish() for worker in workers] == [0] * processes
     codes = [answer["code"] for worker in workers for answer in answers(worker)]
     assert codes == [0] * processes * rounds
     assert project.effects() == [f"round{number:02}" for number in range(rounds)]

@@ -4,35 +4,35 @@ import sys
 
 import pytest
 
-from tests.project import Project
+from tests.project import Process, Project
 
 pytestmark = pytest.mark.django_db(databases=[])
 
 #: What no process needs before there is something to run.
 RUNNING = {
     "django.db.migrations.executor",
-    "once.batches",
-    "once.body",
-    "once.claim",
-    "once.ledger",
-    "once.migrate",
-    "once.report",
-    "once.work",
+    "once.engine.batches",
+    "once.engine.body",
+    "once.engine.claim",
+    "once.engine.recorder",
+    "once.engine.migrate",
+    "once.engine.unapplied",
+    "once.engine.verdict",
+    "once.engine.attempt",
     "tqdm",
 }
 #: What none needs that serves nobody.
 SERVING = {
     "filelock",
     "once.databases",
-    "once.guards",
+    "once.databases.lock",
     "once.management",
-    "once.record",
+    "once.engine.history",
     "once.results",
-    "once.run",
-    "once.runner",
-    "once.serving",
+    "once.engine.executor",
+    "once.startup.serve",
     "once.text",
-    "once.waiting",
+    "once.engine.backoff",
 }
 ROUTINES = """
     @routine
@@ -54,34 +54,52 @@ def kind(request: pytest.FixtureRequest) -> str:
 ADMIN = "django.contrib.admin,django.contrib.messages,django.contrib.sessions"
 
 
-def loaded(project: Project, setup: str, **environment: str) -> set[str]:
-    """The modules of a process that set Django up."""
-    code = f"{setup}; import sys; print(*sys.modules)"
-    process = project.start(sys.executable, "-c", code, **environment)
+SHOW = "import sys; print(*sys.modules)"
+
+
+def loaded(process: Process) -> set[str]:
+    """The modules of a process that shows them."""
     assert process.finish() == 0, process.output
     return set(process.output.splitlines()[-1].split())
 
 
+def set_up(project: Project, **environment: str) -> Process:
+    code = f"import django; django.setup(); {SHOW}"
+    return project.start(sys.executable, "-c", code, **environment)
+
+
 def test_process_that_serves_nobody_loads_what_declares_routines(project: Project) -> None:
     project.routines(ROUTINES)
-    modules = loaded(project, "import django; django.setup()")
-    assert modules >= {"once.models", "once.registry", "plant.routines"}
+    modules = loaded(set_up(project))
+    assert modules >= {"once.models", "once.routines.registry", "plant.routines"}
     assert modules & (RUNNING | SERVING | {"once.admin"}) == set()
 
 
 def test_process_that_has_the_admin_loads_no_page_of_it(project: Project) -> None:
     project.routines(ROUTINES)
     apps = f"{ADMIN},{project.environment['TEST_APPS']}"
-    modules = loaded(project, "import django; django.setup()", TEST_APPS=apps)
+    modules = loaded(set_up(project, TEST_APPS=apps))
     assert modules >= {"once.admin", "plant.routines"}
-    assert modules & (RUNNING | SERVING | {"once.admin.shown", "once.status"}) == set()
+    assert (
+        modules
+        & (RUNNING | SERVING | {"once.admin.pages", "once.admin.rows", "once.status.survey"})
+        == set()
+    )
+
+
+def served(project: Project) -> Process:
+    """A server that no other process has loaded modules for."""
+    command = (sys.executable, "-m", "tests.manage", "shell", "-v0", "-c", SHOW)
+    return project.start(*command, ONCE_STARTUP_COMMANDS="shell")
 
 
 def test_server_that_finds_everything_done_loads_what_reads_the_record(project: Project) -> None:
     project.routines(ROUTINES)
-    setup = "from django.core.wsgi import get_wsgi_application; get_wsgi_application()"
-    assert loaded(project, setup) >= {"once.claim", "once.work"}  # it runs what is pending
+    assert loaded(served(project)) >= {
+        "once.engine.claim",
+        "once.engine.attempt",
+    }  # it runs what is pending
     assert project.effects() == ["seed"]
-    modules = loaded(project, setup)
-    assert modules >= {"once.record", "once.runner"}
+    modules = loaded(served(project))
+    assert modules >= {"once.engine.history", "once.engine.executor"}
     assert modules & RUNNING == set()

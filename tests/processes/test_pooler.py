@@ -1,5 +1,6 @@
 """PgBouncer in transaction mode, where it has fewer connections than a run needs."""
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
@@ -96,7 +97,9 @@ def test_full_pool_does_not_outlast_the_deadline(project: Project, arguments: li
         process = project.once(*arguments, "--timeout=2")
         assert process.finish() == 4, process.output
         assert time.monotonic() - began < 30
-        assert "No answer for 2.0 s. A pooler may have no connection to lend" in process.output
+        # The deadline counts from before, which on a loaded machine is a while.
+        pattern = r"No answer for [12]\.\d s\. A pooler may have no connection to lend"
+        assert re.search(pattern, process.output), process.output
     assert_nothing_is_left(project)
 
 
@@ -106,7 +109,7 @@ def test_full_pool_is_named_to_who_looks(project: Project) -> None:
         other.execute("SELECT 1")
         reset = project.once("reset", "plant.seed", "--no-input")
         for process in (project.once("status", "--check"), reset):
-            assert process.finish(timeout=30) == 1, process.output
+            assert process.finish(timeout=30) == 4, process.output
             assert "No answer for 10.0 s. A pooler may have no connection to lend" in process.output
     assert_nothing_is_left(project)
 
@@ -122,13 +125,13 @@ def test_pool_that_is_full_before_a_batch_is_named(
         "plant.fill",
         DATABASE_URL=url,
         ONCE_STARTUP_TIMEOUT="1",
-        TEST_HOLD="once.work:Work._commit_batch=batch",
+        TEST_HOLD="once.engine.attempt:Work._commit_batch=batch",
     )
     project.wait_for("batch")
     with psycopg.connect(url) as one, psycopg.connect(url) as next_one:
         one.execute("SELECT 1")
         with ThreadPoolExecutor() as threads:
-            # It comes first, also where the guard gives itself up.
+            # It comes first, also where the lock gives itself up.
             is_lent = threads.submit(next_one.execute, "SELECT 1")
             wait_until(lambda: pools[2].waiting() == 1, what="a client in the pooler's queue")
             project.release("batch")

@@ -1,6 +1,5 @@
 """What failed or died is tried by all starting servers together, not by each of them."""
 
-import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import pairwise
@@ -8,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tests.processes.http import Server
-from tests.project import Process, Project
+from tests.project import Project
 from tests.shop.calls import calls
 from tests.waiting import wait_until
 
@@ -48,11 +47,6 @@ def serve(project: Project) -> Iterator[Serve]:
         server.end()
 
 
-def start(project: Project) -> Process:
-    """Start a process that sets Django up as a server does, and ends after that."""
-    return project.start(sys.executable, "-c", "from tests import wsgi")
-
-
 def rest(project: Project) -> float:
     """Seconds between the end of the last attempt and the next one of a server, as it is shown."""
     shown = project.status()["plant.seed"]
@@ -68,15 +62,15 @@ def called(project: Project) -> int:
 def test_failure_counts_for_all_that_start(project: Project) -> None:
     project.environment["ONCE_RETRY_DELAY"] = "600"
     project.routines(FAILING)
-    first = start(project)
+    first = project.server()
     project.wait_for("body1")
-    others = [start(project) for _ in range(3)]
+    others = [project.server() for _ in range(3)]
     for process in others:
         process.wait_for("event=waiting")
     project.release("body1")
     assert first.finish() == 1, first.output
     assert "RoutineFailed: plant.seed: ValueError: no such brand" in first.output
-    late = start(project)
+    late = project.server()
     for process in (*others, late):
         assert process.finish() == 1, process.output
         assert "RoutineFailed: plant.seed: Attempt 1 on " in process.output
@@ -93,7 +87,7 @@ def test_failure_counts_for_all_that_start(project: Project) -> None:
     project.release("body3")
     project.release("mended")
     assert project.once("run").finish() == 0
-    assert start(project).finish() == 0
+    assert project.server().finish() == 0
     assert called(project) == 3
     assert project.effects() == ["seed"]
 
@@ -124,10 +118,10 @@ def test_death_is_forgiven_once(project: Project) -> None:
     project.routines(FAILING)
     project.release("mended")
     for number in (1, 2):  # the second one tries at once
-        process = start(project)
+        process = project.server()
         project.wait_for(f"body{number}")
         process.kill()
-    third = start(project)
+    third = project.server()
     assert third.finish() == 0, third.output  # a server starts and goes on trying
     assert "ended without a word. Starting servers try again in" in third.output
     assert called(project) == 2
@@ -154,7 +148,7 @@ def test_background_serves_meanwhile(project: Project, serve: Serve) -> None:
 
 def test_held_routine_keeps_no_server_from_starting(project: Project, serve: Serve) -> None:
     project.routines(FAILING.replace("@routine", "@routine(atomic=False, retry=False)"))
-    process = start(project)
+    process = project.server()
     project.wait_for("body1")
     process.kill()
     server = serve()
@@ -165,3 +159,32 @@ def test_held_routine_keeps_no_server_from_starting(project: Project, serve: Ser
     assert project.once("run", "--fake", "plant.seed").finish() == 0
     server.wait_for(200)
     assert called(project) == 1
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_runserver_tries_again_whenever_code_is_saved(project: Project) -> None:
+    project.environment["ONCE_RETRY_DELAY"] = "600"
+    failing = FAILING.replace("hold(f", "reach(f")
+    project.routines(failing)
+    server = Server(project, "runserver")
+
+    def fails_with(text: str, source: str) -> bool:
+        project.routines(source)  # again and again: at first, the reloader does not look yet
+        return f"RoutineFailed: plant.seed: ValueError: no such {text}" in server.output
+
+    def serves(source: str) -> bool:
+        project.routines(source)
+        return server.get() == 200
+
+    try:
+        server.process.wait_for("RoutineFailed: plant.seed: ValueError: no such brand")
+        changed = failing.replace("brand", "colour")
+        wait_until(lambda: fails_with("colour", changed), what=lambda: server.output)
+        mended = failing.replace("raise ValueError", "str")
+        wait_until(lambda: serves(mended), what=lambda: server.output)
+    finally:
+        server.end()
+    assert project.effects() == ["seed"]
+    states = [state for _, _, state in project.attempts()]
+    assert states[-1] == "succeeded"
+    assert set(states[:-1]) == {"failed"}

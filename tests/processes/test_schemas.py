@@ -1,12 +1,13 @@
 """Schemas of one database: each has its own record, and none excludes another."""
 
 import importlib.util
+import sys
 import textwrap
 
 import pytest
 
 from tests.processes.http import Serve
-from tests.project import Project
+from tests.project import Process, Project
 from tests.servers import missing
 
 pytestmark = pytest.mark.parametrize("is_migrated", [False])
@@ -38,6 +39,75 @@ def test_search_path(project: Project) -> None:
             (1, "succeeded")
         ]
     assert len(project.reached("seed")) == 2
+
+
+#: Runs a command in a schema, as the commands of django-pgschemas do.
+IN_SCHEMA = """
+import sys
+import django
+django.setup()
+from django.core.management import CommandError, call_command
+from tests.schemas.base import activate
+activate(sys.argv[1])
+try:
+    call_command(*sys.argv[2:])
+except CommandError as error:
+    print(error)
+    sys.exit(error.returncode)
+"""
+FAILS_FIRST = """
+    @routine
+    def seed(run):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_schema()")
+            [name] = cursor.fetchone()
+        effect(name)
+        if run.attempt == 1:
+            raise ValueError("once")
+        hold(name)
+"""
+
+
+def in_schema(project: Project, schema: str, *arguments: str, **environment: str) -> Process:
+    """Start a command in a schema that a variable of its process names."""
+    command = (sys.executable, "-c", IN_SCHEMA, schema, *arguments)
+    return project.start(*command, **environment)
+
+
+def test_schema_in_a_context_variable(project: Project) -> None:
+    project.settings("default['ENGINE'] = 'tests.schemas'")
+    project.routines(FAILS_FIRST)
+    schemas = ["tenant1", "tenant2"]
+    for schema in schemas:
+        project.execute(f"CREATE SCHEMA {schema}")
+        failing = in_schema(project, schema, "once", "run", "--migrate")
+        assert failing.finish() == 1, failing.output
+    commands = [in_schema(project, schema, "once", "run") for schema in schemas * 2]
+    for schema in schemas:  # at the same time, and one of each
+        project.wait_for(schema)
+        assert len(project.reached(schema)) == 1
+    for schema in schemas:
+        project.release(schema)
+    assert [one.finish() for one in commands] == [0] * 4, [one.output for one in commands]
+    for schema in schemas:
+        assert project.rows(f"SELECT name FROM {schema}.shop_effect") == [(schema,)]
+        assert project.rows(f"SELECT number, state FROM {schema}.once_attempt ORDER BY 1") == [
+            (1, "failed"),
+            (2, "succeeded"),
+        ]
+
+
+def test_schema_that_a_second_connection_does_not_have_is_refused(project: Project) -> None:
+    project.settings("default['ENGINE'] = 'tests.schemas'")
+    project.routines(FAILS_FIRST)
+    project.execute("CREATE SCHEMA tenant1")
+    migrating = in_schema(project, "tenant1", "migrate", "-v0", TEST_SCHEMA_OF="thread")
+    assert migrating.finish() == 0, migrating.output
+    project.manage("migrate", "-v0")
+    for output in ("ValueError: once", "belongs to another schema than its record"):
+        command = in_schema(project, "tenant1", "once", "run", TEST_SCHEMA_OF="thread")
+        assert command.finish() == 1
+        assert output in command.output
 
 
 TENANTS = """

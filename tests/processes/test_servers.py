@@ -1,7 +1,9 @@
 """Every server that people run Django with: what runs where, as docs/reference/servers.md says."""
 
 import importlib.util
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +33,7 @@ WSGI = "tests.wsgi:application"
 ASGI = "tests.asgi:application"
 GUNICORN = f"--no-control-socket --workers 2 --bind {{address}} {WSGI}"
 UVICORN_WORKER = "gunicorn --worker-class uvicorn_worker.UvicornWorker"
+ASGI_WORKER = "gunicorn --worker-class asgi"
 UVICORN = f"--host {{host}} --port {{port}} {ASGI}"
 GRANIAN = "--host {host} --port {port}"
 UWSGI = "--processes 2 --need-app --die-on-term --http-socket {address} --module tests.wsgi"
@@ -63,6 +66,7 @@ CASES = [
         "the master",
         1,
     ),
+    Case(ASGI_WORKER, GUNICORN.replace("wsgi", "asgi"), "one worker", "each worker"),
     Case(UVICORN_WORKER, GUNICORN.replace("wsgi", "asgi"), "one worker", "each worker"),
     Case(
         f"{UVICORN_WORKER} --preload",
@@ -136,6 +140,14 @@ def _plant(project: Project, case: Case) -> list[tuple[str, int, str]]:
     return [attempt for attempt in DONE if attempt[0] != "plant.fetch"]
 
 
+def _name(case: Case) -> str:
+    """How the log calls a server."""
+    program, *rest = case.command.removeprefix("tests.").split()
+    if program == "manage":
+        return f'"manage.py {rest[0]}"'
+    return f'"celery {rest[-1]}"' if program == "celery" else program
+
+
 def _is_celery(case: Case) -> bool:
     return case.command.startswith("celery")
 
@@ -167,9 +179,10 @@ def test_server_runs_each_routine_once(project: Project, boot: Boot, case: Case)
         strict["PYTHONWARNINGS"] = strict["PYTHONWARNINGS"].replace("always:This", "ignore:This")
     server = boot(case.command, **strict)
     if _is_celery(case):
-        server.process.wait_for("ready." if "worker" in case.command else "Starting...")
+        server.process.wait_for("event=startup_complete")
     else:
         server.wait_for(200)
+    assert f"event=startup_fired by={_name(case)}\n" in server.output
     wait_until(lambda: len(_memory(project)) >= case.processes, what=lambda: server.output)
     # These two do not bear to be stopped before each worker has started.
     for program, text in (("uwsgi", "WSGI app 0"), ("granian", "Started worker")):
@@ -275,7 +288,7 @@ def test_routine_outlasts_gunicorns_timeout(
             time.sleep({seconds})
     """)
     server = boot(command, "--workers", "3", *options)
-    server.process.wait_for("event=finished", timeout=90)
+    server.process.wait_for("event=finished")
     server.wait_for(200)
     wait_until(lambda: server.output.count("event=waited") == 2, what=lambda: server.output)
     assert [server.get() for _ in range(6)] == [200] * 6
@@ -311,13 +324,160 @@ def test_gunicorn_that_waits_for_another_process_can_be_stopped(
     assert project.attempts() == [("plant.seed", 1, "succeeded")]
 
 
-def test_stopped_gunicorn_rolls_its_routine_back(project: Project, boot: Boot) -> None:
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("gunicorn", 0),
+        ("gunicorn --worker-class gthread", 0),
+        ("gunicorn --worker-class gevent", 0),
+        (ASGI_WORKER, 0),
+        (UVICORN_WORKER, 0),
+        ("gunicorn --preload", -15),
+        ("uvicorn", -15),
+        ("uvicorn --workers 2", 0),
+        ("daphne", -15),
+        ("granian --interface wsgi --workers 2", 0),
+        ("granian --interface asginl --workers 2", 0),
+        ("tests.manage runserver --noreload", -15),
+        ("celery -A tests.tasks worker", -15),
+        ("celery -A tests.tasks beat", 0),
+    ],
+)
+def test_stopped_server_rolls_its_routine_back_at_once(
+    project: Project, boot: Boot, command: str, code: int
+) -> None:
     project.routines(HOLDING)
-    server = boot("gunicorn")
+    server = boot(command)
     project.wait_for("body")
-    assert server.stop() == 0, server.output
+    assert server.stop(15) == code, server.output
     assert project.effects() == []
-    assert project.attempts() == [("plant.seed", 1, "interrupted")]
+    assert project.attempts() == [("plant.seed", 1, "interrupted")], server.output
+    if "gevent" not in command:  # whose hub prints what passes through it
+        assert "Traceback" not in server.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "gunicorn",
+        "gunicorn --worker-class gthread",
+        "gunicorn --worker-class gevent",
+        ASGI_WORKER,
+        UVICORN_WORKER,
+        "uvicorn",
+        "uvicorn --workers 2",
+        "tests.manage runserver --noreload",
+    ],
+)
+def test_ctrl_c_while_a_routine_runs_is_an_interruption(
+    project: Project, boot: Boot, command: str
+) -> None:
+    """All processes get SIGINT, for which gunicorn's master sends SIGQUIT to its workers."""
+    project.routines(HOLDING)
+    server = boot(command)
+    project.wait_for("body")
+    os.killpg(server.pid, signal.SIGINT)
+    server.process.finish(15)
+    assert project.effects() == []
+    assert project.attempts() == [("plant.seed", 1, "interrupted")], server.output
+    project.release("body")
+    boot(command).wait_for(200)  # and not after the retry delay
+    assert project.attempts()[1:] == [("plant.seed", 2, "succeeded")]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "gunicorn",
+        "gunicorn --worker-class gthread",
+        "gunicorn --worker-class gevent",
+        ASGI_WORKER,
+        UVICORN_WORKER,
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_that_comes_just_before_the_run_begins_no_attempt(
+    project: Project, boot: Boot, command: str, number: signal.Signals
+) -> None:
+    project.routines(HOLDING)
+    server = boot(command, TEST_HOLD="once.startup.serve:begin=told")
+    project.wait_for("told", 2)
+    workers = project.reached("told")
+    server.process.send(number)
+    server.process.wait_for("Handling signal")
+    for worker in workers:  # as the master does, but it may not have come to that yet
+        os.kill(worker, signal.SIGTERM if number == signal.SIGTERM else signal.SIGQUIT)
+    project.release("told")
+    server.process.finish(15)
+    assert project.attempts() == [], server.output
+
+
+# A worker that replaces another
+
+RESET = """
+    @routine
+    def seed():
+        effect("seed")
+        if os.path.exists(os.environ["HANDSHAKE"] + "/broken.go"):
+            raise ValueError("no such brand")
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "number"),
+    [
+        ("gunicorn", (), signal.SIGKILL),
+        ("gunicorn --worker-class gthread", ("--workers", "1"), signal.SIGKILL),
+        ("gunicorn --worker-class gevent", (), signal.SIGKILL),
+        (ASGI_WORKER, (), signal.SIGKILL),
+        (UVICORN_WORKER, (), signal.SIGKILL),
+        ("gunicorn --preload", (), signal.SIGKILL),
+        (
+            "granian --interface wsgi --workers 2",
+            ("--respawn-failed-workers",),
+            signal.SIGKILL,
+        ),
+        ("hypercorn --workers 2", ("--max-requests", "1"), None),
+    ],
+)
+def test_worker_that_replaces_one_of_a_ready_server_serves_what_it_can(
+    project: Project, boot: Boot, command: str, options: tuple[str, ...], number: int | None
+) -> None:
+    """Where it raised, the server would end all workers, healthy as they are."""
+    project.routines(RESET)
+    server = boot(command, *options, ONCE_RETRY_DELAY="1")
+    server.wait_for(200)
+    starts = 1 if "--preload" in command else len(_children(server))
+    wait_until(
+        lambda: server.output.count("event=startup_complete") >= starts,
+        what=lambda: server.output,
+    )
+    assert project.once("reset", "--no-input", "plant.seed").finish() == 0
+    project.release("broken")
+    before = _children(server)
+    if number is not None:
+        os.kill(before[-1], number)
+    # Where a worker ends after some requests, these let it.
+    wait_until(
+        lambda: server.get("/nothing/") and set(_children(server)) - set(before),
+        what=lambda: server.output,
+    )
+    if "--preload" not in command:
+        server.process.wait_for("since it replaces one of a server that was up; it goes on trying")
+        assert "ValueError: no such brand" in server.output
+    server.wait_for(404, "/nothing/")
+    assert {server.get() for _ in range(8)} - {0} == {200}
+    assert server.process.is_running(), server.output
+
+
+def _children(server: Server) -> list[int]:
+    """The workers of a server, the newest last: not Python's own helpers."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    return [
+        int(child)
+        for child in children
+        if "resource_tracker" not in Path(f"/proc/{child}/cmdline").read_text()
+    ]
 
 
 # gevent

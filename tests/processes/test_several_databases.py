@@ -146,3 +146,41 @@ def test_nothing_is_read_from_a_replica(project: Project, serve: Serve) -> None:
         assert process.finish() == 0, process.output
     assert project.effects() == ["announce", "seed", "seed"]
     assert project.rows("SELECT counter FROM shop_counted") == [(1,)] * 5
+
+
+MANY = """
+for number in range(8):
+    DATABASES[f"copy{number}"] = {**default}
+"""
+OF_MANY = """
+    def open_another(using):
+        Effect.objects.using("copy7" if using == "copy6" else "copy6").count()
+
+    def declare(number):
+        @routine(name=f"plant.of{number}", using=f"copy{number}")
+        def body(run):
+            Effect.objects.using(run.using).create(name=run.using)
+            if number == 5:
+                open_another(run.using)  # the body's own
+            if number in (4, 6):
+                hold(run.using)
+
+    for number in range(8):
+        declare(number)
+"""
+SESSIONS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+def test_many_databases_on_one_server_are_gone_to_one_after_the_other(project: Project) -> None:
+    project.settings(MANY)
+    project.routines(OF_MANY)
+    command = project.once("run")
+    for alias in ("copy4", "copy6"):
+        project.wait_for(alias)
+        assert project.rows(SESSIONS) == [(2,)]  # for the work, and of the lock
+        project.release(alias)
+    assert command.finish() == 0, command.output
+    assert project.effects() == [f"copy{number}" for number in range(8)]

@@ -139,12 +139,8 @@ def _sessions(project: Project) -> int:
     ("server", "order", "processes", "kind"),
     [
         ("uvicorn", "first", 1, "postgresql"),
-        ("uvicorn", "middle", 1, "postgresql"),
-        ("uvicorn", "last", 1, "postgresql"),
-        ("uvicorn-workers", "first", 2, "postgresql"),
         ("uvicorn-workers", "last", 2, "sqlite"),
         ("gunicorn", "middle", 2, "sqlite"),
-        ("preload", "middle", 1, "postgresql"),
         ("runserver", "middle", 2, "postgresql"),  # the reloader sets Django up as well
         ("runserver-noreload", "last", 1, "postgresql"),
     ],
@@ -313,10 +309,51 @@ def test_routines_run_once_every_app_is_ready(project: Project, order: str) -> N
     assert output.splitlines() == ["seen: True True True"]
 
 
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_apps_that_a_ready_loads_again_run_routines_once_at_the_end_of_all(
+    project: Project, order: str
+) -> None:
+    """As registries of plugins do, before or behind this app."""
+    (project.directory / "plant" / "apps.py").write_text(
+        textwrap.dedent("""
+            from django.apps import AppConfig, apps
+            from django.conf import settings
+
+            state = {"loaded": 0, "returned": 0}
+
+            class PlantConfig(AppConfig):
+                name = "plant"
+
+                def ready(self):
+                    state["loaded"] += 1
+                    if state["loaded"] == 1:
+                        apps.app_configs.clear()
+                        apps.apps_ready = apps.models_ready = apps.loading = apps.ready = False
+                        apps.clear_cache()
+                        apps.populate(settings.INSTALLED_APPS)
+                    state["returned"] += 1
+        """)
+    )
+    project.routines(
+        ROUTINES
+        + """
+    @routine(scope="process")
+    def look():
+        from plant.apps import state
+
+        print("seen:", state["loaded"], state["returned"])
+    """
+    )
+    process = project.server(TEST_APPS=_apps(order))
+    assert process.finish() == 0, process.output
+    assert "seen: 2 2\n" in process.output
+    assert project.attempts() == DONE
+    assert len(_memory(project)) == 1
+
+
 def test_ready_called_again_runs_nothing(project: Project) -> None:
     project.routines(ROUTINES)
     script = """
-        from tests import wsgi
         from django.apps import apps
         from once.models import Completion
         from tests.shop.models import Effect
@@ -325,7 +362,8 @@ def test_ready_called_again_runs_nothing(project: Project) -> None:
         apps.get_app_config("once").ready()
         apps.get_app_config("once").ready()
     """
-    _run(project, "-c", textwrap.dedent(script))
+    process = project.server(textwrap.dedent(script))
+    assert process.finish() == 0, process.output
     assert project.effects() == []
     assert project.attempts() == DONE
     assert len(_memory(project)) == 1
@@ -502,22 +540,24 @@ def _waited(server: Server) -> float:
     return max(map(float, re.findall(r"seconds=([\d.]+) reason", server.output)), default=0.0)
 
 
-@pytest.mark.parametrize("body", ["hold('body')", "import tests.asgi"])
-def test_slow_routine_beside_an_event_loop_is_explained(
-    project: Project, serve: Serve, body: str
+@pytest.mark.parametrize("server", ["uvicorn", "uvicorn-workers"])
+def test_body_beside_an_event_loop_may_import_what_is_being_imported(
+    project: Project, serve: Serve, server: str
 ) -> None:
-    project.routines(f"""
+    """In a thread of its own it would wait for ever for the lock of that module."""
+    project.routines("""
         @routine
         def seed():
-            {body}
+            import tests.asgi
+
+            effect("seed")
+
+        @routine
+        async def fetch():
+            await Effect.objects.acreate(name="fetch")
     """)
-    server = serve("uvicorn-workers", ONCE_STARTUP_TIMEOUT="0.5")
-    server.process.wait_for("event=startup_slow")
-    assert "imports the module which is just being imported (asgi.py" in server.output
-    if body.startswith("hold"):  # the other one is a deadlock
-        project.release("body")
-        server.wait_for(200)
-        assert project.attempts() == [("plant.seed", 1, "succeeded")]
+    serve(server).wait_for(200)
+    assert project.attempts() == DONE
 
 
 def test_wrong_setting_is_named_by_check_and_keeps_no_command_from_working(

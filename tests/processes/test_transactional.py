@@ -72,6 +72,7 @@ CASES = """
 """
 FIXTURES = """
     import pytest
+    from django.core.management import call_command
     from once.models import Completion
     from plant.routines import calls
     from tests.shop.models import Effect
@@ -112,7 +113,9 @@ FIXTURES = """
         check(*both)
 
     @pytest.mark.django_db(transaction=True)
-    def test_unaware():
+    def test_flush_takes_effect_and_record_together(once_completed):
+        check("default")
+        call_command("flush", interactive=False, verbosity=0)
         assert not Effect.objects.exists() and not Completion.objects.exists()
 
     @pytest.mark.parametrize("_", range(2))

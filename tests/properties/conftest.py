@@ -9,9 +9,9 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-from tests.database.conftest import _alone, declared, pytest_collection_modifyitems, using
+from tests.contract.conftest import _bare, using
 
-__all__ = ["_alone", "declared", "pytest_collection_modifyitems", "using"]
+__all__ = ["_bare", "using"]
 
 EXAMPLES = os.environ.get("ONCE_EXAMPLES", "")
 

@@ -10,16 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_django import DjangoDbBlocker
 
-from once import Routine, Run, batches, ledger
-from once.batches import START
+from once import Routine, Run
 from once.databases import database
-from once.models import Attempt, Completion, State
-from once.testing import _NoGuard
-from once.work import Work
-from tests.database.support import attempts, begin
+from once.engine import batches, recorder
+from once.engine.attempt import Work
+from once.engine.backoff import Wait
+from once.engine.batches import START
+from once.models import Anchor, Attempt, Completion, State
+from once.testing import _NoLock
 from tests.properties import keyed
 from tests.properties.keyed import KEYED
 from tests.shop.models import Counted, Effect
+from tests.support import attempts, begin
 
 pytestmark = pytest.mark.django_db(databases=["default", "sqlite"])
 
@@ -136,7 +138,7 @@ def test_last_pass_meets_each_row_once_that_appeared_before_it(
 def test_effects_of_each_batch_exist_once_whatever_fails(
     using: str, count: int, tries: list[tuple[int, int, bool]], is_rows: bool
 ) -> None:
-    for model in (Attempt, Completion, Effect, Counted):
+    for model in (Anchor, Attempt, Completion, Effect, Counted):
         model._default_manager.using(using).all().delete()
     Counted.objects.using(using).bulk_create([Counted(pk=key) for key in range(1, count + 1)])
     left = 0
@@ -158,18 +160,19 @@ def test_effects_of_each_batch_exist_once_whatever_fails(
     for size, left, is_told in [*tries, (2, -1, True)]:  # noqa: B007
         attempt = begin(replace(made, batch_size=size))
         for other in Attempt.objects.using(using).filter(state="running").exclude(pk=attempt.pk):
-            ledger.close(other, State.LOST)
+            recorder.close(other, State.LOST)
         work = Work(
             routine=replace(made, batch_size=size),
             attempt=attempt,
             here=database(using),
-            guard=_NoGuard(),
+            lock=_NoLock(),
+            wait=Wait(name=made.name, using=using, deadline=None, patience=0.0),
         )
         try:
             work.do()
         except LookupError:
             if is_told:
-                ledger.close(attempt, State.FAILED)
+                recorder.close(attempt, State.FAILED)
         else:
             break
     names = Effect.objects.using(using).order_by("pk").values_list("name", flat=True)

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from once import content
-from once.content import digest
+from once.routines.content import digest
 from tests.properties.support import ask
 
 Files = dict[str, bytes]

@@ -1,14 +1,15 @@
-"""Keys of guards: which names and schemas exclude each other, and which do not."""
+"""Keys of locks: which names and schemas exclude each other, and which do not."""
 
 import hashlib
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from once.databases.postgresql import _KEY
-from tests.database.support import rows
+from once.databases import tables
+from once.databases.postgresql_lock import KEY
+from tests.support import rows
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql]
 
@@ -19,7 +20,7 @@ few = settings(max_examples=settings().max_examples // 4)
 
 
 def key(name: str) -> int:
-    [(found,)] = rows("default", f"SELECT {_KEY}", [name])
+    [(found,)] = rows("default", f"SELECT {KEY}", [tables.quoted(connection, "completion"), name])
     assert isinstance(found, int)
     return found
 

@@ -16,15 +16,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from once import Routine, ledger, record
+from once import Routine
 from once.databases import database
+from once.engine import history, recorder
+from once.engine.history import NextAttempt, Standing
 from once.exceptions import AttemptLost
-from once.ledger import Prospect
-from once.models import Attempt, Completion, State, Trigger
-from once.record import Standing
-from once.runner import Outcome
-from tests.database.support import run, seed
+from once.models import Anchor, Attempt, Completion, State, Trigger
+from once.results import Outcome
 from tests.shop.models import Effect
+from tests.support import run, seed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -55,11 +55,11 @@ class RecordMachine(RuleBasedStateMachine):
         #: The key of each version's attempts, until a reset of what was done.
         self.keys: dict[int, str] = {}
         self.old_keys: set[str] = set()
-        self.stale: list[tuple[Routine, Prospect]] = []
+        self.stale: list[tuple[Routine, NextAttempt]] = []
 
     @initialize()
     def empty(self) -> None:
-        for model in (Attempt, Completion):
+        for model in (Anchor, Attempt, Completion):
             model._default_manager.using(self.using).all().delete()
 
     def routine(self, version: int, *, retry: bool = True) -> Routine:
@@ -81,7 +81,7 @@ class RecordMachine(RuleBasedStateMachine):
 
     def claim(self, version: int, trigger: str, *, retry: bool = True) -> Tried:
         routine = self.routine(version, retry=retry)
-        ahead = ledger.prospect(routine)
+        ahead = history.next_attempt(routine)
         assert ahead.number == len(self.history) + 1
         assert ahead.record.standing is self.standing(version)
         assert ahead.key == self.keys.get(version, ahead.key)
@@ -89,7 +89,7 @@ class RecordMachine(RuleBasedStateMachine):
         assert ahead.key not in [key for one, key in self.keys.items() if one != version]
         running = [one for one in self.history if one.state is State.RUNNING]
         assert [one.number for one in ahead.predecessors] == [one.row.number for one in running]
-        row = ledger.begin(routine, ahead, trigger)
+        row = recorder.begin(routine, ahead, trigger)
         assert row is not None
         self.stale.append((routine, ahead))
         self.keys[version] = row.key
@@ -97,7 +97,7 @@ class RecordMachine(RuleBasedStateMachine):
         self.history.append(tried)
         for predecessor, known in zip(ahead.predecessors, running, strict=True):
             known.state = State.LOST
-            assert ledger.close(predecessor, State.LOST) is State.LOST
+            assert recorder.close(predecessor, State.LOST) is State.LOST
         return tried
 
     @rule(version=VERSIONS, retry=st.booleans())
@@ -109,7 +109,7 @@ class RecordMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def begin_too_late(self, data: Any) -> None:
         routine, ahead = data.draw(st.sampled_from(self.stale))
-        assert ledger.begin(routine, ahead, Trigger.COMMAND) is None
+        assert recorder.begin(routine, ahead, Trigger.COMMAND) is None
 
     @precondition(lambda self: self.history)
     @rule(data=st.data(), may_fence=st.booleans())
@@ -118,12 +118,12 @@ class RecordMachine(RuleBasedStateMachine):
         tried = data.draw(st.sampled_from(self.history[-3:]))
 
         def commit() -> None:
-            ledger.lock(tried.row)
-            ledger.complete(tried.row)
+            recorder.lock_attempt(tried.row)
+            recorder.complete(tried.row)
 
         self.commit(tried, commit)
         if tried.state is State.SUCCEEDED and may_fence:
-            assert ledger.close(tried.row, State.LOST) is State.SUCCEEDED
+            assert recorder.close(tried.row, State.LOST) is State.SUCCEEDED
 
     def commit(self, tried: Tried, work: Callable[[], None]) -> None:
         if tried.state is not State.RUNNING:
@@ -139,14 +139,14 @@ class RecordMachine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         state=st.sampled_from([State.FAILED, State.INTERRUPTED]),
-        is_harmless=st.booleans(),
+        body_not_started=st.booleans(),
     )
-    def close(self, data: Any, state: State, is_harmless: bool) -> None:
+    def close(self, data: Any, state: State, body_not_started: bool) -> None:
         tried = data.draw(st.sampled_from(self.history[-3:]))
         if tried.state is State.RUNNING:
             tried.state = state
-            tried.retry = tried.retry or is_harmless
-        assert ledger.close(tried.row, state, is_harmless=is_harmless) is tried.state
+            tried.retry = tried.retry or body_not_started
+        assert recorder.close(tried.row, state, body_not_started=body_not_started) is tried.state
 
     @rule(version=VERSIONS)
     def reset(self, version: int) -> None:
@@ -155,7 +155,7 @@ class RecordMachine(RuleBasedStateMachine):
             return
         tried = self.claim(version, Trigger.RESET)
         was_done = version in self.done
-        self.commit(tried, lambda: ledger.undo(tried.row, start=""))
+        self.commit(tried, lambda: recorder.undo(tried.row, start=""))
         self.done.discard(version)
         for one in self.history:
             one.retry = one.retry or one.version == version
@@ -167,7 +167,7 @@ class RecordMachine(RuleBasedStateMachine):
 
     @rule(version=VERSIONS, thoroughly=st.booleans())
     def look(self, version: int, thoroughly: bool) -> None:
-        (found,) = record.read([self.routine(version)], thoroughly=thoroughly).values()
+        (found,) = history.read([self.routine(version)], thoroughly=thoroughly).values()
         assert found.standing is self.standing(version)
         if thoroughly:
             assert found.number == len(self.history)
@@ -195,7 +195,7 @@ def test_record_says_what_its_model_says(using: str) -> None:
 def test_version_runs_once_and_never_after_a_higher_one(
     using: str, calls: list[tuple[int, bool]]
 ) -> None:
-    for model in (Attempt, Completion, Effect):
+    for model in (Anchor, Attempt, Completion, Effect):
         model._default_manager.using(using).all().delete()
     highest, done, keys = 0, set[int](), dict[int, set[str]]()
     for version, fails in calls:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from once import Routine
 from once.exceptions import RoutineError, UnknownRoutine
-from once.registry import Registry, match
+from once.routines.registry import Registry, match
 from tests.properties.support import ask
 
 #: Modules by the position of their app in INSTALLED_APPS; the last one is of none.

@@ -1,9 +1,9 @@
 """What people write, of any kind: it is taken for what it says, or refused by name."""
 
-import inspect
 import math
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 from unittest.mock import patch
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from once import Routine, conf, routine
 from once.exceptions import OnceError, RoutineError
 from once.management.commands.once import Command
-from once.text import last_line, one_line, storable, whole
+from once.text import headline, one_line, storable, whole
 from tests.properties.support import ask
 
 #: As the environment or an argument may be: bytes of any kind, but no NUL.
@@ -133,7 +133,7 @@ def test_timeout_is_what_it_was(seconds: float) -> None:
     assert PARSER.parse_args(["wait", f"--timeout={seconds!r}"]).timeout == seconds
 
 
-OPTIONS = [name for name in inspect.signature(routine).parameters if name != "function"]
+OPTIONS = [option.name for option in fields(Routine) if option.init and option.name != "function"]
 
 
 @pytest.mark.parametrize("body", [lambda: None, lambda batch: None], ids=["plain", "batched"])
@@ -176,4 +176,4 @@ def test_any_error_fits_a_log_line_and_a_database(message: str) -> None:
         text = whole(error)
         assert storable(text) == text
         assert len(text) <= 10_000
-        assert len(last_line(text).splitlines()) <= 1
+        assert headline(text) == line[:5_000]

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 __all__ = ["hold", "reach"]
 
@@ -16,7 +16,7 @@ def reach(point: str) -> None:
 def hold(point: str) -> None:
     """Come to a point, and go on when the test says so."""
     reach(point)
-    wait_until((_directory() / f"{point}.go").exists, timeout=120, what=f"{point}.go")
+    wait_until((_directory() / f"{point}.go").exists, timeout=3 * PATIENCE, what=f"{point}.go")
 
 
 def _directory() -> Path:

@@ -1,8 +1,8 @@
 """Stops a process at a step of the protocol, from outside: the product has no hook for it.
 
 ``TEST_HOLD="before-work=here"`` has the process hold at the point ``here`` before its work;
-``"once.ledger:begin=here"`` before it calls ``once.ledger.begin``, and with ``after:`` before the
-point, after that returned.
+``"once.engine.recorder:begin=here"`` before it calls that function, and with ``after:`` before the
+point, after the function returned.
 """
 
 import functools
@@ -16,15 +16,22 @@ __all__ = ["STEPS", "hold_at"]
 
 #: The steps of an attempt in their order, each with the functions that it comes before, or after.
 STEPS: dict[str, tuple[str, ...]] = {
-    "after-guard": ("once.claim:Claim._begin=",),
-    "after-claim": ("once.claim:Claim._attempt=",),
-    "before-work": ("once.work:Work.do=",),
-    "after-body": ("once.base:Routine.call=after:",),
-    "before-commit": ("once.ledger:advance=after:", "once.ledger:complete=after:"),
-    "after-commit": ("once.work:Work._transact=after:",),
+    "after-lock": ("once.engine.claim:Claim._begin=",),
+    "after-claim": ("once.engine.claim:Claim._attempt=",),
+    "before-work": ("once.engine.attempt:Work.do=",),
+    "after-body": ("once.routines.base:Routine.call=after:",),
+    "before-commit": (
+        "once.engine.recorder:advance=after:",
+        "once.engine.recorder:complete=after:",
+    ),
+    "after-commit": (
+        "once.engine.attempt:Work._atomic=after:",
+        "once.engine.attempt:Work._commit_batch=after:",
+        "once.engine.attempt:Work._record_outside=after:",
+    ),
     "before-release": (
-        "once.guards:SessionGuard.release=",
-        "once.databases.sqlite:FileGuard.release=",
+        "once.databases.session_lock:SessionLock.release=",
+        "once.databases.sqlite:SQLiteLock.release=",
     ),
 }
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from django.core.exceptions import AppRegistryNotReady, ImproperlyConfigured
 
-from once import Routine, Run, content, declare, routine
+from once import Routine, Run, content, routine
 from once.exceptions import OnceError, RoutineError
+from once.routines import decorator
+from tests.shop.models import Effect
 
 pytestmark = pytest.mark.usefixtures("declared")
 
@@ -353,6 +355,7 @@ TAKES_THE_BATCH = "with over= a body takes the batch, by position, and may take 
             "batch_size= and pause= is for batches, and there is no over=. Pass over=, or remove",
         ),
         ({**BATCHED, "over": [1, 2]}, "over= must be a function that returns"),
+        ({**BATCHED, "over": Effect.objects.all()}, "write over=lambda: ...."),  # without a query
         ({**BATCHED, "atomic": False}, "over= with atomic=False cannot work"),
         *(
             ({**BATCHED, "batch_size": value}, f"batch_size={value} is not {COUNT}")
@@ -377,9 +380,10 @@ TAKES_THE_BATCH = "with over= a body takes the batch, by position, and may take 
         ({"function": only_batch}, "with over= it takes the batch as well"),
         ({"function": generator}, "it is a generator: calling it would run nothing"),
         ({"function": coroutine_generator}, "it is a generator"),
-        ({"function": required}, "nobody would pass its parameter 'prices'"),
-        ({"function": required_keyword}, "nobody would pass its parameter 'prices'"),
-        ({"function": positional_only}, "nobody would pass its parameter 'run'"),
+        ({"function": required}, "it cannot be called: missing a required"),
+        ({"function": required_keyword}, "'prices'. A body takes nothing, or `run` by name;"),
+        ({"function": positional_only}, "it cannot be called: "),
+        ({"over": items, "function": positional_only}, TAKES_THE_BATCH),
     ],
 )
 def test_mistake_is_refused(options: dict[str, Any], words: str, declared: list[Routine]) -> None:
@@ -388,6 +392,11 @@ def test_mistake_is_refused(options: dict[str, Any], words: str, declared: list[
         routine(**{"name": "x", **options})(function)
     assert declared == []
     assert f"{__file__}:" in str(refusal.value)  # where it is declared
+
+
+def test_option_that_is_unknown_is_named() -> None:
+    with pytest.raises(TypeError, match="'versoin'"):
+        routine(name="x", versoin=2)(body)  # type: ignore[call-overload]
 
 
 def test_mistake_is_an_error_of_the_package_and_of_the_configuration() -> None:
@@ -418,6 +427,6 @@ def test_import_before_the_apps_are_ready_is_refused(monkeypatch: pytest.MonkeyP
     def refuse(module: str) -> None:
         raise AppRegistryNotReady
 
-    monkeypatch.setattr(declare, "apps", SimpleNamespace(get_containing_app_config=refuse))
+    monkeypatch.setattr(decorator, "apps", SimpleNamespace(get_containing_app_config=refuse))
     with pytest.raises(RoutineError, match=r"before Django had loaded its apps.*routines\.py"):
         routine(in_module("tests.shop.routines"))

@@ -1,6 +1,7 @@
 """Each system check: that it speaks, with a hint, and that it is silent without cause."""
 
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from django.core import checks
@@ -9,6 +10,7 @@ from django.db import connections
 from django.test import override_settings
 
 from once import Routine, Run, conf, content
+from once.doctor import mysql
 
 
 class NoTables:
@@ -73,7 +75,7 @@ def test_e002_for_an_alias_that_is_not_in_databases(declared: list[Routine]) -> 
     assert message.level == checks.ERROR
 
 
-def test_e003_for_a_vendor_without_a_guard(
+def test_e003_for_a_vendor_without_a_lock(
     declared: list[Routine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = {**connections.settings["sqlite"], "ENGINE": "django.db.backends.dummy"}
@@ -91,6 +93,23 @@ def test_e004_for_an_old_driver(declared: list[Routine], monkeypatch: pytest.Mon
     message = only("once.E004")
     assert message.msg == "Database 'default': psycopg 2.9.10 is in use; psycopg 3 is needed."
     assert "django-once[postgresql]" in str(message.hint)
+
+
+@pytest.mark.parametrize(
+    ("driver", "problem"),
+    [
+        (ModuleType("MySQLdb"), ""),
+        (ModuleType("pymysql"), "the driver pymysql is in use; mysqlclient is needed"),
+        (None, "the driver types is in use; mysqlclient is needed"),
+    ],
+    ids=["mysqlclient", "PyMySQL", "connector"],
+)
+def test_e004_for_a_driver_that_stands_for_mysqlclient(
+    driver: ModuleType | None, problem: str
+) -> None:
+    found = mysql.problems(cast("Any", SimpleNamespace(Database=driver)))
+    assert [message for message, _ in found] == ([problem] if problem else [])
+    assert all("django-once[mysql]" in hint for _, hint in found)
 
 
 @override_settings(DATABASE_ROUTERS=[NoTables()])
@@ -178,7 +197,7 @@ def test_statement_timeout_on_postgresql_is_no_problem(declared: list[Routine]) 
 
 
 def test_w003_where_uwsgi_runs_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("once.server.lacks_threads", lambda: True)
+    monkeypatch.setattr("once.startup.forking.lacks_threads", lambda: True)
     message = only("once.W003")
     assert message.level == checks.WARNING
     assert "without --enable-threads" in message.msg

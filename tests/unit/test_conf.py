@@ -178,4 +178,4 @@ def test_each_setting_is_tried_from_either_source_and_refused_from_either() -> N
         # Any text is a list of names.
         assert missing <= {"ONCE_STARTUP_COMMANDS"}, test
     for name in conf.NAMES:
-        assert f"| `{name}` |" in (ROOT / "README.md").read_text()
+        assert f"| `{name}` |" in (ROOT / "docs" / "reference" / "settings.md").read_text()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from once import Routine, content
-from once.content import Content, digest
 from once.exceptions import RoutineError
+from once.routines.content import Content, digest
 
 
 def digest_of(directory: Path, *patterns: str | Path) -> str:
@@ -133,6 +133,32 @@ def test_absolute_pattern_means_the_same_in_another_checkout(
     other = tmp_path_factory.mktemp("deployed")
     (other / "a.csv").write_bytes((directory / "a.csv").read_bytes())
     assert digest_of(other, other / "a.csv") == digest_of(directory, directory / "a.csv")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["data/a.csv", "data/*.csv", "**/a.csv", "data/../data/[a].csv", "d*/a.csv"]
+)
+def test_absolute_pattern_means_the_same_in_a_checkout_of_another_depth(
+    tmp_path: Path, pattern: str
+) -> None:
+    digests = set()
+    for checkout in (tmp_path / "one", tmp_path / "deep" / "er" / "two"):
+        (checkout / "src" / "shop").mkdir(parents=True)
+        (checkout / "data").mkdir()
+        (checkout / "data" / "a.csv").write_text("1")
+        digests |= {digest_of(code, checkout / pattern) for code in (checkout / "src", checkout)}
+    assert len(digests) == 1
+
+
+def test_files_of_absolute_patterns_that_are_named_alike_both_count(directory: Path) -> None:
+    (directory / "more").mkdir()
+    (directory / "more" / "a.csv").write_text("8")
+    patterns = [directory / "a.csv", directory / "more" / "a.csv"]
+    before = digest_of(directory, *patterns)
+    for pattern in patterns:
+        pattern.write_text("9")
+        assert digest_of(directory, *patterns) != before
+        before = digest_of(directory, *patterns)
 
 
 @pytest.mark.parametrize("pattern", ["gone.csv", "gone/*.csv", "more"])

@@ -1,10 +1,12 @@
 """Ending early: at once where it does no harm, else when that is over; in the main thread only."""
 
+import os
+import signal
 import threading
 
 import pytest
 
-from once import interruption
+from once.engine import shutdown
 
 
 class Stop(KeyboardInterrupt):
@@ -13,8 +15,16 @@ class Stop(KeyboardInterrupt):
 
 @pytest.fixture(autouse=True)
 def _nothing_pending(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interruption, "_pending", None)
-    monkeypatch.setattr(interruption, "_is_deferred", False)
+    monkeypatch.setattr(shutdown, "_pending", None)
+    monkeypatch.setattr(shutdown, "_is_deferred", False)
+
+
+HANDLED = (signal.SIGTERM, signal.SIGINT)
+
+
+def told(number: int = signal.SIGTERM) -> None:
+    """Send this process a signal, which it handles."""
+    os.kill(os.getpid(), number)
 
 
 def in_thread(function: object) -> list[BaseException]:
@@ -35,36 +45,34 @@ def in_thread(function: object) -> list[BaseException]:
 
 
 def test_check_without_an_interruption_is_silent() -> None:
-    interruption.check()
+    shutdown.check()
 
 
 def test_interruption_is_raised_at_once_where_nothing_defers_it() -> None:
     stop = Stop()
     with pytest.raises(Stop) as raised:
-        interruption.interrupt(stop)
+        shutdown.interrupt(stop)
     assert raised.value is stop
-    interruption.check()  # and not a second time
 
 
 def test_interruption_is_raised_at_the_end_of_what_defers_it() -> None:
     done: list[bool] = []
 
     def work() -> None:
-        with interruption.deferred():
-            done.append(interruption.interrupt(Stop()))
+        with shutdown.deferred():
+            done.append(shutdown.interrupt(Stop()))
             done.append(True)
 
     with pytest.raises(Stop):
         work()
     assert done == [True, True]
-    interruption.check()
 
 
 def test_interruption_is_raised_by_a_check_of_the_deferred_work() -> None:
     def work() -> None:
-        with interruption.deferred():
-            interruption.interrupt(Stop())
-            interruption.check()
+        with shutdown.deferred():
+            shutdown.interrupt(Stop())
+            shutdown.check()
             pytest.fail("the check did not raise")
 
     with pytest.raises(Stop):
@@ -73,40 +81,39 @@ def test_interruption_is_raised_by_a_check_of_the_deferred_work() -> None:
 
 def test_check_that_a_body_caught_is_raised_at_the_end_all_the_same() -> None:
     def work() -> None:
-        with interruption.deferred():
-            interruption.interrupt(Stop())
+        with shutdown.deferred():
+            shutdown.interrupt(Stop())
             with pytest.raises(Stop):
-                interruption.check()
+                shutdown.check()
 
     with pytest.raises(Stop):
         work()
-    interruption.check()
 
 
 def test_error_of_deferred_work_goes_first_and_the_interruption_stays() -> None:
     def work() -> None:
-        with interruption.deferred():
-            interruption.interrupt(Stop())
+        with shutdown.deferred():
+            shutdown.interrupt(Stop())
             raise LookupError
 
     with pytest.raises(LookupError):
         work()
     with pytest.raises(Stop):
-        interruption.check()
+        shutdown.check()
 
 
 def test_deferral_ends_with_its_context() -> None:
-    with pytest.raises(LookupError), interruption.deferred():
+    with pytest.raises(LookupError), shutdown.deferred():
         raise LookupError
     with pytest.raises(Stop):
-        interruption.interrupt(Stop())
+        shutdown.interrupt(Stop())
 
 
 def test_work_in_another_thread_does_not_defer() -> None:
     deferring, told = threading.Event(), threading.Event()
 
     def work() -> None:
-        with interruption.deferred():
+        with shutdown.deferred():
             deferring.set()
             assert told.wait(30)
 
@@ -115,7 +122,7 @@ def test_work_in_another_thread_does_not_defer() -> None:
     try:
         assert deferring.wait(30)
         with pytest.raises(Stop):
-            interruption.interrupt(Stop())
+            shutdown.interrupt(Stop())
     finally:
         told.set()
         thread.join()
@@ -125,9 +132,9 @@ def test_deferral_inside_another_one_raises_at_the_end_of_that() -> None:
     done: list[str] = []
 
     def work() -> None:
-        with interruption.deferred():
-            with interruption.deferred():
-                interruption.interrupt(Stop())
+        with shutdown.deferred():
+            with shutdown.deferred():
+                shutdown.interrupt(Stop())
             done.append("after the inner one")
 
     with pytest.raises(Stop):
@@ -137,8 +144,8 @@ def test_deferral_inside_another_one_raises_at_the_end_of_that() -> None:
 
 def test_interruption_is_raised_at_once_where_deferred_work_heeds_it() -> None:
     def work() -> None:
-        with interruption.deferred(), interruption.heeded():
-            interruption.interrupt(Stop())
+        with shutdown.deferred(), shutdown.heeded():
+            shutdown.interrupt(Stop())
             pytest.fail("nothing was raised")
 
     with pytest.raises(Stop):
@@ -147,9 +154,9 @@ def test_interruption_is_raised_at_once_where_deferred_work_heeds_it() -> None:
 
 def test_interruption_that_is_pending_is_raised_before_what_heeds_it() -> None:
     def work() -> None:
-        with interruption.deferred():
-            interruption.interrupt(Stop())
-            with interruption.heeded():
+        with shutdown.deferred():
+            shutdown.interrupt(Stop())
+            with shutdown.heeded():
                 pytest.fail("nothing was raised")
 
     with pytest.raises(Stop):
@@ -160,36 +167,129 @@ def test_work_is_deferred_again_after_a_part_that_heeds() -> None:
     done: list[bool] = []
 
     def work() -> None:
-        with interruption.deferred():
-            with interruption.heeded():
+        with shutdown.deferred():
+            with shutdown.heeded():
                 pass
-            done.append(interruption.interrupt(Stop()))
+            done.append(shutdown.interrupt(Stop()))
 
     with pytest.raises(Stop):
         work()
     assert done == [True]
 
 
-def test_interruption_that_is_forgotten_is_not_raised() -> None:
-    with interruption.deferred():
-        interruption.interrupt(Stop())
-        interruption.forget()
-    interruption.check()
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGTERM, "Ended by SIGTERM."), (signal.SIGINT, "Interrupted.")]
+)
+def test_handled_signal_is_raised_and_forgotten_with_the_run(number: int, said: str) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(shutdown.Signalled) as raised, shutdown.handled(*HANDLED):
+        told(number)
+    assert (str(raised.value), raised.value.number) == (said, number)
+    assert signal.getsignal(number) is before
+    shutdown.check()
+
+
+def test_handled_signal_that_a_body_caught_is_heeded_after_it() -> None:
+    def work() -> None:
+        with shutdown.handled(*HANDLED):
+            with pytest.raises(shutdown.Signalled):
+                told()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # a second one ends at once
+            shutdown.heed()
+            pytest.fail("it was forgotten")
+
+    with pytest.raises(shutdown.Signalled):
+        work()
+
+
+def test_handled_signal_may_be_followed_by_another_one_for_the_same_end() -> None:
+    """A terminal sends SIGINT to all, for which gunicorn sends SIGQUIT to its workers."""
+
+    def work() -> None:
+        numbers = (signal.SIGINT, signal.SIGQUIT)
+        with shutdown.handled(*numbers, are_forwarded=True):
+            with shutdown.deferred():
+                told(signal.SIGINT)
+                told(signal.SIGQUIT)
+                assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+            pytest.fail("it was forgotten")
+
+    with pytest.raises(shutdown.Signalled) as raised:
+        work()
+    assert raised.value.number == signal.SIGINT
+
+
+def test_handled_leaves_signals_that_are_ignored_or_not_pythons_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        signal, "getsignal", {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: None}.get
+    )
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("a handler was set"))
+    with shutdown.handled(*HANDLED):
+        pass
+
+
+def test_handled_outside_of_the_main_thread_changes_no_handler() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work() -> None:
+        with shutdown.handled(*HANDLED):
+            assert signal.getsignal(signal.SIGTERM) is before
+            assert not shutdown.is_handled()
+
+    assert in_thread(work) == []
+
+
+def test_handled_inside_a_deferred_body_forgets_nothing_and_raises_after_the_body() -> None:
+    done: list[str] = []
+
+    def body() -> None:
+        told()
+        with shutdown.handled(*HANDLED), shutdown.deferred(), shutdown.heeded():
+            shutdown.heed()
+            done.append("inner")
+        done.append("body")
+
+    def work() -> None:
+        with shutdown.handled(*HANDLED):
+            with shutdown.deferred():
+                body()
+            pytest.fail("it was forgotten")
+
+    with pytest.raises(shutdown.Signalled):
+        work()
+    assert done == ["inner", "body"]
+
+
+def test_handled_inside_a_body_that_may_be_broken_off_is_broken_off_too() -> None:
+    @shutdown.handled(*HANDLED)
+    @shutdown.deferred()
+    @shutdown.heeded()
+    @shutdown.handled(*HANDLED)
+    @shutdown.deferred()
+    @shutdown.heeded()
+    def work() -> None:
+        told()
+        pytest.fail("nothing was raised")
+
+    with pytest.raises(shutdown.Signalled):
+        work()
 
 
 def test_end_of_work_in_another_thread_raises_nothing() -> None:
     """Where signals are not handled; but a body there may ask, by run.check()."""
 
     def work() -> None:
-        with interruption.deferred():
-            interruption.interrupt(Stop())
+        with shutdown.deferred():
+            shutdown.interrupt(Stop())
             raise LookupError
 
     def work_there() -> None:
-        with interruption.deferred(), interruption.heeded():
+        with shutdown.deferred(), shutdown.heeded():
             pass
 
     with pytest.raises(LookupError):
         work()
     assert in_thread(work_there) == []
-    assert [type(error) for error in in_thread(interruption.check)] == [Stop]
+    assert [type(error) for error in in_thread(shutdown.check)] == [Stop]

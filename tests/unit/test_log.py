@@ -11,7 +11,7 @@ import pytest
 
 from once import Routine, log, signals
 from once.models import Attempt, State
-from once.results import Outcome, Result
+from once.results import Outcome, Reason, Result
 from tests.project import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "observability.md").read_text()
@@ -124,7 +124,9 @@ def test_takeover_names_the_attempt_that_was_lost(caplog: pytest.LogCaptureFixtu
     ("result", "level", "expected"),
     [
         (
-            Result(routine=ROUTINE, outcome=Outcome.SKIPPED, is_held=True, message="Held: decide"),
+            Result(
+                routine=ROUTINE, outcome=Outcome.SKIPPED, reason=Reason.HELD, message="Held: decide"
+            ),
             "INFO",
             'event=held routine=shop.fill version=2 database=default message="Held: decide"',
         ),
@@ -151,7 +153,7 @@ def test_what_is_left_says_why(
 def test_wait_that_lasts_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     for waited in (0, 1.0):
         signals.waiting.send(None, name="shop.fill", reason="pid 7 runs it", waited=waited)
-    signals.waited.send(None, name="shop.fill", waited=1.25)
+    signals.waited.send(None, name="shop.fill", waited=1.25, message="")
     assert lines(caplog) == [
         ("INFO", 'event=waiting for=shop.fill seconds=0.000 reason="pid 7 runs it"'),
         ("WARNING", 'event=waiting for=shop.fill seconds=1.000 reason="pid 7 runs it"'),

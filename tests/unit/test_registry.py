@@ -2,14 +2,18 @@
 
 import random
 import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.test import modify_settings, override_settings
 
-from once import Routine, registry, routine
-from once import declare as declaration
+from once import Routine, routine
 from once.exceptions import RoutineError, UnknownRoutine
-from once.registry import Registry
+from once.routines import registry
+from once.routines.registry import Registry
 
 
 def declare(name: str, *after: str | Routine, module: str = "library", **options: Any) -> Routine:
@@ -253,11 +257,38 @@ def test_load_imports_the_routines_of_each_app(
     monkeypatch.setattr(
         registry, "module_has_submodule", lambda module, name: module.__name__ == "tests.shop"
     )
-    registry.discover.cache_clear()
-    try:
-        registry.load()
-        registry.load()
-    finally:
-        registry.discover.cache_clear()
+    monkeypatch.setattr(registry, "_seen", set())
+    registry.load()
+    registry.load()
     assert imported == ["tests.shop.routines"]
-    assert declaration.declared is declared
+    assert registry.site.declared is declared
+
+
+@pytest.fixture
+def plant(
+    tmp_path: Path, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """An app that is not installed, with a routine."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_seen", set(registry._seen))
+    (tmp_path / "plant").mkdir()
+    (tmp_path / "plant" / "__init__.py").touch()
+    source = "from once import routine\n\n@routine\ndef water(): ...\n"
+    (tmp_path / "plant" / "routines.py").write_text(source)
+    yield
+    for name in ("plant.routines", "plant"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("plant")
+def test_load_has_the_routines_of_an_app_that_a_test_installs_while_it_is_installed(
+    declared: list[Routine],
+) -> None:
+    declared.append(declare("elsewhere"))
+    assert names(registry.load()) == ["elsewhere"]
+    for _ in range(2):
+        with modify_settings(INSTALLED_APPS={"append": "plant"}):
+            assert names(registry.load()) == ["plant.water", "elsewhere"]
+        assert names(registry.load()) == ["elsewhere"]
+    with override_settings(INSTALLED_APPS=["plant", "once"]):
+        assert names(registry.load()) == ["plant.water", "elsewhere"]

@@ -7,7 +7,7 @@ from django.core.management.base import OutputWrapper
 from django.core.management.color import no_style
 
 from once import Routine
-from once.management.reporting import Reporter
+from once.cli.reporter import Reporter
 from once.models import Attempt
 
 FILL = Routine(function=lambda batch: None, name="shop.fill", over=lambda: [1])
@@ -33,8 +33,8 @@ def test_progress_is_printed_each_10_s(seconds: float, lap: float, speaks: bool)
 @pytest.mark.parametrize(
     ("attempt", "line"),
     [
-        (Attempt(processed=40, total=100), "40 of 100 (40%), 4/s, 15 s left"),
-        (Attempt(processed=40, resumed=20, total=100), "40 of 100 (40%), 2/s, 30 s left"),
+        (Attempt(processed=40, total=100), "40 of 100 (40%), 4/s, 15s left"),
+        (Attempt(processed=40, resumed=20, total=100), "40 of 100 (40%), 2/s, 30s left"),
         (Attempt(processed=12_340, total=None), "12,340, 1,234/s"),
         (Attempt(processed=20, resumed=20, total=100), "20 of 100 (20%)"),
     ],

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +14,14 @@ import pytest
 from django.db import OperationalError
 from django.test import override_settings
 
-from once import Routine, conf, runner, server, serving
+from once import Routine, conf
+from once.engine import executor
+from once.engine.options import RunOptions
 from once.exceptions import DatabaseUnavailable, RoutineFailed
-from once.registry import Registry
-from once.results import Outcome, Result
-from tests.waiting import wait_until
+from once.results import Outcome, Reason, Result
+from once.routines import registry
+from once.routines.registry import Registry
+from once.startup import forking, serve
 
 SEED = Routine(function=lambda: None, name="shop.seed")
 FILL = Routine(function=lambda: None, name="shop.fill")
@@ -27,7 +32,7 @@ FAILED = Result(
     routine=FILL,
     outcome=Outcome.FAILED,
     message="ValueError: no such brand",
-    has_failed=True,
+    reason=Reason.FAILED,
     error=ValueError("no such brand"),
 )
 FOUND = Registry([SEED, FILL, Routine(function=lambda: None, name="shop.by_hand", startup=False)])
@@ -38,18 +43,21 @@ class Runs:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answers: list[list[Result] | BaseException | Callable[[], list[Result]]] = [[DONE]]
-        self.calls: list[dict[str, Any]] = []
+        self.calls: list[tuple[list[str], Registry, RunOptions]] = []
         self.threads: list[threading.Thread] = []
         self.pauses: list[float] = []
         #: What was to be called where threads live.
         self.later: list[Callable[[], None]] = []
-        monkeypatch.setattr(runner, "run", self._run)
-        monkeypatch.setattr(server, "once_serving", self.later.append)
-        monkeypatch.setattr("once.serving.time", SimpleNamespace(sleep=self.pauses.append))
+        monkeypatch.setattr(executor, "run", self._run)
+        monkeypatch.setattr(registry.site, "was_complete", False)
+        monkeypatch.setattr(forking, "once_serving", self.later.append)
+        monkeypatch.setattr("once.startup.serve.time", SimpleNamespace(sleep=self.pauses.append))
 
-    def _run(self, routines: list[Routine], **options: Any) -> list[Result]:
+    def _run(
+        self, routines: list[Routine], registry: Registry, options: RunOptions
+    ) -> list[Result]:
         self.threads.append(threading.current_thread())
-        self.calls.append({"routines": [routine.name for routine in routines], **options})
+        self.calls.append(([routine.name for routine in routines], registry, options))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, BaseException):
             raise answer
@@ -82,13 +90,26 @@ def events(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_begin_runs_what_servers_run_as_they_start_and_waits(
     runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    serving.begin(FOUND)
+    serve.begin(FOUND)
     names = ["shop.seed", "shop.fill"]
-    expected = {"routines": names, "registry": FOUND, "trigger": "startup", "heeds_delay": True}
-    assert runs.calls == [expected]
+    wanted = RunOptions(trigger="startup", respects_backoff=True)
+    assert runs.calls == [(names, FOUND, wanted)]
     assert runs.threads == [threading.current_thread()]
     assert not runs.later
     assert events(caplog) == ["startup_complete"]
+
+
+@pytest.mark.parametrize(
+    ("debug", "reloads", "heeds"),
+    [(False, "", True), (True, "", False), (False, "true", False)],
+)
+def test_begin_where_code_is_written_waits_for_no_delay(
+    runs: Runs, debug: bool, reloads: str, heeds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUN_MAIN", reloads)
+    with override_settings(DEBUG=debug):
+        serve.begin(FOUND)
+    assert [options.respects_backoff for *_, options in runs.calls] == [heeds]
 
 
 @override_settings(ONCE_STARTUP="background")
@@ -96,7 +117,7 @@ def test_begin_in_the_background_runs_beside_the_server_at_once(
     runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "once")
-    serving.begin(FOUND)
+    serve.begin(FOUND)
     assert runs.calls == []
     runs.go_on()
     assert runs.pauses == [0.0]
@@ -108,10 +129,10 @@ def test_begin_in_the_background_runs_beside_the_server_at_once(
 def test_begin_where_threads_stand_still_runs_and_says_so(
     runs: Runs, startup: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "lacks_threads", lambda: True)
+    monkeypatch.setattr(forking, "lacks_threads", lambda: True)
     runs.answers = [[LEFT]]
     with override_settings(ONCE_STARTUP=startup):
-        serving.begin(FOUND)
+        serve.begin(FOUND)
     assert runs.threads == [threading.current_thread()]
     assert not runs.later
     assert events(caplog) == ["no_threads", "startup_incomplete"]
@@ -121,62 +142,76 @@ def test_begin_where_threads_stand_still_runs_and_says_so(
     assert "nothing here tries again" in said
 
 
-def test_begin_beside_an_event_loop_runs_in_a_thread_and_waits(
+def test_begin_beside_an_event_loop_runs_in_its_thread_as_if_there_were_none(
     runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def lasting() -> list[Result]:
-        threading.Event().wait(0.1)
+    def running() -> list[Result]:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        asyncio.run(asyncio.sleep(0))  # as a body may
         return [DONE]
 
     async def importing() -> None:
-        serving.begin(FOUND)
-        assert not runs.threads[0].is_alive()
+        task = asyncio.current_task()
+        serve.begin(FOUND)
+        assert asyncio.current_task() is task
+        await asyncio.sleep(0)
 
-    runs.answers = [lasting]
+    runs.answers = [running]
     asyncio.run(importing())
-    assert [(thread.name, thread.daemon) for thread in runs.threads] == [("once startup", True)]
+    assert runs.threads == [threading.current_thread()]
     assert events(caplog) == ["startup_complete"]
 
 
-def test_begin_beside_an_event_loop_raises_what_the_thread_raised(runs: Runs) -> None:
+def test_begin_in_a_callback_of_an_event_loop_runs_as_if_there_were_none(runs: Runs) -> None:
+    loop = asyncio.new_event_loop()
+    loop.call_soon(serve.begin, FOUND)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert runs.threads == [threading.current_thread()]
+
+
+def test_begin_beside_an_event_loop_raises_what_failed(runs: Runs) -> None:
     async def importing() -> None:
-        serving.begin(FOUND)
+        with pytest.raises(RoutineFailed, match=r"shop\.fill: ValueError"):
+            serve.begin(FOUND)
+        await asyncio.sleep(0)
 
     runs.answers = [[DONE, FAILED]]
-    with pytest.raises(RoutineFailed, match=r"shop\.fill: ValueError"):
-        asyncio.run(importing())
-
-
-@override_settings(ONCE_STARTUP_TIMEOUT=0.01)
-def test_begin_beside_an_event_loop_says_what_is_slow_and_waits_on(
-    runs: Runs, caplog: pytest.LogCaptureFixture
-) -> None:
-    ended = []
-
-    def slow() -> list[Result]:
-        # Until the other thread has said so.
-        asked = threading.Event()
-        wait_until(lambda: "startup_slow" in events(caplog) or asked.wait(0.01))
-        asked.wait(0.1)  # it waits on meanwhile, or not
-        ended.append(True)
-        return [DONE]
-
-    async def importing() -> None:
-        serving.begin(FOUND)
-        assert ended
-
-    runs.answers = [slow]
     asyncio.run(importing())
-    assert events(caplog) == ["startup_slow", "startup_complete"]
 
 
 def test_failure_stops_the_server_and_names_the_routine(runs: Runs) -> None:
     runs.answers = [[LEFT, FAILED]]
     with pytest.raises(RoutineFailed) as failure:
-        serving.begin(FOUND)
+        serve.begin(FOUND)
     assert str(failure.value) == "shop.fill: ValueError: no such brand"
     assert failure.value.__cause__ is FAILED.error
     assert not runs.later
+
+
+@pytest.mark.parametrize(("respawns", "raises"), [(1, True), (2, False)])
+def test_failure_in_a_worker_that_replaces_another_does_not_stop_the_server(
+    runs: Runs,
+    respawns: int,
+    raises: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As uWSGI counts how often it started a worker; other servers are tested as they run."""
+    uwsgi = SimpleNamespace(
+        worker_id=lambda: 2,
+        workers=lambda: [{"respawn_count": 7}, {"respawn_count": respawns}],
+        version_info=(2, 0, 30),
+        opt={},
+    )
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    runs.answers = [[FAILED]]
+    with pytest.raises(RoutineFailed) if raises else nullcontext():
+        serve.begin(FOUND)
+    assert ("it replaces one of a server that was up" in caplog.text) is not raises
+    assert len(runs.later) == (not raises)
 
 
 @override_settings(ONCE_STARTUP_FAILURE="log")
@@ -185,7 +220,7 @@ def test_failure_that_is_to_be_logged_is_tried_again_beside_the_server(
 ) -> None:
     caplog.set_level("INFO", "once")
     runs.answers = [[LEFT, FAILED], [DONE]]
-    serving.begin(FOUND)
+    serve.begin(FOUND)
     assert "shop.fill: ValueError: no such brand" in caplog.text
     assert "it goes on trying" in caplog.text
     runs.go_on()
@@ -202,7 +237,7 @@ def test_database_out_of_reach_does_not_stop_the_server(
     runs: Runs, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs.answers = [error]
-    serving.begin(FOUND)
+    serve.begin(FOUND)
     assert "refused" in caplog.text
     assert len(runs.later) == 1
 
@@ -210,7 +245,7 @@ def test_database_out_of_reach_does_not_stop_the_server(
 def test_other_errors_stop_the_server(runs: Runs) -> None:
     runs.answers = [LookupError("a fault of this package")]
     with pytest.raises(LookupError):
-        serving.begin(FOUND)
+        serve.begin(FOUND)
 
 
 def test_who_goes_on_tries_ever_more_rarely_and_not_before_it_may(
@@ -220,7 +255,7 @@ def test_who_goes_on_tries_ever_more_rarely_and_not_before_it_may(
     again: list[Any] = [[LEFT]] * 4
     runs.answers = [[LEFT], *again, [LEFT, OTHER_LEFT], LookupError("odd"), [LEFT, OTHER_LEFT]]
     runs.answers += [*again, [DONE]]
-    serving.begin(FOUND)
+    serve.begin(FOUND)
     runs.go_on()
     assert runs.pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0, 60.0, 60.0]
     retries = ["startup_retried"] * 11
@@ -234,7 +269,7 @@ def test_who_goes_on_warns_once_of_what_nobody_was_told_and_heeds_the_longest_de
 ) -> None:
     caplog.set_level("INFO", "once")
     runs.answers = [LookupError("odd"), [LEFT, OTHER_LEFT], [DONE]]
-    serving.begin(FOUND)
+    serve.begin(FOUND)
     runs.go_on()
     assert runs.pauses == [0.0, 1.0, 7.0]
     assert events(caplog) == ["startup_incomplete", "startup_retried", "startup_complete"]
@@ -247,57 +282,109 @@ def test_who_goes_on_warns_once_of_what_nobody_was_told_and_heeds_the_longest_de
 class Worker:
     """Stands for gunicorn's, whose handler of SIGTERM only takes note."""
 
-    alive = True
+    def __init__(self) -> None:
+        self.alive = True
+        self.told: list[int] = []
 
     def handle_exit(self, number: int, frame: object) -> None:
         self.alive = False
+        self.told.append(number)
+
+
+class UvicornServer:
+    """Stands for uvicorn's."""
+
+    def __init__(self) -> None:
+        self.should_exit = False
+        self.told: list[int] = []
+
+    def handle_exit(self, number: int, frame: object) -> None:
+        self.should_exit = True
+        self.told.append(number)
 
 
 Worker.handle_exit.__module__ = "gunicorn.workers.base"
+KINDS = pytest.mark.parametrize("kind", [Worker, UvicornServer])
+ENDING = (signal.SIGTERM, signal.SIGQUIT)
 
 
 @pytest.fixture
-def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
-    before = signal.getsignal(signal.SIGTERM)
-    worker = Worker()
-    signal.signal(signal.SIGTERM, worker.handle_exit)
-    monkeypatch.setattr(signal, "siginterrupt", lambda *asked: vars(worker).update(asked=asked))
+def worker(kind: type, monkeypatch: pytest.MonkeyPatch) -> Any:
+    before = {number: signal.getsignal(number) for number in ENDING}
+    worker = kind()
+    worker.restarted = []
+    for number in ENDING:
+        signal.signal(number, worker.handle_exit)
+    monkeypatch.setattr(signal, "siginterrupt", lambda *asked: worker.restarted.append(asked))
     yield worker
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-def test_worker_of_gunicorn_that_is_told_to_stop_stops_in_a_run(runs: Runs, worker: Any) -> None:
+@KINDS
+@pytest.mark.parametrize("number", ENDING)
+def test_server_that_is_told_to_stop_stops_in_a_run_and_is_told_then(
+    runs: Runs, worker: Any, number: int
+) -> None:
     def told() -> list[Result]:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         return [DONE]
 
     runs.answers = [told]
     with pytest.raises(SystemExit) as ended:
-        serving.begin(FOUND)
+        serve.begin(FOUND)
     assert ended.value.code == 0
-    assert signal.getsignal(signal.SIGTERM) == worker.handle_exit
-    assert worker.asked == (signal.SIGTERM, False)
+    assert worker.told == [number]
+    assert signal.getsignal(number) == worker.handle_exit
+    restarted = {(signal.SIGTERM, False)} if isinstance(worker, Worker) else set()
+    assert set(worker.restarted) == restarted
 
 
-def test_worker_of_gunicorn_that_was_told_to_stop_runs_nothing(runs: Runs, worker: Any) -> None:
-    worker.alive = False
+@KINDS
+def test_server_that_was_told_to_stop_runs_nothing(runs: Runs, worker: Any) -> None:
+    worker.handle_exit(signal.SIGTERM, None)
     with pytest.raises(SystemExit) as ended:
-        serving.begin(FOUND)
+        serve.begin(FOUND)
     assert ended.value.code == 0
     assert runs.calls == []
 
 
-def test_worker_of_gunicorn_runs_what_is_pending(runs: Runs, worker: Any) -> None:
-    serving.begin(FOUND)
+@KINDS
+def test_server_runs_what_is_pending_and_gets_its_signals_back(runs: Runs, worker: Any) -> None:
+    serve.begin(FOUND)
     assert len(runs.calls) == 1
-    assert worker.alive
-    assert worker.asked == (signal.SIGTERM, False)
+    assert not worker.told
+    assert signal.getsignal(signal.SIGTERM) == worker.handle_exit
 
 
-def test_handler_of_somebody_else_is_left_alone(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = SimpleNamespace(__module__="mysite", __self__=SimpleNamespace(alive=False))
-    monkeypatch.setattr(signal, "getsignal", lambda number: other)
-    serving.begin(FOUND)
-    assert len(runs.calls) == 1
+def test_loop_that_heeds_a_signal_later_is_told_after_the_run(runs: Runs) -> None:
+    """As gunicorn's own worker for ASGI does: its handler is the loop's."""
+    told: list[str] = []
+    loop = asyncio.new_event_loop()
+    loop.add_signal_handler(signal.SIGTERM, told.append, "told")
+
+    def killed() -> list[Result]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return [DONE]
+
+    runs.answers = [killed]
+    with pytest.raises(SystemExit):
+        serve.begin(FOUND)
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    assert "told" in told
+
+
+def test_mod_wsgi_keeps_its_signals(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(process_group="")
+    monkeypatch.setitem(sys.modules, "mod_wsgi", module)
+    during: list[object] = []
+
+    def look() -> list[Result]:
+        during.append(signal.getsignal(signal.SIGTERM))
+        return [DONE]
+
+    runs.answers = [look]
+    serve.begin(FOUND)
+    assert during == [signal.getsignal(signal.SIGTERM)]

@@ -3,32 +3,36 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, cast
 
 import pytest
 from django.db import InterfaceError, OperationalError, connections
 
-from once import sessions
-from once.exceptions import GuardLost, NoConnection
-from once.sessions import Session
+from once.databases import sessions
+from once.databases.sessions import Session
+from once.exceptions import LockLost, NoConnection
 from tests.waiting import wait_until
 
 
 class Holder:
-    """A guard that notes what it is asked."""
+    """A lock that notes what it is asked."""
 
     using = "default"
     name = "shop.seed"
 
     def __init__(self) -> None:
         self.liveness = 15.0
-        self.interval = 60.0
+        self.pause = 60.0
         self.done: list[str] = []
         self.beats = 0
         self.on_beat: Callable[[], None] = lambda: None
         self.on_end: Callable[[], None] = lambda: None
         #: The driver's connection, which is none where it broke.
         self.connection: object | None = object()
+
+    def interval(self, took: float) -> float:
+        return self.pause
 
     def connect(self) -> Any:
         self.done.append("connect")
@@ -37,7 +41,7 @@ class Holder:
     def close(self) -> None:
         self.done.append("close")
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         self.beats += 1
         self.on_beat()
 
@@ -53,18 +57,18 @@ def holder() -> Holder:
 
 @pytest.fixture
 def session(holder: Holder) -> Iterator[Session]:
-    session = Session(holder)
+    session = Session(cast("Any", holder))
     yield session
     session.close()
     wait_until(lambda: not session._thread.is_alive())
 
 
 def ask(session: Session, function: Callable[[], Any] = lambda: 1) -> Any:
-    return session.call(lambda: session.ask(function), 30)
+    return session.ask(function, 30)
 
 
 def prove(session: Session, function: Callable[[], Any] = lambda: 1) -> Any:
-    return session.call(lambda: session.prove(function), 30)
+    return session.prove(function, 30)
 
 
 def fail(error: Exception) -> Callable[[], None]:
@@ -83,7 +87,7 @@ def test_first_question_connects_in_the_thread_and_the_next_does_not(
     )
     assert ask(session) == 1
     assert holder.done == ["connect"]
-    assert session._thread.name == "once guard of shop.seed"
+    assert session._thread.name == "once lock of shop.seed"
     assert session._thread.daemon
     assert not session.is_lost
 
@@ -123,7 +127,7 @@ def test_end_of_a_session_that_cannot_be_closed_is_the_end(
     session: Session, holder: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holder, "close", fail(InterfaceError("broken")))
-    with pytest.raises(GuardLost, match="gone"):
+    with pytest.raises(LockLost, match="gone"):
         prove(session, fail(OperationalError("gone")))
     assert holder.done == ["connect", "end"]
 
@@ -139,15 +143,18 @@ def test_end_of_a_session_without_its_drivers_connection_asks_nothing(
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(OperationalError(" gone\n"), "gone"), (OperationalError(), "OperationalError")],
+    [
+        (OperationalError(" gone\n"), "OperationalError: gone"),
+        (OperationalError(), "OperationalError"),
+    ],
 )
 def test_error_to_what_must_be_answered_is_the_loss(
     session: Session, holder: Holder, error: Exception, reason: str
 ) -> None:
     ask(session)
-    with pytest.raises(GuardLost) as lost:
+    with pytest.raises(LockLost) as lost:
         prove(session, fail(error))
-    assert str(lost.value) == f"The guard of shop.seed was lost: {reason}"
+    assert str(lost.value) == f"The lock of shop.seed was lost: {reason}"
     assert lost.value.__cause__ is error
     assert session.is_lost
     assert holder.done == ["connect", "end", "close"]
@@ -156,11 +163,11 @@ def test_error_to_what_must_be_answered_is_the_loss(
 def test_lost_session_tells_everybody_anew_and_does_not_connect_again(
     session: Session, holder: Holder
 ) -> None:
-    with pytest.raises(GuardLost):
+    with pytest.raises(LockLost):
         prove(session, fail(OperationalError("gone")))
     told: list[BaseException] = []
     for question in (session.check, lambda: ask(session), lambda: prove(session)):
-        with pytest.raises(GuardLost, match="gone") as raised:
+        with pytest.raises(LockLost, match="gone") as raised:
             question()
         told.append(raised.value)
     assert len(set(map(id, told))) == 3
@@ -179,11 +186,12 @@ def test_other_errors_are_the_callers_and_no_loss(session: Session) -> None:
 
 def test_no_answer_in_time_is_the_loss_and_nobody_waits_again(session: Session) -> None:
     may_end = threading.Event()
-    with pytest.raises(GuardLost, match=r"was lost: no answer for 0 s"):
-        session.call(lambda: may_end.wait(30), 0.01)
+    ask(session)
+    with pytest.raises(LockLost, match=r"was lost: no answer for 0 s"):
+        session.ask(lambda: may_end.wait(30), 0.01)
     began = time.monotonic()
-    with pytest.raises(GuardLost, match="no answer"):
-        session.call(lambda: None, 30)
+    with pytest.raises(LockLost, match="no answer"):
+        session.ask(lambda: None, 30)
     session.close()
     assert time.monotonic() - began < 10
     assert session.is_lost
@@ -191,9 +199,40 @@ def test_no_answer_in_time_is_the_loss_and_nobody_waits_again(session: Session) 
     may_end.set()
 
 
+def test_connection_that_is_not_had_in_time_is_named(session: Session, holder: Holder) -> None:
+    may_end = threading.Event()
+    holder.connection = None
+
+    def connect() -> None:
+        may_end.wait(30)
+
+    with pytest.raises(NoConnection, match=r"No connection was to be had for the lock of shop\.se"):
+        session.ask(connect, 0.01)
+    may_end.set()
+
+
+PLACE: ContextVar[str] = ContextVar("place", default="nowhere")
+
+
+def test_session_asks_in_the_context_of_its_last_caller(session: Session, holder: Holder) -> None:
+    """A back end may keep the schema in a context variable."""
+    seen: list[str] = []
+    holder.on_beat = lambda: seen.append(PLACE.get())
+    token = PLACE.set("first")
+    assert ask(session, PLACE.get) == "first"
+    PLACE.set("second")
+    assert prove(session, PLACE.get) == "first"
+    assert ask(session, PLACE.get) == "second"
+    PLACE.reset(token)
+    holder.pause = 0.01
+    prove(session)  # it reads the pause anew
+    wait_until(lambda: seen)
+    assert set(seen) == {"second"}
+
+
 def test_timeout_that_the_function_raises_is_its_own(session: Session) -> None:
     with pytest.raises(TimeoutError, match="mine"):
-        session.call(fail(TimeoutError("mine")), 30)
+        session.ask(fail(TimeoutError("mine")), 30)
     assert not session.is_lost
 
 
@@ -202,7 +241,7 @@ def test_check_by_the_age_of_the_last_answer(session: Session) -> None:
     session.answered = time.monotonic() - 14.0
     session.check()
     session.answered = time.monotonic() - 16.0
-    with pytest.raises(GuardLost, match=r"no answer from its server for 16\.\d s"):
+    with pytest.raises(LockLost, match=r"no answer from its server for 16\.\d s"):
         session.check()
     assert not session.is_lost
 
@@ -210,7 +249,7 @@ def test_check_by_the_age_of_the_last_answer(session: Session) -> None:
 def test_signs_of_life_come_by_themselves_and_make_answers_young(
     session: Session, holder: Holder
 ) -> None:
-    holder.interval = 0.01
+    holder.pause = 0.01
     ask(session)
     first = session.answered
     wait_until(lambda: holder.beats >= 3)
@@ -233,10 +272,10 @@ def test_nothing_is_kept_alive_before_it_is_connected(session: Session) -> None:
 def test_sign_of_life_that_fails_is_the_loss_and_the_last_one(
     session: Session, holder: Holder
 ) -> None:
-    holder.interval, holder.on_beat = 0.01, fail(OperationalError("gone"))
+    holder.pause, holder.on_beat = 0.01, fail(OperationalError("gone"))
     ask(session)
     wait_until(lambda: session.is_lost)
-    with pytest.raises(GuardLost, match="gone"):
+    with pytest.raises(LockLost, match="gone"):
         session.check()
     wait_until(lambda: "close" in holder.done)
     assert holder.beats == 1
@@ -244,17 +283,17 @@ def test_sign_of_life_that_fails_is_the_loss_and_the_last_one(
 
 
 def test_silence_is_kept(session: Session, holder: Holder) -> None:
-    holder.interval = 0.3
+    holder.pause = 0.3
     ask(session)
-    session.fall_silent()
+    session.stop_heartbeat()
     threading.Event().wait(0.6)
     assert holder.beats == 0
-    assert session.call(lambda: 1, 30) == 1
+    assert session.ask(lambda: 1, 30) == 1
 
 
 def test_gives_itself_up_in_time_and_says_what_to_do(session: Session, holder: Holder) -> None:
     ask(session)
-    session.give_up_in(0.05)
+    session.abandon_after(0.05)
     assert not session.is_lost
     wait_until(lambda: session.is_lost)
     for question in (session.check, lambda: prove(session)):
@@ -266,11 +305,11 @@ def test_gives_itself_up_in_time_and_says_what_to_do(session: Session, holder: H
 
 def test_does_not_give_itself_up_after_all(session: Session, holder: Holder) -> None:
     ask(session)
-    session.give_up_in(30)
+    session.abandon_after(30)
     threading.Event().wait(0.05)
     assert prove(session) == 1
-    session.give_up_in(0.05)
-    session.give_up_in(None)
+    session.abandon_after(0.05)
+    session.abandon_after(None)
     threading.Event().wait(0.2)
     assert not session.is_lost
     assert prove(session) == 1

@@ -3,14 +3,17 @@
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from math import inf
 from typing import NoReturn
 
 import pytest
+from django.db import OperationalError
 
-from once import signals, waiting
-from once.exceptions import DatabaseUnavailable, RoutineError, TimedOut
-from once.text import one_line
-from once.waiting import Wait
+from once import signals
+from once.databases.lock import AdvisoryLock
+from once.engine import backoff
+from once.engine.backoff import Retry, Wait
+from once.exceptions import DatabaseUnavailable, TimedOut
 
 
 class Clock:
@@ -29,8 +32,18 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(time, "sleep", clock.sleep)
-    monkeypatch.setattr(waiting, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(backoff, "monotonic", lambda: clock.now)
     return clock
+
+
+class Lock(AdvisoryLock):
+    """A lock that another process holds."""
+
+    def acquire(self, within: float = inf) -> bool:
+        return False
+
+    def release(self) -> None:
+        """Free nothing."""
 
 
 @pytest.fixture
@@ -51,7 +64,7 @@ def new_wait(clock: Clock, deadline: float | None = None, patience: float = 10.0
         name="shop.seed",
         using="default",
         deadline=None if deadline is None else clock.now + deadline,
-        limit=patience,
+        patience=patience,
         started=clock.now,  # its default is the real clock
     )
 
@@ -115,8 +128,9 @@ def test_pause_of_who_was_refused_is_longer(clock: Clock) -> None:
 
 def test_pause_is_shorter_where_the_end_is_near(clock: Clock) -> None:
     wait = new_wait(clock)
+    wait.lock = Lock()
     clock.now += 600
-    wait.expect(1.0)
+    wait.lock.freed_in = 1.0
     wait.pause("x is run by y")
     wait.pause("x is run by y")
     (_, expected), (_, usual) = clock.pauses
@@ -163,7 +177,7 @@ def test_timeout_of_nothing_does_not_pause(clock: Clock, reports: list[tuple[flo
 
 def test_survive_raises_after_its_patience(clock: Clock) -> None:
     wait = new_wait(clock, patience=3.0)
-    refused = OSError("connection\n refused")
+    refused = OSError("connection refused\n  to a socket")
     with pytest.raises(DatabaseUnavailable) as unavailable:
         for_ever(lambda: wait.survive(refused))
     message = str(unavailable.value)
@@ -189,13 +203,16 @@ def test_survive_counts_anew_after_an_answer(clock: Clock) -> None:
     assert wait.seconds > 40
 
 
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (ValueError("two\n  lines"), "ValueError: two lines"),
-        (ValueError(), "ValueError"),
-        (RoutineError("speaks for itself"), "speaks for itself"),
-    ],
-)
-def test_one_line(error: Exception, text: str) -> None:
-    assert one_line(error) == text
+def test_error_while_the_reason_is_found_out_is_survived(
+    clock: Clock, reports: list[tuple[float, str]]
+) -> None:
+    errors = [OperationalError("server closed the connection")]
+
+    def reason() -> str:
+        if errors:
+            raise errors.pop()
+        return "x is run by y"
+
+    answers = iter([Retry(reason), Retry(reason), "done"])
+    assert new_wait(clock).until(lambda: next(answers)) == "done"
+    assert len(clock.pauses) == 2

@@ -3,7 +3,7 @@
 from typing import Any, Literal, assert_type
 
 from once import Routine, Run, routine
-from once.content import Content
+from once.routines.content import Content
 
 
 @routine

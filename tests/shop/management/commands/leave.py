@@ -17,6 +17,7 @@ class Command(BaseCommand):
         parser.add_argument("--password")
         parser.add_argument("--hold", metavar="POINT")
         parser.add_argument("--fail", action="store_true")
+        parser.add_argument("--about", action="version", version="leave 1.0")
 
     def handle(self, *, name: str, database: str, verbosity: int, **options: Any) -> None:
         Effect.objects.using(database).create(name=name)

@@ -1,0 +1,379 @@
+"""A pass over routines: order, skips, versions, signals and messages, which know no vendor."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import (
+    transaction,
+)
+
+from once import Routine, signals
+from once.databases import database
+from once.engine import executor, history, recorder, shutdown, unapplied
+from once.engine.options import RunOptions
+from once.exceptions import (
+    InsideRun,
+    InsideTransaction,
+)
+from once.models import Attempt, Completion, State
+from once.results import Outcome, Result
+from once.routines.registry import Registry
+from tests.shop.models import Effect
+from tests.support import (
+    attempts,
+    begin,
+    completions,
+    conflict,
+    effects,
+    last,
+    raising,
+    receiving,
+    run,
+    seed,
+    take,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+
+
+def test_second_pass_does_nothing(using: str) -> None:
+    run(seed(using))
+    (result,) = run(seed(using))
+    assert result.outcome is Outcome.ALREADY_DONE
+    assert result.is_done
+    assert result.attempt is None
+    assert effects(using) == ["shop.seed"]
+
+
+def test_routines_run_in_their_order(using: str) -> None:
+    called: list[str] = []
+    routines = [
+        seed(using, name, after=after, function=partial_named(called.append, name))
+        for name, after in [("a", ["c"]), ("b", []), ("c", ["b"])]
+    ]
+    results = run(*routines)
+    assert called == ["b", "c", "a"]
+    assert [result.routine.name for result in results] == called
+
+
+def partial_named(function: Callable[[str], None], name: str) -> Callable[[], None]:
+    return lambda: function(name)
+
+
+def test_record_that_changes_again_and_again_is_waited_for_until_the_deadline(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read under the lock is done, what is read without it is not: each time anew."""
+    looks: list[Routine] = []
+
+    def next_attempt(routine: Routine) -> history.NextAttempt:
+        looks.append(routine)
+        done = history.Record(standing=history.Standing.DONE)
+        return history.NextAttempt(record=done, number=1, key="key", predecessors=())
+
+    monkeypatch.setattr(history, "next_attempt", next_attempt)
+    told: list[str] = []
+
+    def note(reason: str, **kwargs: object) -> None:
+        told.append(reason)
+
+    with receiving(signals.waiting, note):
+        (result,) = run(seed(using), timeout=1.0)
+    assert (result.outcome, result.reason) == (Outcome.SKIPPED, "timed_out")
+    assert "the record of shop.seed changes again and again" in result.message
+    assert told[0] == "the record of shop.seed changes again and again"
+    assert len(looks) < 60  # it pauses
+    assert attempts(using) == []
+
+
+def test_deadline_skips_and_says_why_for_the_rest(using: str) -> None:
+    with database(using).lock("first", 15) as lock:
+        take(lock)
+        first, second = run(seed(using, "first"), seed(using, "second"), timeout=1.0)
+    assert (first.outcome, first.reason) == (Outcome.SKIPPED, "timed_out")
+    assert re.match(r"Gave up after [\d.]+ s", first.message)
+    assert "first is run by" in first.message
+    assert (second.outcome, second.reason) == (Outcome.SKIPPED, None)
+    assert second.message == "Not tried, since the deadline passed at first."
+
+
+def test_long_traceback_keeps_its_end(using: str) -> None:
+    run(seed(using, function=raising(LookupError("x" * 20_000 + "end"), using)))
+    assert len(last(using).error) == 10_000
+    assert last(using).error.endswith("end\n")
+
+
+def test_pass_stops_after_a_failure_and_says_why(using: str) -> None:
+    run(seed(using, "done"))
+    bad = seed(using, "bad", function=raising(LookupError(), using))
+    results = run(seed(using, "good"), bad, seed(using, "rest"), seed(using, "done"))
+    assert [result.outcome for result in results] == [
+        Outcome.RAN,
+        Outcome.FAILED,
+        Outcome.SKIPPED,
+        Outcome.ALREADY_DONE,
+    ]
+    assert results[2].message == "Not tried, since bad failed. Fix that one first."
+    assert effects(using) == ["done", "good"]
+
+
+def test_routine_is_skipped_where_the_database_lost_what_it_comes_after(using: str) -> None:
+    """A failover may lose the record that this process has just seen committed."""
+    first, second = seed(using, "first"), seed(using, "second", after=["first"])
+
+    def lose(sender: Routine, **kwargs: object) -> None:
+        Completion.objects.using(using).filter(routine="first").delete()
+
+    with receiving(signals.attempt_finished, lose):
+        results = run(first, second)
+    assert [result.outcome for result in results] == [Outcome.RAN, Outcome.SKIPPED]
+    assert "first must be done before" in results[1].message
+    assert effects(using) == ["first"]
+    assert ("second", 1, "interrupted") in attempts(using)
+    assert run(first, second)[1].outcome is Outcome.RAN
+
+
+def test_nested_pass_is_refused(using: str) -> None:
+    inner = seed(using, "inner")
+    (result,) = run(seed(using, function=lambda: run(inner) and None))
+    assert result.outcome is Outcome.FAILED
+    assert isinstance(result.error, InsideTransaction)
+    assert attempts(using) == [("shop.seed", 1, "failed")]
+
+
+@pytest.mark.parametrize("code", [0, None, 3])
+def test_exit_of_the_body_is_a_failure_and_not_the_end_of_the_program(
+    using: str, code: int | None
+) -> None:
+    (result,) = run(seed(using, function=raising(SystemExit(code), using)))
+    assert result.outcome is Outcome.FAILED
+    assert f"sys.exit({code})" in result.message
+    assert effects(using) == []
+    assert attempts(using) == [("shop.seed", 1, "failed")]
+
+
+def test_run_from_within_itself_is_refused(using: str) -> None:
+    routine = seed(using)
+    seen: list[BaseException] = []
+
+    def again(**kwargs: Any) -> None:
+        try:
+            run(seed(using, name="shop.seed", version=2))
+        except InsideRun as error:
+            seen.append(error)
+
+    with receiving(signals.attempt_finished, again):
+        assert run(routine)[0].outcome is Outcome.RAN
+    assert "Do it after that run" in str(seen[0])
+
+
+def test_hook_after_the_commit_that_raises_is_reported(using: str) -> None:
+    def fail() -> None:
+        raise LookupError("no mail server")
+
+    def body() -> None:
+        Effect.objects.using(using).create(name="kept")
+        transaction.on_commit(fail, using=using)
+
+    (result,) = run(seed(using, function=body))
+    assert result.outcome is Outcome.RAN
+    assert result.message == "Done and recorded, but afterwards: LookupError: no mail server"
+    assert effects(using) == ["kept"]
+    assert attempts(using) == [("shop.seed", 1, "succeeded")]
+
+
+def test_fake_records_without_calling_and_without_heeding_after(using: str) -> None:
+    first = seed(using, "first")
+    second = seed(using, "second", after=["first"])
+    registry = Registry([first, second])
+    (result,) = executor.run([second], registry, RunOptions(trigger="fake"))
+    assert result.outcome is Outcome.RAN
+    assert effects(using) == []
+    assert completions(using) == [("second", 1)]
+    assert last(using).trigger == "fake"
+
+
+def test_signals_come_in_order_and_survive_their_receivers(using: str) -> None:
+    heard: list[object] = []
+
+    def started(sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
+        heard.append(("started", sender.name, attempt.number))
+        raise LookupError
+
+    def finished(sender: Routine, result: Result, **kwargs: Any) -> None:
+        heard.append(("finished", sender.name, str(result.outcome), completions(using)))
+        raise LookupError
+
+    def body() -> None:
+        heard.append("body")
+
+    bad = seed(using, "bad", function=raising(LookupError(), using))
+    with receiving(signals.attempt_started, started), receiving(signals.attempt_finished, finished):
+        run(seed(using, "good", function=body), bad, seed(using, "rest"))
+    assert heard == [
+        ("started", "good", 1),
+        "body",
+        ("finished", "good", "ran", [("good", 1)]),
+        ("started", "bad", 1),
+        ("finished", "bad", "failed", [("good", 1)]),
+    ]
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "begun"])
+def test_older_version_is_superseded(using: str, recorded: bool) -> None:
+    newer, older = seed(using, version=2), seed(using, version=1)
+    if recorded:
+        run(newer)
+    else:
+        recorder.close(begin(newer), State.FAILED)
+    before = effects(using)
+    (result,) = run(older, timeout=1.0)
+    assert result.outcome is Outcome.ALREADY_DONE
+    assert effects(using) == before
+    assert [number for _, number, _ in attempts(using)] == [1]
+
+
+def test_nothing_is_built_on_a_newer_version_that_is_not_done(using: str) -> None:
+    newer, older = seed(using, version=2), seed(using, version=1)
+    behind = seed(using, "shop.behind", after=[older.name])
+    recorder.close(begin(newer), State.FAILED)
+    before, skipped = run(older, behind)
+    assert before.outcome is Outcome.ALREADY_DONE
+    assert skipped.outcome is Outcome.SKIPPED
+    assert "a newer version of it was begun, and is not done yet" in skipped.message
+    assert effects(using) == []
+    run(newer)
+    assert [result.is_done for result in run(older, behind)] == [True, True]
+    assert effects(using) == ["shop.behind", "shop.seed"]
+
+
+def test_who_waited_is_told_of_a_newer_version_that_began_meanwhile(using: str) -> None:
+    older = seed(using, version=1)
+    behind = seed(using, "shop.behind", after=[older.name])
+    lock = database(using).lock(older.name, 15)
+
+    def overtake(**kwargs: Any) -> None:
+        recorder.close(begin(seed(using, version=2)), State.FAILED)
+        lock.release()
+
+    ends: list[str] = []
+
+    def note(message: str, **kwargs: Any) -> None:
+        ends.append(message)
+
+    with lock, receiving(signals.waiting, overtake), receiving(signals.waited, note):
+        take(lock)
+        before, skipped = run(older, behind)
+    assert (before.outcome, before.reason) == (Outcome.WAITED, "overtaken")
+    assert ends == ["left to a newer version of it, which was begun and is not done yet"]
+    assert skipped.outcome is Outcome.SKIPPED
+    assert "a newer version of it was begun, and is not done yet" in skipped.message
+    assert effects(using) == []
+
+
+def test_newer_version_that_is_done_by_its_turn_is_built_on(using: str) -> None:
+    newer, older = seed(using, version=2), seed(using, version=1)
+    recorder.close(begin(newer), State.FAILED)
+
+    def complete_newer() -> None:
+        recorder.complete(begin(newer))
+
+    between = seed(using, "shop.between", function=complete_newer)
+    results = run(older, between, seed(using, "shop.behind", after=[older.name]))
+    assert [result.reason for result in results] == ["overtaken", None, None]
+    assert results[-1].outcome is Outcome.RAN
+
+
+def test_what_was_done_before_a_newer_version_began_is_built_on(using: str) -> None:
+    older = seed(using, version=1)
+    run(older)
+    recorder.close(begin(seed(using, version=2)), State.FAILED)
+    assert [result.is_done for result in run(older, seed(using, "shop.behind", after=[older]))] == [
+        True,
+        True,
+    ]
+
+
+def test_higher_version_runs_again_once(using: str) -> None:
+    for version in (1, 2, 2, 1):
+        run(seed(using, version=version))
+    assert effects(using) == ["shop.seed", "shop.seed"]
+    assert completions(using) == [("shop.seed", 1), ("shop.seed", 2)]
+
+
+def test_routine_is_blocked_by_unapplied_migrations(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unapplied, "names", lambda using: ["shop.0002", "a.1", "b.1", "c.1"])
+    first, second = run(seed(using, "first"), seed(using, "second"))
+    assert (first.outcome, second.outcome) == (Outcome.SKIPPED, Outcome.SKIPPED)
+    assert f"database '{using}' lacks migrations of this code" in first.message
+    assert "(shop.0002, a.1, b.1 and 1 more)" in first.message
+    assert "once run --migrate" in first.message
+    assert attempts(using) == []
+
+
+def test_routine_that_is_done_is_not_blocked(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(seed(using))
+    monkeypatch.setattr(unapplied, "names", lambda using: ["shop.0002"])
+    assert run(seed(using))[0].outcome is Outcome.ALREADY_DONE
+
+
+def test_signal_is_heeded_between_two_routines(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = KeyboardInterrupt()
+    first = seed(using, "shop.first", atomic=False)
+    with (
+        receiving(
+            signals.attempt_finished,
+            lambda **_: monkeypatch.setattr(shutdown, "_pending", asked),
+        ),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run(first, seed(using, "shop.second"))
+    assert effects(using) == ["shop.first"]
+    assert attempts(using) == [("shop.first", 1, "succeeded")]
+
+
+def test_signal_that_an_error_covers_is_heeded_before_the_next_routine(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cannot claim the first one would else begin the second one to break it off."""
+    begin_attempt = recorder.begin
+    errors = [conflict(using)]
+
+    def fail_first(*arguments: Any, **options: Any) -> Attempt | None:
+        if errors:
+            assert shutdown.interrupt(KeyboardInterrupt())
+            raise errors.pop()
+        return begin_attempt(*arguments, **options)
+
+    monkeypatch.setattr(recorder, "begin", fail_first)
+    with pytest.raises(KeyboardInterrupt), shutdown.handled():
+        run(seed(using, "shop.first"), seed(using, "shop.second"), wait=False)
+    assert attempts(using) == []
+
+
+@pytest.mark.parametrize("pauses", [True, False])
+def test_what_comes_behind_is_read_again_after_a_pause_alone(
+    using: str, pauses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, begin_attempt = history.read, recorder.begin
+    errors = [conflict(using)] * pauses
+    asked: list[list[str]] = []
+
+    def note(routines: list[Routine]) -> dict[str, history.Record]:
+        asked.append([routine.name for routine in routines])
+        return read(routines)
+
+    def fail_first(*arguments: Any, **options: Any) -> Attempt | None:
+        if errors:
+            raise errors.pop()
+        return begin_attempt(*arguments, **options)
+
+    monkeypatch.setattr(history, "read", note)
+    monkeypatch.setattr(recorder, "begin", fail_first)
+    run(*(seed(using, name) for name in "abc"))
+    assert asked[0] == ["a", "b", "c"]
+    assert (["b", "c"] in asked[1:]) is pauses

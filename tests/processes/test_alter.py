@@ -1,0 +1,143 @@
+"""Statements that need a table of the record for themselves, beside routines that run."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.project import Process, Project
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.django_db(databases=[])
+
+#: One routine of each kind. The batched one is between two batches for a moment.
+KINDS = """
+    @routine
+    def atomic():
+        effect("atomic")
+        hold("atomic")
+
+
+    @routine(over=lambda: range(1, 4), batch_size=1)
+    def batched(numbers):
+        effect(f"batched{numbers[0]}")
+        hold("batched")
+
+
+    @routine(atomic=False)
+    def external():
+        hold("external")
+        effect("external")
+"""
+EFFECTS = {
+    "atomic": ["atomic"],
+    "batched": ["batched1", "batched2", "batched3"],
+    "external": ["external"],
+}
+#: As a migration of a later release would: older code inserts beside such a column.
+NULLABLE = "ALTER TABLE once_attempt ADD COLUMN later varchar(20) NULL"
+WITH_DEFAULT = "ALTER TABLE once_completion ADD COLUMN later integer NOT NULL DEFAULT 7"
+#: Sessions that hold or wait for more than the lock of a routine, of those that hold that.
+RELATIONS_OF_LOCKS = """
+    SELECT DISTINCT relation::regclass::text FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE application_name LIKE 'once %' AND datname = current_database()
+      AND locktype = 'relation'
+"""
+BLOCKED = {
+    "postgresql": """
+        SELECT pid FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+          AND (query LIKE 'ALTER%' OR query LIKE 'VACUUM%' OR query LIKE 'TRUNCATE%')
+    """,
+    "mysql": """
+        SELECT ID FROM information_schema.PROCESSLIST
+        WHERE DB = DATABASE() AND STATE LIKE 'Waiting for table metadata lock'
+          AND INFO LIKE 'ALTER%'
+    """,
+}
+
+
+def begin(project: Project, name: str) -> Process:
+    """A process that is inside the body of a routine."""
+    project.routines(KINDS)
+    holder = project.once("run", f"plant.{name}")
+    project.wait_for(name)
+    return holder
+
+
+def wait_until_blocked(project: Project) -> None:
+    """Wait until a statement waits for a table."""
+    if not project.is_sqlite:  # whose sessions say nothing
+        sql = BLOCKED["mysql" if project.is_mysql else "postgresql"]
+        wait_until(lambda: project.rows(sql), what="a statement that waits for the table")
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+@pytest.mark.parametrize("name", EFFECTS)
+def test_session_of_the_lock_holds_no_table(project: Project, name: str) -> None:
+    holder = begin(project, name)
+    standby = project.once("run", f"plant.{name}")
+    standby.wait_for("Waiting")
+    assert project.rows(RELATIONS_OF_LOCKS) == []
+    project.release(name)
+    assert [holder.finish(), standby.finish()] == [0, 0], holder.output
+
+
+@pytest.mark.parametrize("statement", [NULLABLE, WITH_DEFAULT], ids=["nullable", "default"])
+@pytest.mark.parametrize("name", EFFECTS)
+def test_column_is_added_beside_a_routine(project: Project, name: str, statement: str) -> None:
+    holder = begin(project, name)
+    with ThreadPoolExecutor() as threads:
+        altering = threads.submit(project.execute, statement)
+        if name == "external" or (statement == WITH_DEFAULT and not project.is_sqlite):
+            altering.result(60)  # the body holds nothing of it
+        else:
+            wait_until_blocked(project)
+        waiter = project.once("run", f"plant.{name}")
+        waiter.wait_for("Waiting")
+        project.release(name)
+        altering.result(60)
+    assert holder.finish() == 0, holder.output
+    assert waiter.finish() == 0, waiter.output
+    assert project.effects() == EFFECTS[name]
+    assert project.attempts() == [(f"plant.{name}", 1, "succeeded")]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
+def test_waiter_behind_a_table_that_is_to_be_altered_waits_on(project: Project) -> None:
+    """It does not hang, and does not take the database for one that is out of reach."""
+    holder = begin(project, "atomic")
+    with ThreadPoolExecutor() as threads:
+        altering = threads.submit(project.execute, NULLABLE)
+        wait_until_blocked(project)
+        waiter = project.once("run", "plant.atomic")
+        waiter.wait_for("ock wait timeout" if project.is_mysql else "lock timeout")
+        assert "cannot be used" not in waiter.output
+        project.release("atomic")
+        altering.result(60)
+    assert [holder.finish(), waiter.finish()] == [0, 0], waiter.output
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
+@pytest.mark.parametrize("statement", ["VACUUM FULL once_attempt", "TRUNCATE once_completion"])
+@pytest.mark.parametrize("name", ["batched", "external"])
+def test_table_is_rewritten_beside_a_routine(project: Project, name: str, statement: str) -> None:
+    holder = begin(project, name)
+    with ThreadPoolExecutor() as threads:
+        rewriting = threads.submit(project.execute, statement)
+        if name == "external" or "completion" in statement:
+            rewriting.result(60)
+        else:
+            wait_until_blocked(project)
+        project.release(name)
+        rewriting.result(60)
+    assert holder.finish() == 0, holder.output
+    assert project.effects() == EFFECTS[name]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_whole_database_is_rewritten_beside_an_external_routine(project: Project) -> None:
+    """Catalogs included, in which the key of the lock is looked up."""
+    holder = begin(project, "external")
+    project.execute("VACUUM FULL")
+    project.release("external")
+    assert holder.finish() == 0, holder.output

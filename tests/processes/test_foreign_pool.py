@@ -1,0 +1,48 @@
+"""Pools that are not Django's: they lend two connections, or the command says so in time."""
+
+import pytest
+
+from tests.project import Project
+
+pytestmark = [
+    pytest.mark.django_db(databases=[]),
+    pytest.mark.parametrize("kind", ["postgresql"]),
+]
+
+PATIENCE = 2.0
+SEED = """
+    @routine
+    def seed():
+        effect("seed")
+"""
+
+
+def begin(project: Project) -> None:
+    project.routines(SEED)
+    project.settings("default['ENGINE'] = 'tests.pools'")
+    project.environment["ONCE_STARTUP_TIMEOUT"] = f"{PATIENCE:g}"
+
+
+def test_pool_that_lends_one_is_named_in_time(project: Project) -> None:
+    begin(project)
+    commands = [project.once("run"), project.once("run", "--timeout", "1")]
+    for command in commands:
+        assert command.finish() == 4, command.output  # after two looks of ten seconds
+        assert "No connection was to be had for the lock of plant.seed" in command.output
+        assert "lends connections has two to lend" in command.output
+    assert project.effects() == []
+
+
+def test_error_of_the_pool_is_told(project: Project) -> None:
+    begin(project)
+    command = project.once("run", TEST_POOL_TIMEOUT="0.2")
+    assert command.finish() == 4, command.output
+    assert "PoolTimeout: QueuePool limit reached" in command.output
+    assert "Traceback" not in command.output
+
+
+def test_pool_that_lends_two_is_enough(project: Project) -> None:
+    begin(project)
+    commands = [project.once("run", TEST_POOL_SIZE="2") for _ in range(2)]
+    assert [one.finish() for one in commands] == [0, 0], commands[0].output
+    assert project.effects() == ["seed"]

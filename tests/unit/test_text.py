@@ -1,0 +1,68 @@
+"""What is said of an error: its type and first line in lists, all of it where it is kept."""
+
+import pytest
+
+from once.exceptions import OnceError, RoutineError
+from once.text import headline, one_line, whole
+
+
+class Postgres(Exception):
+    """Looks like an error of the driver."""
+
+
+CARET = Postgres('column "nme" does not exist\nLINE 1: SELECT nme FROM t\n               ^')
+DETAIL = Postgres("duplicate key value violates it\nDETAIL:  Key (a)=(1) already exists.")
+GROUP = ExceptionGroup("unhandled errors in a TaskGroup", [CARET, ValueError("later")])
+NOTED = ValueError("no such brand")
+NOTED.add_note("Before that, after a commit: nothing")
+CAUSED = LookupError("the last")
+CAUSED.__cause__ = ValueError("the first")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (CARET, 'Postgres: column "nme" does not exist'),
+        (DETAIL, "Postgres: duplicate key value violates it"),
+        (
+            GROUP,
+            "ExceptionGroup: unhandled errors in a TaskGroup (2 sub-exceptions): "
+            'Postgres: column "nme" does not exist',
+        ),
+        (NOTED, "ValueError: no such brand"),
+        (CAUSED, "LookupError: the last"),
+        (ValueError("\n\n  below\ttwo \nempty lines"), "ValueError: below two"),
+        (ValueError(), "ValueError"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (RoutineError("speaks\nfor itself"), "speaks for itself"),
+    ],
+    ids=["caret", "detail", "group", "note", "cause", "blank", "empty", "exit", "own"],
+)
+def test_error_is_named_by_its_type_and_first_line(error: BaseException, line: str) -> None:
+    assert one_line(error) == line
+    assert headline(whole(error)) == line
+
+
+def test_error_without_end_is_shortened_and_kept_with_its_traceback() -> None:
+    message = "x" * 5_000
+    line = one_line(ExceptionGroup(message, [ValueError(message)]))
+    assert len(line) < 700
+    assert line.endswith("xx [...]")
+    kept = whole(ValueError(message * 3))
+    assert len(kept) == 10_000
+    assert headline(kept) == f"ValueError: {'x' * 282} [...]"
+    assert kept.endswith("xx\n")
+    assert message in whole(ValueError(message))
+
+
+def test_next_step_of_an_own_error_is_never_cut_off() -> None:
+    error = OnceError("x" * 400 + " Run this again.")
+    assert one_line(error).endswith(" Run this again.")
+
+
+def test_error_whose_message_cannot_be_made_is_named_all_the_same() -> None:
+    class Broken(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    assert headline(whole(Broken())) == "Broken: its message cannot be shown"
