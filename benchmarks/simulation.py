@@ -23,7 +23,7 @@ from benchmarks.fleet import Usage, own_server
 
 __all__ = ["Crowd", "Outcome", "once", "simulate"]
 
-#: As once looks: by a try of the lock's key and of the heir's, shared, in one statement.
+#: As once looks: by a try of the lock's key and of the standby's, shared, in one statement.
 _KEY = 4242
 _LOOK = f"SELECT pg_try_advisory_xact_lock_shared({_KEY}), pg_try_advisory_xact_lock_shared(4243)"
 #: What a bystander asks, an application on the same server.
@@ -75,17 +75,17 @@ class Outcome:
 
 def once() -> Law:
     """The law of once itself."""
+    from once.databases.lock import AdvisoryLock
+    from once.engine.backoff import Wait
     from once.exceptions import NoConnection
-    from once.guards import Guard
-    from once.waiting import Wait
 
-    class Noting(Guard):
+    class Noting(AdvisoryLock):
         """Takes note of a pause instead of sleeping."""
 
         longest_pause = 60.0
         pause = 0.0
 
-        def attend(self, seconds: float) -> None:
+        def wait(self, seconds: float) -> None:
             self.pause = seconds
 
         def acquire(self, within: float = 0.0) -> bool:
@@ -96,23 +96,23 @@ def once() -> Law:
 
     class Waiting:
         def __init__(self) -> None:
-            self._guard = Noting()
+            self._lock = Noting()
             self._wait = Wait(
-                name="", using="default", deadline=None, limit=float("inf"), guard=self._guard
+                name="", using="default", deadline=None, patience=float("inf"), lock=self._lock
             )
 
         def answered(self, look: float) -> float:
             self._look(look)
             self._wait.pause("held")
-            return self._guard.pause
+            return self._lock.pause
 
         def refused(self, look: float) -> float:
             self._look(look)
             self._wait.survive(NoConnection("refused"))
-            return self._guard.pause
+            return self._lock.pause
 
         def _look(self, seconds: float) -> None:
-            self._wait._look = seconds  # as if that had been measured
+            self._wait._looks = (seconds, seconds)  # as if that had been measured
 
     return Waiting()
 

@@ -57,7 +57,7 @@ class Relay:
             connections=sessions,
         )
 
-    def fall_silent(self) -> None:
+    def stop_heartbeat(self) -> None:
         """Swallow everything from now on, also that an end was closed."""
         self._is_silent = True
 

@@ -2,10 +2,11 @@
 
 from benchmarks.contenders import Contender
 from benchmarks.project import work
-from once import runner
-from once.base import Routine
+from once.engine import executor
+from once.engine.options import RunOptions
 from once.models import Trigger
-from once.registry import Registry
+from once.routines.base import Routine
+from once.routines.registry import Registry
 
 __all__ = ["Once", "run"]
 
@@ -25,9 +26,8 @@ class Once(Contender):
 
 def run(registry: Registry) -> None:
     """What a starting server does about these routines."""
-    results = runner.run(
-        registry.startup, registry=registry, trigger=Trigger.STARTUP, heeds_delay=True
-    )
+    options = RunOptions(trigger=Trigger.STARTUP, respects_backoff=True)
+    results = executor.run(registry.startup, registry, options)
     if undone := [result for result in results if not result.is_done]:
         raise RuntimeError(f"{undone[0].routine}: {undone[0].message}")
 

@@ -18,7 +18,7 @@ NAMES = (
     "batched",
     "herd",
     "takeover",
-    "guards",
+    "locks",
     "waiters",
 )
 

@@ -1,4 +1,4 @@
-"""Guards: what 50 routines cost that are held at once for 10 seconds, each by its own process.
+"""Locks: what 50 routines cost that are held at once for 10 seconds, each by its own process.
 
 The bodies hardly do anything meanwhile. All sessions pass a relay, which counts.
 """
@@ -20,7 +20,7 @@ __all__ = ["figures"]
 
 COUNT = 50
 SECONDS = 10.0
-#: Seconds between two statements of a body, so rare that what is seen are the guards.
+#: Seconds between two statements of a body, so rare that what is seen are the locks.
 BEAT = 5.0
 
 _TAKING_PART = [name for name in TITLES if name in ("floor", "pglock", "once")]
@@ -47,16 +47,16 @@ def figures(stage: Stage) -> Iterator[Figure]:
     held = f"{COUNT} routines of {SECONDS:.0f} s held at once"
     rows = {
         "connections": Row(
-            measure="guards", title=f"{held}: connections", unit="connections", relation="-"
+            measure="locks", title=f"{held}: connections", unit="connections", relation="-"
         ),
         "trips": Row(
-            measure="guards", title=f"{held}: round trips in a second", unit="", relation="-"
+            measure="locks", title=f"{held}: round trips in a second", unit="", relation="-"
         ),
         "clients": Row(
-            measure="guards", title=f"{held}: CPU time of all clients", relation="difference"
+            measure="locks", title=f"{held}: CPU time of all clients", relation="difference"
         ),
         "server": Row(
-            measure="guards", title=f"{held}: CPU time of the server", relation="difference"
+            measure="locks", title=f"{held}: CPU time of the server", relation="difference"
         ),
     }
     for field, row in rows.items():

@@ -1,6 +1,6 @@
 """Parts: what each part of the protocol costs at least, in raw SQL on Django's own connections.
 
-So much of the time of a run is the price of a history, of fencing and of a guard that its server
+So much of the time of a run is the price of a history, of fencing and of a lock that its server
 evicts, whoever writes it; the rest is ours.
 """
 
@@ -26,7 +26,7 @@ PARTS = {
     "end": "and its end",
     "savepoint": "and a savepoint around the body",
     "locks": "and the work lock and the attempt's row",
-    "guard": "and a guard in a session of its own",
+    "lock": "and a lock in a session of its own",
 }
 
 _CLAIM = """BEGIN; INSERT INTO once_attempt (routine, number, version, scope_key, key, state, retry,
@@ -35,7 +35,7 @@ _CLAIM = """BEGIN; INSERT INTO once_attempt (routine, number, version, scope_key
 _END = """UPDATE once_attempt SET state = 'succeeded', finished_at = now()
     WHERE routine = %s AND state = 'running'"""
 _ROW = "SELECT number FROM once_attempt WHERE routine = %s AND state = 'running' FOR UPDATE"
-_GUARD = """ROLLBACK; BEGIN; SET LOCAL idle_in_transaction_session_timeout = '15s';
+_LOCK = """ROLLBACK; BEGIN; SET LOCAL idle_in_transaction_session_timeout = '15s';
     SELECT pg_try_advisory_xact_lock(1, hashtext(%s))"""
 _LAST = """SELECT 1 FROM once_completion WHERE routine = %s
     UNION ALL SELECT 1 FROM once_attempt WHERE routine = %s"""
@@ -44,31 +44,31 @@ _LAST = """SELECT 1 FROM once_completion WHERE routine = %s
 def figures(stage: Stage) -> Iterator[Figure]:
     """Time for as many routines as another measure runs, with ever more parts."""
     names = list(PARTS)
-    with closing(connection.copy()) as guard:
-        cases = {FLOOR: partial(_anew, frozenset(), guard)} | {
-            name: partial(_anew, frozenset(names[: number + 1]), guard)
+    with closing(connection.copy()) as lock:
+        cases = {FLOOR: partial(_anew, frozenset(), lock)} | {
+            name: partial(_anew, frozenset(names[: number + 1]), lock)
             for number, name in enumerate(names)
         }
         interleaved(cases, 1)  # what happens at a first call only
         found = interleaved(cases, stage.times(9))
-        _ask(guard, "ROLLBACK")
+        _ask(lock, "ROLLBACK")
     for name, title in PARTS.items():
         row = Row(measure="parts", title=f"{COUNT} bare transactions {title}")
         yield Figure(row=row, contender=FLOOR, values=found[FLOOR])
         yield Figure(row=row, contender="once", values=found[name])
 
 
-def _anew(parts: frozenset[str], guard: BaseDatabaseWrapper) -> float:
-    _ask(guard, "ROLLBACK")
+def _anew(parts: frozenset[str], lock: BaseDatabaseWrapper) -> float:
+    _ask(lock, "ROLLBACK")
     work.truncate()
-    return seconds(partial(_run, parts, guard))
+    return seconds(partial(_run, parts, lock))
 
 
-def _run(parts: frozenset[str], guard: BaseDatabaseWrapper) -> None:
+def _run(parts: frozenset[str], lock: BaseDatabaseWrapper) -> None:
     for name in work.names(COUNT):
-        if "guard" in parts:
-            _ask(guard, _GUARD, name)
-            _ask(guard, _LAST, name, name)
+        if "lock" in parts:
+            _ask(lock, _LOCK, name)
+            _ask(lock, _LAST, name, name)
         if "claim" in parts:
             _ask(connection, _CLAIM, name)
         with transaction.atomic():

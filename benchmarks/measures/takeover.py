@@ -26,7 +26,7 @@ __all__ = ["figures"]
 WAITERS = 5
 #: How long they wait before the holder comes to harm.
 PATIENCE = 20.0
-#: Seconds of silence after which a guard is lost (ONCE_LIVENESS_TIMEOUT).
+#: Seconds of silence after which a lock is lost (ONCE_LIVENESS_TIMEOUT).
 LIVENESS = 2
 #: How long bodies are watched once another has begun, the frozen one thawed.
 AFTERWARDS = 5.0
@@ -55,10 +55,10 @@ class _Holder:
         os.kill(self.pid, signal.SIGCONT)
 
     def cut_off(self) -> None:
-        self.relay.fall_silent()
+        self.relay.stop_heartbeat()
 
     def terminate(self) -> None:
-        """End the session of its guard; where it has none that tells its process, its only one."""
+        """End the session of its lock; where it has none that tells its process, its only one."""
         terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name"
         if not self.scene.rows(f"{terminate} LIKE '%(pid {self.pid})'"):
             self.scene.rows(f"{terminate} = '{_NAME}'")

@@ -1,6 +1,6 @@
 """Waiters: what one look costs, and what a crowd of waiters costs a server.
 
-A look is how a process that waits asks whether the routine's guard is free. Those of a crowd are
+A look is how a process that waits asks whether the routine's lock is free. Those of a crowd are
 real, from one program (:mod:`benchmarks.simulation`): the machine bears no thousand processes.
 """
 
@@ -18,9 +18,9 @@ from benchmarks.fleet import Usage, own_server
 from benchmarks.project.work import names, truncate
 from benchmarks.simulation import Crowd, once, simulate
 from benchmarks.stage import Stage
-from once import readiness
-from once.base import Routine
 from once.databases import database
+from once.routines.base import Routine
+from once.status import readiness
 
 __all__ = ["figures"]
 
@@ -43,15 +43,15 @@ def _looks(stage: Stage) -> Iterator[Figure]:
     here = database("default")
     usage = Usage(stage.url)
     with here.session(), ExitStack() as stack:
-        holder, heir, waiter = (
-            stack.enter_context(here.guard(routine.name, 60.0)) for _ in range(3)
+        holder, standby, waiter = (
+            stack.enter_context(here.lock(routine.name, 60.0)) for _ in range(3)
         )
         # Each learns by its try what it is, and the last one what it needs for a look.
-        if [holder.acquire(), heir.acquire(), waiter.acquire()] != [True, False, False]:
-            raise RuntimeError("The guard of a routine that nobody runs was not to be had.")
+        if [holder.acquire(), standby.acquire(), waiter.acquire()] != [True, False, False]:
+            raise RuntimeError("The lock of a routine that nobody runs was not to be had.")
         cases: dict[str, Callable[[], object]] = {
             FLOOR: connection.ensure_connection,
-            "who waits for a guard": waiter.is_worth_trying,
+            "who waits for a lock": waiter.is_worth_trying,
             "a readiness probe, or `once wait`": partial(readiness.is_done, [routine]),
         }
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}

@@ -64,8 +64,8 @@ def by_once() -> None:
     """One batched routine."""
     from benchmarks.contenders.once import run
     from benchmarks.project.models import Item
-    from once.base import Routine
-    from once.registry import Registry
+    from once.routines.base import Routine
+    from once.routines.registry import Registry
 
     routine = Routine(
         function=body, name="project.batches", over=Item.objects.all, batch_size=BATCH_SIZE

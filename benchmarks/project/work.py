@@ -38,6 +38,7 @@ def truncate() -> None:
     """Forget all effects, and all that contenders recorded."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "TRUNCATE once_attempt, once_completion, project_done, project_effect, project_item, "
-            "post_deploy_postdeploylog; DELETE FROM django_migrations WHERE app = 'steps'"
+            "TRUNCATE once_anchor, once_attempt, once_completion, project_done, project_effect, "
+            "project_item, post_deploy_postdeploylog; "
+            "DELETE FROM django_migrations WHERE app = 'steps'"
         )
