@@ -2,12 +2,13 @@
 
     pip install -e ".[example]" && python -m example
 
-What it does: an embedded PostgreSQL starts, with an empty database. Then three releases of a
-project come.
+What it does: an embedded PostgreSQL starts. First comes a control without ``once``: replicas
+migrate an empty database and load the data, all at the same moment; some crash. Then three
+releases of a project come to another empty database.
 
 1.  Three replicas run their entrypoint, ``once run --migrate``, at the same moment.
 2.  Three gunicorn masters boot four workers each, all released at once, with one routine more,
-    which goes through fifty thousand rows in batches; requests are answered.
+    which goes through twenty thousand rows in batches; requests are answered.
 3.  A rolling deploy, under a constant load of requests that a balancer sends to the servers which
     say that they are ready. Another version of that routine is due. The job that runs it is killed
     (SIGKILL) half-way, and so is the worker that has told a partner, an HTTP server outside of the
@@ -77,10 +78,13 @@ def demonstrate(arguments: argparse.Namespace) -> int:
     ) as temporary:
         directory = Path(temporary)
         begun = time.monotonic()
-        with _database(arguments, directory) as database:
+        if not arguments.sqlite and "DATABASE_URL" not in os.environ:
+            print("Starting an embedded PostgreSQL ...", flush=True)
+        with _database(arguments, directory) as database, database.another() as control:
             print(f"{database.title}: ready after {time.monotonic() - begun:.1f} s.\n", flush=True)
             wrong = play(
                 database,
+                control,
                 directory,
                 replicas=arguments.replicas,
                 servers=arguments.servers,

@@ -4,7 +4,7 @@ import sqlite3
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ class Database:
     #: For DATABASE_URL.
     url: str
     connect: Callable[[], Any]
+    #: Makes another empty database, for as long as its context.
+    another: Callable[[], AbstractContextManager["Database"]]
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The answer to a query, asked past Django and past ``once``."""
@@ -105,15 +107,17 @@ def on_server(url: str, kind: str = "DATABASE_URL") -> Iterator[Database]:
             title=f"PostgreSQL {version.split()[0]} ({kind})",
             url=own_url,
             connect=lambda: psycopg.connect(own_url),
+            another=lambda: on_server(url, kind),
         )
 
 
 @contextmanager
-def sqlite(directory: Path) -> Iterator[Database]:
+def sqlite(directory: Path, name: str = "example") -> Iterator[Database]:
     """A file."""
-    path = directory / "example.sqlite3"
+    path = directory / f"{name}.sqlite3"
     yield Database(
         title=f"SQLite {sqlite3.sqlite_version}",
         url=f"sqlite:///{path}",
         connect=lambda: sqlite3.connect(path, timeout=10),
+        another=lambda: sqlite(directory, "control"),
     )

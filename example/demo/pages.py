@@ -34,11 +34,11 @@ VISIT = Page(method="POST", path="/countries/ch/visits/", status=201, answer={"c
 
 def reads() -> Sequence[Page]:
     """Pages that change nothing; the answers are the same in every release that serves."""
-    place = {"name": "North Oregon", "subdivision": "US-OR"}
+    place = {"name": "Upper Oregon", "subdivision": "US-OR"}
     return (
         READY,
         *(Page(path=f"/countries/{code}/", answer=_country(code)) for code in ("de", "USA", "756")),
-        Page(path="/places/?name=NORTH%20Oregon", answer={"places": [place]}),
+        Page(path="/places/?name=UPPER%20Oregon", answer={"places": [place]}),
     )
 
 

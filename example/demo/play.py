@@ -15,7 +15,13 @@ __all__ = ["play"]
 
 
 def play(
-    database: Database, directory: Path, *, replicas: int, servers: int, workers: int
+    database: Database,
+    control: Database,
+    directory: Path,
+    *,
+    replicas: int,
+    servers: int,
+    workers: int,
 ) -> list[str]:
     """Play every act and print its table; what went wrong."""
     with (
@@ -26,6 +32,7 @@ def play(
     ):
         stage = Stage(database=database, processes=processes, partner=partner)
         try:
+            deploys.without_once(stage, control, replicas)
             return _play(stage, replicas, servers, workers)
         except ActFailed as error:
             return [str(error)]

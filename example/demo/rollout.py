@@ -37,8 +37,8 @@ class Rollout:
 
     def play(self) -> Account:
         """Do it all."""
-        self.stage.say(
-            "Release 3, with version 2 of geography.fold_names: a rolling deploy under load."
+        self.stage.begin(
+            "Release 3, with version 2 of geography.fold_names: a rolling deploy under load"
         )
         self.stage.partner.hold(release=3)
         with self.balancer:

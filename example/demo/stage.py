@@ -3,7 +3,7 @@
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from example.demo import observations
 from example.demo.databases import Database
@@ -27,9 +27,14 @@ class Stage:
     database: Database
     processes: Processes
     partner: Partner
+    _begun: float = field(default_factory=time.monotonic)
+
+    def begin(self, text: str) -> None:
+        """Print what begins now, with the seconds since the first act."""
+        self.say(f"[{time.monotonic() - self._begun:3.0f} s] {text} ...")
 
     def say(self, text: str) -> None:
-        """Tell who watches."""
+        """Print a result."""
         print(text, flush=True)
 
     def await_condition(
@@ -71,12 +76,21 @@ class Stage:
 
         """
         hope = f"it should end with exit code {returncode}"
+        self.await_exit(child, hope)
+        if child.returncode != returncode:
+            raise _failure(hope, [child])
+
+    def await_exit(self, child: Process, hope: str = "it should end") -> None:
+        """Wait until a child has ended, with whatever exit code.
+
+        Raises:
+            ActFailed: it takes too long.
+
+        """
         try:
             child.popen.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             raise _failure(hope, [child]) from None
-        if child.returncode != returncode:
-            raise _failure(hope, [child])
 
 
 def _failure(hope: str, children: Sequence[Process]) -> ActFailed:

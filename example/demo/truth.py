@@ -9,7 +9,7 @@ __all__ = ["ANNOUNCEMENT", "BATCHES", "DATA", "EFFECTS", "PLACES", "folded"]
 
 _COUNTRIES = {country.alpha_2 for country in pycountry.countries}
 
-PLACES = 10 * len(pycountry.subdivisions)
+PLACES = 4 * len(pycountry.subdivisions)
 #: Of geography.fold_names: a thousand places in each.
 BATCHES = math.ceil(PLACES / 1000)
 

@@ -15,7 +15,7 @@ from .names import searchable
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("Upper", "Lower", "Inner", "Outer", "Old", "New", "North", "South", "East", "West")
+PARTS = ("Upper", "Lower", "Old", "New")
 
 
 @routine
@@ -68,7 +68,7 @@ def load_subdivisions() -> None:
 
 @routine(after=[load_subdivisions])
 def load_places() -> None:
-    """Invented ones, ten in each subdivision: more than fifty thousand."""
+    """Invented places, four in each subdivision: more than twenty thousand."""
     Place.objects.bulk_create(
         (
             Place(subdivision_id=subdivision.code, name=f"{part} {subdivision.name}")
