@@ -1,5 +1,6 @@
 """What ``once doctor`` finds where a database does not do as it must, or clocks do not."""
 
+import re
 import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterable
@@ -75,8 +76,8 @@ def test_nothing_is_wrong_and_nothing_stays(using: str) -> None:
 @pytest.mark.parametrize(
     ("apart", "level", "told"),
     [
-        (timedelta(hours=-1), Level.WARNING, "clock is 3,600 s behind the database's"),
-        (timedelta(hours=1), Level.WARNING, "clock is 3,600 s ahead of the database's"),
+        (timedelta(hours=-1), Level.WARNING, r"clock is 3,[56]\d\d s behind the database's"),
+        (timedelta(hours=1), Level.WARNING, r"clock is 3,[56]\d\d s ahead of the database's"),
         (timedelta(seconds=3), Level.OK, "agree"),
     ],
     ids=["behind", "ahead", "a little"],
@@ -87,7 +88,7 @@ def test_clock_that_is_off_is_a_warning(
     monkeypatch.setattr(record_probes, "_time", lambda: datetime.now(UTC) + apart)
     findings = probed(record_probes.privileges)
     assert findings["clock"].level is level
-    assert told in findings["clock"].message
+    assert re.search(told, findings["clock"].message)
     assert faults(findings) == []
 
 
@@ -130,14 +131,14 @@ def test_lock_that_outlives_its_release_is_a_fault(monkeypatch: pytest.MonkeyPat
 def test_silence_is_a_fault_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     is_over = threading.Event()
     for module in (deployment, examination):
-        monkeypatch.setattr(module, "DEADLINE", 0.2)
+        monkeypatch.setattr(module, "DEADLINE", 3.0)
     monkeypatch.setattr(history, "is_installed", lambda using: is_over.wait(60))
     try:
         findings = found()
     finally:
         is_over.set()
     assert faults(findings) == ["tables"]
-    assert findings["tables"].message == "No answer within 0 s."
+    assert findings["tables"].message == "No answer within 3 s."
 
 
 @pytest.mark.postgresql

@@ -291,7 +291,13 @@ def test_times_without_use_tz(project: Project) -> None:
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_times_without_use_tz_and_without_zone_data(project: Project) -> None:
     """As in a small image: the zone's offset is not to be had, and nothing depends on it."""
-    project.settings("USE_TZ = False\nTIME_ZONE = 'America/Chicago'\n")
+    project.settings("""
+import sys
+
+sys.modules["tzdata"] = None  # as if the package were not installed
+USE_TZ = False
+TIME_ZONE = "America/Chicago"
+""")
     project.environment.update(PYTHONTZPATH="", ONCE_RETRY_DELAY="600")
     project.routines("""
         @routine
