@@ -186,7 +186,7 @@ class Database(ABC):
 
         """
 
-    def unmark_work(self) -> None:
+    def unmark_backend(self) -> None:
         """Remove what :meth:`mark_backend` left in the session, if it outlives a transaction."""
 
     def sync(self) -> None:

@@ -10,7 +10,7 @@ from django.db import Error
 
 from once.databases.base import Context, Execute
 from once.databases.mysql_lock import LOCK, MySQLLock, digest
-from once.databases.servers import ServerDatabase, work_name
+from once.databases.servers import ServerDatabase, mark_name
 from once.databases.transactions import TransactionState
 from once.exceptions import CannotFence
 
@@ -90,7 +90,7 @@ class MySQL(ServerDatabase):
         try:  # no transaction, which the first CREATE TABLE would end
             yield
         finally:
-            self.unmark_work()
+            self.unmark_backend()
 
     def transaction(self) -> TransactionState:
         # Because the driver knows of autocommit alone, ask the server. Without a transaction it
@@ -110,18 +110,18 @@ class MySQL(ServerDatabase):
         return TransactionState.OPEN
 
     def mark_backend(self, name: str) -> bool:
-        # Because named locks and variables outlive transactions, unmark_work removes both. What it
+        # Because named locks and variables outlive transactions, unmark_backend removes both. What it
         # needs for that is kept in the session.
         keep = ", ".join(
             f"@once_{timeout} = @@SESSION.{timeout}, SESSION {timeout} = {value}"
             for timeout, value in self._idle_timeouts().items()
         )
         with self.connection.cursor() as cursor:
-            cursor.execute(f"SET @once_work = {LOCK}, {keep}", [digest(work_name(name))])
+            cursor.execute(f"SET @once_work = {LOCK}, {keep}", [digest(mark_name(name))])
             cursor.execute("SELECT GET_LOCK(@once_work, 0)")
             return bool(cursor.fetchone()[0])
 
-    def unmark_work(self) -> None:
+    def unmark_backend(self) -> None:
         connection = self.connection
         if connection.connection is None:
             return
@@ -143,7 +143,7 @@ class MySQL(ServerDatabase):
         return _IDLE_TIMEOUTS | (_IDLE_TIMEOUTS_OF_MARIADB if connection.mysql_is_mariadb else {})
 
     def terminate_backend(self, name: str) -> int:
-        key = [digest(work_name(name))]
+        key = [digest(mark_name(name))]
         holder = f"NULLIF(IS_USED_LOCK({LOCK}), CONNECTION_ID())"
         since = monotonic()
         ended = 0

@@ -18,7 +18,7 @@ from once.databases.postgresql_lock import (
     milliseconds,
     unlimited,
 )
-from once.databases.servers import ServerDatabase, work_name
+from once.databases.servers import ServerDatabase, mark_name
 from once.databases.transactions import TransactionState
 
 __all__ = ["PostgreSQL"]
@@ -93,7 +93,7 @@ class PostgreSQL(ServerDatabase):
         with self.connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT {settings} pg_try_advisory_xact_lock({KEY})",
-                keyed(self.connection, work_name(name)),
+                keyed(self.connection, mark_name(name)),
             )
             return bool(cursor.fetchone()[-1])
 
@@ -115,7 +115,7 @@ class PostgreSQL(ServerDatabase):
         wrapper = partial(whole_transaction, limits=limits)
         with self.connection.execute_wrapper(wrapper), self.connection.cursor() as cursor:
             try:
-                cursor.execute(_END_HOLDERS, keyed(self.connection, work_name(name)))
+                cursor.execute(_END_HOLDERS, keyed(self.connection, mark_name(name)))
                 ended: int = cursor.fetchone()[0]
             except DatabaseError as error:
                 if not self.is_denied(error):

@@ -16,7 +16,7 @@ from once.databases.base import PATIENCE, Database
 from once.databases.session_lock import SessionLock
 from once.exceptions import CannotFence
 
-__all__ = ["ServerDatabase", "apart", "work_name"]
+__all__ = ["ServerDatabase", "apart", "mark_name"]
 
 #: Options of libpq that say when a silent network is given up: the project's, where it has any.
 _KEEPS_ALIVE = {
@@ -124,7 +124,7 @@ class ServerDatabase(Database):
             timeouts.rest()
 
 
-def work_name(name: str) -> str:
+def mark_name(name: str) -> str:
     """Return the name by which a session is marked that works on a name."""
     return f"work {name}"  # no lock's name holds a space
 

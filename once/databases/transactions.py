@@ -108,7 +108,7 @@ class WorkTransaction:
     def _unmark(self) -> None:
         if self._is_marked:
             self._is_marked = False
-            self._here.unmark_work()
+            self._here.unmark_backend()
 
     def _rest(self) -> None:
         if not self.is_nested and is_left_open(self._here):

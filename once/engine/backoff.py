@@ -137,7 +137,7 @@ class Wait:
     @contextmanager
     def asking(self) -> Iterator[None]:
         """A context for a look at the database, which does not outlast the deadline by much."""
-        with self.timed(), database(self.using).answering(self.patience_left):
+        with self.timed(), database(self.using).answering(self.answer_within):
             yield
 
     @contextmanager
@@ -159,7 +159,7 @@ class Wait:
         return self.seconds >= self._next_report
 
     @property
-    def patience_left(self) -> float:
+    def answer_within(self) -> float:
         """Seconds in which an answer has to come, so that the deadline is kept."""
         return min(PATIENCE, max(0.5, self._left()))
 

@@ -159,7 +159,7 @@ class Claim:
 
     def _try(self) -> Result | Retry:
         """Lock, claim and work; or find out what keeps this process from it."""
-        if not self.lock.acquire(self.wait.patience_left):
+        if not self.lock.acquire(self.wait.answer_within):
             self.lock.refuse_own_thread()
             return Retry(self._name_holder)
         ahead = self.lock.read(lambda: history.next_attempt(self.routine))
@@ -175,7 +175,7 @@ class Claim:
             return self._begin(ahead)
 
     def _begin(self, ahead: NextAttempt) -> Result | Retry:
-        with self.lock.yielding(), self.here.answering(self.wait.patience_left):
+        with self.lock.yielding(), self.here.answering(self.wait.answer_within):
             attempt = recorder.begin(
                 self.routine,
                 ahead,

@@ -59,7 +59,7 @@ def run(routines: Sequence[Routine], registry: Registry, options: RunOptions) ->
     deadline = None if timeout is None else monotonic() + timeout
     current = _Pass(registry=registry, options=options, deadline=deadline)
     try:
-        return current.over(routines)
+        return current.through(routines)
     finally:
         current.end()
 
@@ -71,7 +71,7 @@ class _Pass:
     registry: Registry
     options: RunOptions
     deadline: float | None
-    _behind: dict[str, str] = field(default_factory=dict)
+    _blocked: dict[str, str] = field(default_factory=dict)
     #: By alias, what is not told yet of routines that may have been renamed, where it was asked.
     _suspicions: dict[str, "list[Suspicion]"] = field(default_factory=dict)
     #: Alias of the database that the pass is at, and what ends its session and its lock there.
@@ -102,7 +102,7 @@ class _Pass:
             self._session.enter_context(database(using).session())
             self._using = using
 
-    def over(self, routines: Sequence[Routine]) -> list[Result]:
+    def through(self, routines: Sequence[Routine]) -> list[Result]:
         results: dict[str, Result] = {}
         stands = self._read(routines) if routines else {}
         stopped = ""
@@ -216,17 +216,17 @@ class _Pass:
         if self.options.trigger == Trigger.RESET:
             return ""
         using = routine.using
-        if using not in self._behind:
+        if using not in self._blocked:
             from once.engine import unapplied
 
             missing = self._patiently(lambda: unapplied.names(using), routine)
-            self._behind[using] = (
+            self._blocked[using] = (
                 f"Blocked: {unapplied.behind({using: missing})}. Run `manage.py once run "
                 "--migrate`, or `manage.py migrate` first."
                 if missing
                 else ""
             )
-        return self._behind[using]
+        return self._blocked[using]
 
     def _patiently(self, function: Callable[[], T], routine: Routine) -> T:
         """Call a function that reads, again where its database could not be reached."""

@@ -86,7 +86,7 @@ def _migrate(
             if wait.has_paused:
                 wait.end()
             return None
-    if is_locked_elsewhere or not lock.acquire(wait.patience_left):
+    if is_locked_elsewhere or not lock.acquire(wait.answer_within):
         with suppress(Error), wait.asking():
             lock.find_holder()
         return Retry(f"migrations are applied by {lock.holder}")

@@ -124,7 +124,7 @@ def _why_not(
     behind: dict[str, list[str]] = {}
     for using, mine in used.items():
         waiting.using = using  # the database to name where it cannot be asked
-        with database(using).session(), database(using).answering(waiting.patience_left):
+        with database(using).session(), database(using).answering(waiting.answer_within):
             are_done &= _are_done(using, mine, gone)
             behind |= unapplied.lacking([using] if are_done else [])
     if not are_done:
