@@ -57,7 +57,7 @@ def _check_scopes() -> Iterator[CheckMessage]:
             if routine.scope == "release":
                 hint = "Set it in the settings or the environment of every process."
                 yield _error("once.E007", str(error), hint, routine.name)
-            else:
+            else:  # content: a further scope gets an id of its own
                 hint = "Patterns are relative to the directory of the module that declares it."
                 yield _error("once.E008", str(error), hint, routine.name)
 

@@ -126,7 +126,7 @@ class AdvisoryLock(ABC):
 
     @property
     def longest_pause(self) -> float:
-        """Seconds after which a waiter asks again at the latest."""
+        """Seconds that a waiter's pauses grow to, unless its looks are slow."""
         return 5.0
 
     def wait(self, seconds: float) -> None:

@@ -110,8 +110,8 @@ class MySQL(ServerDatabase):
         return TransactionState.OPEN
 
     def mark_backend(self, name: str) -> bool:
-        # Because named locks and variables outlive transactions, unmark_backend removes both. What it
-        # needs for that is kept in the session.
+        # Because named locks and variables outlive transactions, unmark_backend removes both. What
+        # it needs for that is kept in the session.
         keep = ", ".join(
             f"@once_{timeout} = @@SESSION.{timeout}, SESSION {timeout} = {value}"
             for timeout, value in self._idle_timeouts().items()

@@ -36,7 +36,7 @@ T = TypeVar("T")
 #: A sentence without its full stop, or a function that finds it, called only if it is reported.
 Sentence = str | Callable[[], str]
 
-#: Seconds of a pause at most, where no lock is waited for.
+#: Seconds that pauses grow to, where no lock is waited for. Slow looks and errors make longer ones.
 _MOST = 5.0
 
 

@@ -122,6 +122,7 @@ class Claim:
             record = self.known if self.known and not self.known.retry_in else self._record()
             if not self.options.is_due(record.standing):
                 return self._leave(record)
+            # Because an attempt that runs may be a dead process's, the lock is asked for.
             if self._is_put_off(record) and not record.is_running:
                 return self._put_off(record)
         # First the connection for the work: a lock without one would only keep waiters waiting.
@@ -142,7 +143,7 @@ class Claim:
         return history.read([self.routine])[self.routine.name]
 
     def _is_in_other_hands(self) -> bool:
-        """True if another process holds the lock: the cheapest look there is.
+        """True if another process holds the lock and no report is due: the cheapest look there is.
 
         Now and then the record is read as well, because a process that is done may still hold the
         lock: it is frozen, or a hook after its commit takes long.

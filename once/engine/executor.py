@@ -71,6 +71,7 @@ class _Pass:
     registry: Registry
     options: RunOptions
     deadline: float | None
+    #: By alias, why migrations block the routines there; empty where none does.
     _blocked: dict[str, str] = field(default_factory=dict)
     #: By alias, what is not told yet of routines that may have been renamed, where it was asked.
     _suspicions: dict[str, "list[Suspicion]"] = field(default_factory=dict)
@@ -103,6 +104,7 @@ class _Pass:
             self._using = using
 
     def through(self, routines: Sequence[Routine]) -> list[Result]:
+        """Return one result for each routine, in order."""
         results: dict[str, Result] = {}
         stands = self._read(routines) if routines else {}
         stopped = ""
@@ -119,7 +121,7 @@ class _Pass:
                 result = claim.settle()
                 if not result.is_done:
                     self.release()
-                if claim.wait.has_paused:  # meanwhile, others may have done those behind it
+                if claim.wait.has_paused:  # in which another process may have done the next
                     stands = self._read(routines[number + 1 :])
                 if result.outcome is Outcome.FAILED and not self.options.keep_going:
                     stopped = f"Not tried, since {routine.name} failed. Fix that one first."
@@ -190,7 +192,7 @@ class _Pass:
         return Wait(name=routine.name, using=routine.using, deadline=self.deadline, lock=lock)
 
     def _read(self, routines: Sequence[Routine]) -> dict[str, Record]:
-        """Read the record (step 1). If its tables are missing, nothing is known."""
+        """Read the record: step 1 of docs/explanation/protocol.md. Without tables, it is empty."""
         found: dict[str, Record] = {}
         # Last the one in which the pass goes on.
         first = routines[0].using if routines else ""

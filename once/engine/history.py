@@ -116,8 +116,9 @@ def read_under_lock(routine: Routine) -> Record:
 
 def next_attempt(routine: Routine) -> NextAttempt:
     """Return what the next attempt would be. Call it in the session that holds the lock."""
-    # The last number before the running attempts: because a process that claims in between then
-    # takes the number, this claim fails. In the other order, it would never be fenced.
+    # First the last number, then the running attempts. Because a process that claims in between
+    # takes that number, this claim fails. In the other order this claim would succeed, and the
+    # attempt of that process would never be fenced.
     record = read_under_lock(routine)
     attempts = Attempt.objects.using(routine.using).filter(routine=routine.name)
     key: str | None = None

@@ -76,18 +76,18 @@ def _look(
 
 
 def _migrate(
-    here: Database, lock: AdvisoryLock, command: Callable[[str], object], wait: Wait
+    here: Database, lock: AdvisoryLock, command: Callable[[str], object], patient: Wait
 ) -> Retry | None:
     """Migrate under the lock, where that is due and free; an error of a migration is its own."""
     lock.refuse_own_thread()
-    with wait.asking():
-        is_locked_elsewhere = wait.has_paused and not lock.is_worth_trying()
+    with patient.asking():
+        is_locked_elsewhere = patient.has_paused and not lock.is_worth_trying()
         if not is_locked_elsewhere and _is_current(here.using):
-            if wait.has_paused:
-                wait.end()
+            if patient.has_paused:
+                patient.end()
             return None
-    if is_locked_elsewhere or not lock.acquire(wait.answer_within):
-        with suppress(Error), wait.asking():
+    if is_locked_elsewhere or not lock.acquire(patient.answer_within):
+        with suppress(Error), patient.asking():
             lock.find_holder()
         return Retry(f"migrations are applied by {lock.holder}")
     # Fence, then read: a frozen predecessor may still be inside a migration.
@@ -95,22 +95,22 @@ def _migrate(
         is_fenced = not here.terminate_backend(NAME)
     lock.ping()
     while not is_fenced:
-        wait.pause("the transaction of a process that migrated before is being ended")
+        patient.pause("the transaction of a process that migrated before is being ended")
         lock.ping()
         is_fenced = not here.terminate_backend(NAME)
     if not _is_current(here.using):
         with _fenced(here, lock):
-            _call(here, command, wait)
+            _call(here, command, patient)
         recorder.record_migrated(here.using, NAME, _digest())
     return None
 
 
-def _call(here: Database, command: Callable[[str], object], wait: Wait) -> None:
+def _call(here: Database, command: Callable[[str], object], patient: Wait) -> None:
     began = monotonic()
     try:
         command(here.using)
     except Error as error:
-        wait.worked(monotonic() - began)
+        patient.worked(monotonic() - began)
         if _may_pass(here, error) or isinstance(error, MigrationSchemaMissing):
             raise
         raise MigrationFailed(

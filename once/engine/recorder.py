@@ -1,8 +1,8 @@
 """Write completions and attempts; :mod:`once.engine.anchors` writes anchors, and prunes.
 
 ``lock_attempt``, ``progress``, ``resume``, ``advance``, ``complete`` and ``undo`` are parts of the
-work transaction in hand. They raise ``AttemptLost`` where the attempt has no right to commit any
-more. All other functions are statements of their own, durable on return.
+work transaction in hand. All but ``progress`` raise ``AttemptLost`` where the attempt has no right
+to commit any more. The other functions that write are statements of their own, durable on return.
 """
 
 import os

@@ -149,7 +149,7 @@ def _retry_in(routine: Routine, history: list[Attempts]) -> float:
         history, last.number, lambda row: _is_of(routine, row) and row.state in bad
     )
     if last.state != State.FAILED:
-        in_a_row -= 1  # the first that ended without a word: a deploy, a node
+        in_a_row -= 1  # because a deploy or a lost node ends an attempt without a word
     if not in_a_row:
         return 0.0
     delay = conf.retry_delay()

@@ -61,7 +61,9 @@ def _start(declared: Registry, *, is_replacement: bool) -> None:
     began = monotonic()
     try:
         results = _run(declared)
-    except (OnceError, Error) as error:
+    except Exception as error:
+        if not is_replacement and not isinstance(error, (OnceError, Error)):
+            raise  # the project's mistake, such as a setting
         problem = one_line(error)
     else:
         failed = [result for result in results if result.reason is Reason.FAILED]

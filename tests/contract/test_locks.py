@@ -652,6 +652,16 @@ def test_who_waits_for_a_file_is_told_once_it_is_free(tmp_path: Path) -> None:
         assert not waiter.acquire()
 
 
+def test_lock_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """Because a link could point to a file of another user's, which the lock would empty."""
+    path, precious = tmp_path / "db.sqlite3", tmp_path / "precious"
+    precious.write_text("kept")
+    (tmp_path / "db.sqlite3.once.lock").symlink_to(precious)
+    with pytest.raises(OnceError, match="cannot be used"):
+        SQLiteLock(path).acquire()
+    assert precious.read_text() == "kept"
+
+
 def test_file_is_held_against_another_process(tmp_path: Path) -> None:
     path = tmp_path / "db.sqlite3"
     with SQLiteLock(path) as lock:

@@ -186,7 +186,7 @@ def test_standby_that_becomes_the_holder_is_no_standby_any_more(lock: Plain) -> 
     assert not lock.standby.has_place
 
 
-def test_error_of_an_standby_that_asks_ends_its_session_and_place(lock: Plain) -> None:
+def test_error_of_a_standby_that_asks_ends_its_session_and_place(lock: Plain) -> None:
     lock.place = Place.STANDBY
     lock.acquire()
     session = session_of(lock)
@@ -273,7 +273,7 @@ def test_release_of_a_mark_frees_the_name_for_this_thread(lock: Plain) -> None:
 @pytest.mark.parametrize(
     ("place", "stays"), [(Place.STANDBY, True), (Place.HOLDER, False), (Place.NONE, False)]
 )
-def test_only_an_standby_steps_back_without_leaving(lock: Plain, place: Place, stays: bool) -> None:
+def test_only_a_standby_steps_back_without_leaving(lock: Plain, place: Place, stays: bool) -> None:
     lock.place = place
     lock.acquire()
     lock.release_unless_standby()
@@ -305,7 +305,7 @@ def test_standby_that_lost_its_place_steps_back_and_leaves(lock: Plain) -> None:
     assert session.is_closed
 
 
-def test_release_takes_the_turn_of_an_standby(lock: Plain) -> None:
+def test_release_takes_the_turn_of_a_standby(lock: Plain) -> None:
     lock.place = Place.STANDBY
     lock.acquire()
     lock.standby._turn.set()
@@ -318,7 +318,7 @@ def test_release_takes_the_turn_of_an_standby(lock: Plain) -> None:
     ("has_standbys", "is_held", "seconds"),
     [(True, False, 60.0), (True, True, 5.0), (False, False, 5.0)],
 )
-def test_longest_pause_is_long_where_an_standby_looks(
+def test_longest_pause_is_long_where_a_standby_looks(
     lock: Plain, has_standbys: bool, is_held: bool, seconds: float
 ) -> None:
     lock.has_standbys = has_standbys
@@ -457,7 +457,7 @@ def test_beat_shows_life_of_who_has_the_lock(lock: Plain, is_standby: bool, is_t
     ("place", "stays", "is_told"),
     [(Place.STANDBY, True, False), (Place.HOLDER, True, True), (Place.NONE, False, True)],
 )
-def test_beat_of_an_standby_tries_the_lock_and_tells_what_changed(
+def test_beat_of_a_standby_tries_the_lock_and_tells_what_changed(
     lock: Plain, place: Place, stays: bool, is_told: bool
 ) -> None:
     lock.standby.has_place, lock.place = True, place
@@ -467,7 +467,7 @@ def test_beat_of_an_standby_tries_the_lock_and_tells_what_changed(
     assert lock.standby._turn.is_set() is is_told
 
 
-def test_beat_of_an_standby_that_fails_tells_it(lock: Plain) -> None:
+def test_beat_of_a_standby_that_fails_tells_it(lock: Plain) -> None:
     lock.standby.has_place, lock.error = True, LookupError()
     with pytest.raises(LookupError):
         lock.heartbeat()

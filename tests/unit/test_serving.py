@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 from django.test import override_settings
 
@@ -212,6 +213,10 @@ def test_failure_in_a_worker_that_replaces_another_does_not_stop_the_server(
         serve.begin(FOUND)
     assert ("it replaces one of a server that was up" in caplog.text) is not raises
     assert len(runs.later) == (not raises)
+    runs.answers = [ImproperlyConfigured("ONCE_RELEASE is not set")]  # any more
+    with pytest.raises(ImproperlyConfigured) if raises else nullcontext():
+        serve.begin(FOUND)
+    assert ("ONCE_RELEASE is not set" in caplog.text) is not raises
 
 
 @override_settings(ONCE_STARTUP_FAILURE="log")
