@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 
 import pytest
 
@@ -235,8 +236,8 @@ def _named(keyword: ast.keyword) -> list[str]:
 def listed() -> Iterator[Event]:
     """Each event that the page lists, with its fields and its level, or ``""`` for several."""
     rows = re.findall(r"^\| `(\w+)` \| ([A-Z, ]+) \| [^|]+ \| ([^|]+) \|$", PAGE, re.MULTILINE)
-    for name, levels, fields in rows:
-        named = frozenset(re.findall(r"`(\w+)`", fields))
+    for name, levels, values in rows:
+        named = frozenset(re.findall(r"`(\w+)`", values))
         yield name, named, "" if "," in levels else levels
 
 
@@ -253,6 +254,8 @@ def test_page_describes_each_field() -> None:
 def test_page_describes_each_signal() -> None:
     described = re.findall(r"^\| `(\w+)` \| (?:its routine|none) \|", PAGE, re.MULTILINE)
     assert sorted(described) == sorted(signals.__all__)
+    for named in re.findall(r"`result`:((?: `\w+`,?)+)", PAGE):
+        assert set(re.findall(r"\w+", named)) <= {each.name for each in fields(Result)}
 
 
 def snippet(place: str) -> str:
