@@ -57,10 +57,16 @@ def tell(level: int, event: str, error: BaseException | None = None, /, **fields
         level,
         template,
         *map(_value, values.values()),
-        exc_info=error,
+        exc_info=error and _from_body(error),
         extra={"once": {"event": event, **values}},
         stacklevel=2,
     )
+
+
+def _from_body(error: BaseException) -> tuple[type[BaseException], BaseException, Any]:
+    from once.text import from_body  # because most processes log no error
+
+    return type(error), error, from_body(error)
 
 
 def _value(value: object) -> str:

@@ -1,19 +1,40 @@
 """Format errors for log lines and for every database's text columns."""
 
+import re
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 from django.db import DatabaseError, DataError
 
 from once.exceptions import OnceError
 
-__all__ = ["headline", "one_line", "shortened", "storable", "whole", "written"]
+__all__ = [
+    "from_body",
+    "headline",
+    "one_line",
+    "plain",
+    "shortened",
+    "storable",
+    "trace",
+    "whole",
+    "written",
+]
 
 T = TypeVar("T")
 
 _LENGTH = 10_000
 _LINE = 300
+
+#: Characters that a terminal obeys or shows out of order, and half characters. New lines and tabs
+#: stay.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_HERE = str(Path(__file__).parent)
+#: The function of this package by which every body is called.
+_CALLS_BODY = "Routine.call"
 
 #: MySQL's error for a character that a column's charset lacks: an OperationalError for its driver.
 _INCORRECT_STRING = 1366
@@ -31,7 +52,7 @@ def one_line(error: BaseException | None) -> str:
     except Exception:  # a message that cannot be made must not hide the error
         text = "its message cannot be shown"
     if isinstance(error, OnceError):
-        return storable(" ".join(text.split()))
+        return plain(" ".join(text.split()))
     first = " ".join(next(iter(text.strip().splitlines()), "").split())
     line = f"{type(error).__name__}: {first}" if first else type(error).__name__
     if isinstance(error, BaseExceptionGroup):
@@ -40,8 +61,8 @@ def one_line(error: BaseException | None) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a text in storable form, of 300 characters at most."""
-    text = storable(text)
+    """Return a text of 300 characters at most, fit for a terminal and for a database."""
+    text = plain(text)
     return text if len(text) <= _LINE else f"{text[: _LINE - 6]} [...]"
 
 
@@ -51,13 +72,36 @@ def whole(error: BaseException) -> str:
     Its first line is :func:`one_line` of it; below is the end of its traceback.
     """
     line = one_line(error)[: _LENGTH // 2]
-    trace = storable("".join(traceback.format_exception(error)))
-    return f"{line}\n{trace[len(line) + 1 - _LENGTH :]}"
+    return f"{line}\n{trace(error)[len(line) + 1 - _LENGTH :]}"
+
+
+def trace(error: BaseException) -> str:
+    """Return the traceback of an error; that of a body begins at the body."""
+    lines = traceback.format_exception(type(error), error, from_body(error))
+    return plain("".join(lines))
+
+
+def from_body(error: BaseException) -> TracebackType | None:
+    """Return the traceback of an error, which begins at the body if that raised it."""
+    frame, is_inside = error.__traceback__, False
+    while frame is not None:
+        code = frame.tb_frame.f_code
+        is_own = code.co_filename.startswith(_HERE)
+        if is_inside and not is_own:
+            return frame
+        is_inside |= is_own and code.co_qualname == _CALLS_BODY
+        frame = frame.tb_next
+    return error.__traceback__
 
 
 def headline(text: str) -> str:
     """Return the first line of what an attempt keeps of its error."""
     return next(iter(text.splitlines()), "")
+
+
+def plain(text: str) -> str:
+    """Return a text fit for a terminal, by escaping as Python does what a terminal would obey."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def storable(text: str) -> str:

@@ -16,9 +16,9 @@ from django.views import View
 
 from once.admin.attempts import ReadOnlyAdmin
 from once.admin.rows import STATES, AttemptRow, Row
-from once.databases import database
 from once.models import Attempt, Trigger
 from once.routines import registry
+from once.status.attempts import last
 from once.status.survey import statuses
 from once.text import one_line
 
@@ -155,9 +155,7 @@ class RoutinePage(Page):
 
 def _history(using: str, name: str) -> list[AttemptRow]:
     """Return the last attempts at a routine, and one more than the page shows if there is."""
-    attempts = Attempt.objects.using(using).filter(routine=name).order_by("-number")
     try:
-        with database(using).reading(), database(using).statements():
-            return [AttemptRow(attempt) for attempt in attempts[: _LAST + 1]]
+        return [AttemptRow(attempt) for attempt in last(using, name, _LAST + 1)]
     except Error:  # tables that are missing: the page says so
         return []

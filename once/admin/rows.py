@@ -1,19 +1,16 @@
 """Rows of the admin's pages: routines and attempts."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 
-from django.db import DEFAULT_DB_ALIAS
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from once.databases import database
-from once.models import DECISIONS, Attempt, State, Trigger
+from once.models import State, Trigger
 from once.status import text
+from once.status.attempts import PastAttempt
 from once.status.decisions import refusal
 from once.status.state import RoutineState, Status
-from once.text import headline
 
 __all__ = ["STATES", "AttemptRow", "Row", "marked"]
 
@@ -83,26 +80,8 @@ class Row:
         return marked(" ".join(parts))
 
 
-@dataclass(frozen=True)
-class AttemptRow:
+class AttemptRow(PastAttempt):
     """An attempt, or a person's decision, in the history of a routine."""
-
-    attempt: Attempt
-
-    @property
-    def began(self) -> str:
-        return text.moment(self._aware(self.attempt.started_at))
-
-    @property
-    def ended(self) -> str:
-        return text.moment(self._aware(self.attempt.finished_at))
-
-    @property
-    def lasted(self) -> str:
-        if self.attempt.trigger in DECISIONS or self.attempt.finished_at is None:
-            return ""
-        seconds = (self.attempt.finished_at - self.attempt.started_at).total_seconds()
-        return text.duration(max(0.0, seconds))
 
     @property
     def tone(self) -> str:
@@ -111,15 +90,8 @@ class AttemptRow:
         return states.get(State(self.attempt.state), self.attempt.state)
 
     @property
-    def error_line(self) -> str:
-        return headline(self.attempt.error)
-
-    @property
     def trace(self) -> str:
         return self.attempt.error.partition("\n")[2].strip()
-
-    def _aware(self, when: datetime | None) -> datetime | None:
-        return database(self.attempt._state.db or DEFAULT_DB_ALIAS).aware(when) if when else None
 
 
 def marked(sentence: str) -> SafeString:

@@ -87,8 +87,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     with reporting(command, options):
         wanted = RunOptions(trigger=Trigger.CALL, wait=not options.no_wait, timeout=options.timeout)
         results = executor.run([routine], Registry([routine]), wanted)
-    nothing = f"{routine.name} is done already."
-    output.conclude(command, registry, results, options, nothing=nothing)
+    output.conclude(command, registry, results, options, asked=[routine])
 
 
 def _refuse_arguments(name: str, arguments: list[str]) -> None:

@@ -19,6 +19,7 @@ from once.cli.output import TerminalCommand
 from once.doctor import examination
 from once.doctor.findings import Finding, Level
 from once.routines.registry import Registry
+from once.text import plain
 
 HELP = "Prove that this deployment can keep the promise."
 USAGE = ""
@@ -55,7 +56,8 @@ def _lines(finding: Finding, style: Style, verbosity: int) -> Iterator[str]:
     begin = f"{finding.database}  {level}  {finding.id:<10}  "
     indent = " " * (len(finding.database) + len("  warning  ") + 12)
     width = max(40, shutil.get_terminal_size().columns - len(indent))
-    for text in [finding.message, *([f"Next: {finding.hint}"] if finding.hint else [])]:
-        for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False):
+    next_step = [f"Next: {finding.hint}"] if finding.hint else []
+    for text in map(plain, [finding.message, *next_step]):
+        for line in textwrap.wrap(text, width, break_on_hyphens=False):
             yield f"{begin}{line}"
             begin = indent

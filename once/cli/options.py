@@ -12,7 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from once.cli import exit_codes
 from once.cli.output import TerminalCommand
-from once.routines.base import CALL
+from once.routines.base import CALL, Routine
 from once.routines.registry import Registry, match
 from once.status.state import Status
 from once.status.survey import statuses
@@ -26,7 +26,7 @@ __all__ = [
     "add_subcommands",
     "chosen",
     "databases",
-    "not_in",
+    "of_database",
     "user",
 ]
 
@@ -104,7 +104,7 @@ def chosen(registry: Registry, names: list[str], database: str | None = None) ->
         databases = {registered[name] for name in names}
     everything = statuses(registry, databases=databases)
     if not names:
-        return everything
+        return [each for each in everything if database in (None, each.database)]
     # A command may be named by its key alone.
     labels = {each.name: each.name.removeprefix(CALL) for each in everything} | registry.labels
     meant = set[str]().union(*match(names, labels).values())
@@ -112,6 +112,19 @@ def chosen(registry: Registry, names: list[str], database: str | None = None) ->
     if database is not None and not selected:
         raise not_in(database)
     return selected
+
+
+def of_database(routines: list[Routine], options: Namespace) -> list[Routine]:
+    """Return the routines of the database that --database names, or all.
+
+    Raises:
+        CommandError: none of the routines that were named is in it.
+
+    """
+    there = [each for each in routines if options.database in (None, each.using)]
+    if options.names and not there:
+        raise not_in(options.database)
+    return there
 
 
 def not_in(database: str) -> CommandError:

@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from typing import Any
+from unicodedata import east_asian_width
 
 from django.core.management.base import BaseCommand
 from django.core.management.color import Style
@@ -13,23 +15,25 @@ from django.core.serializers.json import DjangoJSONEncoder
 
 from once.cli import exit_codes
 from once.results import Outcome, Result
+from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status import state, text
 from once.status.state import RoutineState, Status
 from once.status.survey import statuses_of
+from once.text import plain
 
-__all__ = ["Terminal", "TerminalCommand", "conclude", "lines", "print_json"]
+__all__ = ["Terminal", "TerminalCommand", "conclude", "inline", "lines", "print_json"]
 
-#: Characters that a terminal obeys or shows out of order, and half characters. New lines and tabs
-#: stay. So does a carriage return at the start, because a progress bar begins with it.
-_UNFIT = re.compile("(?!\\A\r)[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: Routines, asked for by name, of which each is told since when it is done.
+_ASKED = 5
 
 #: Sequences of Django's styles, which neither hide nor move anything.
 _COLOUR = re.compile(r"(\x1b\[(?:0|1|[34][0-7])(?:;[14])?m)")
+_CELL = re.compile(f"{_COLOUR.pattern}|.")
 
 
 class Terminal:
-    """A stream that writes what a terminal would obey, or its encoding lacks, as an escape."""
+    """A stream that escapes what a terminal would obey, or its encoding lacks, and folds lines."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -39,16 +43,38 @@ class Terminal:
 
     def write(self, text: str) -> Any:
         """Write a text, with what is unfit escaped as Python does."""
-        parts = _COLOUR.split(text)
-        parts[::2] = [_UNFIT.sub(_escaped, part) for part in parts[::2]]
+        bar = "\r" if text.startswith("\r") else ""  # with which a progress bar begins
+        parts = _COLOUR.split(text.removeprefix(bar))
+        parts[::2] = [plain(part) for part in parts[::2]]
+        text = bar + "".join(parts)
+        if not text.startswith(("\r", "{")) and getattr(self._stream, "isatty", bool)():
+            width = max(40, shutil.get_terminal_size().columns)
+            text = "\n".join("\n".join(folded(line, width)) for line in text.split("\n"))
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        return self._stream.write(
-            "".join(parts).encode(encoding, "backslashreplace").decode(encoding)
-        )
+        return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def _escaped(unfit: re.Match[str]) -> str:
-    return unfit[0].encode("unicode_escape").decode()
+def folded(line: str, width: int) -> Iterator[str]:
+    """Yield a line in pieces of that many columns at most, between words where there are any."""
+    indent = " " * (len(line) - len(line.lstrip(" ")) + 4)
+    while (end := _fitting(line, width)) < len(line):
+        least = len(indent) + width // 3
+        # Because two spaces stand between details, a fold is rather there.
+        spaces = [line.rfind("  ", least, end + 2), line.rfind(" ", least, end + 1)]
+        at = next((space for space in spaces if space > 0), end)
+        yield line[:at].rstrip(" ")
+        line = indent + line[at:].lstrip(" ")
+    yield line
+
+
+def _fitting(line: str, width: int) -> int:
+    """Return how many characters of a line take that many columns."""
+    for cell in _CELL.finditer(line):
+        if len(cell[0]) == 1:
+            width -= 1 + (east_asian_width(cell[0]) in "WF")
+        if width < 0:
+            return cell.start()
+    return len(line)
 
 
 class TerminalCommand(BaseCommand):
@@ -64,7 +90,10 @@ class TerminalCommand(BaseCommand):
         given = {
             name: Terminal(options[name]) for name in ("stdout", "stderr") if options.get(name)
         }
-        return super().execute(*args, **options | given)
+        try:
+            return super().execute(*args, **options | given)
+        finally:
+            self.stdout.flush()  # before Django prints an error of the command
 
 
 def print_json(command: TerminalCommand, value: dict[str, Any]) -> None:
@@ -86,14 +115,20 @@ def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterato
         version = f"v{status.version or status.recorded_version}"
         painted = paints.get(status.state, str)(status.state.value)
         line = "  ".join(
-            [f"[{mark}] {status.name:<{width}}", version, painted, *text.details(status)]
+            [f"[{mark}] {inline(status.name):<{width}}", version, painted]
+            + [inline(detail) for detail in text.details(status)]
         )
-        yield line.replace("\n", "\\n")  # of a host, which is whatever a process says
+        yield line
         if status.error:
             error = status.error.strip().splitlines() if verbosity > 1 else [status.error_line]
-            yield from (f"      {line}" for line in error)
+            yield from (f"      {plain(line)}" for line in error)
         if status.message:
-            yield f"      {status.message}".replace("\n", "\\n")
+            yield f"      {inline(status.message)}"
+
+
+def inline(text: str) -> str:
+    """Return what a process or a person said, as part of a line."""
+    return plain(text).replace("\n", "\\n")
 
 
 def conclude(
@@ -102,12 +137,19 @@ def conclude(
     results: list[Result],
     options: Namespace,
     *,
-    nothing: str,
+    asked: Sequence[Routine] = (),
 ) -> None:
-    """Print what a run did, or that nothing was left to do, and end the command with its code."""
+    """Print what a run did, or that nothing was left to do, and end the command with its code.
+
+    Of the routines that were asked for by name, say since when they are done.
+    """
     if options.as_json:
         routines = [result.routine for result in results]
         print_json(command, state.to_json(statuses_of(registry, routines), results))
     elif options.verbosity and all(each.outcome is Outcome.ALREADY_DONE for each in results):
-        command.stdout.write(f"  {nothing}")
+        if len(asked) > _ASKED or not asked:
+            command.stdout.write("  No routines to run.")
+        else:
+            for status in statuses_of(registry, asked):
+                command.stdout.write(f"  {plain(text.done_already(status))}")
     exit_codes.after(results, no_wait=options.no_wait)

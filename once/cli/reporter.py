@@ -4,7 +4,6 @@ import contextlib
 import logging
 import shutil
 import sys
-import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,11 +21,15 @@ from once.results import Result
 from once.routines.base import CALL, Routine
 from once.status import text
 from once.status.reading import progress
+from once.text import plain, trace
 
 __all__ = ["Reporter", "reporting"]
 
 #: Seconds between two lines about progress, where there is no terminal.
 _PROGRESS = 10
+
+#: Events of the log that are printed here.
+_TOLD = ("started", "progress", "finished", "took_over", "suspected", "waiting", "waited")
 
 _VERBS = {Trigger.FAKE: "Recording", Trigger.RESET: "Resetting"}
 
@@ -62,26 +65,32 @@ class Reporter:
             signals.attempt_started: self.started,
             signals.progressed: self.progressed,
             signals.attempt_finished: self.finished,
+            signals.attempt_lost: self.lost,
             signals.suspected: self.suspected,
             signals.waiting: self.waiting,
             signals.waited: self.waited,
         }
+        handlers = _at_terminal()
         # If logging is not configured, Python prints warnings to stderr: this prints instead.
         silence = logging.NullHandler()
         if not logger.hasHandlers():
             logger.addHandler(silence)
+        for handler in handlers:
+            handler.addFilter(_is_untold)
         for sent, receiver in receivers.items():
             sent.connect(receiver)
         try:
             yield
         finally:
             logger.removeHandler(silence)
+            for handler in handlers:
+                handler.removeFilter(_is_untold)
             for sent, receiver in receivers.items():
                 sent.disconnect(receiver)
 
     def started(self, sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
         verb = _VERBS.get(Trigger(attempt.trigger), "Running")
-        self.out.write(f"  {verb} {sender.name}...", ending="\n" if _is_long(sender) else "")
+        self.out.write(f"  {verb} {sender.name}...", ending="\n" if self._is_long(sender) else "")
         self.out.flush()
 
     def progressed(
@@ -101,23 +110,28 @@ class Reporter:
         failed = state in (State.FAILED, State.LOST)
         word = self.style.SUCCESS("OK") if result.is_done else self.style.WARNING("INTERRUPTED")
         word = self.style.ERROR("FAILED") if failed else word
-        about = f"  {sender.name}..." if _is_long(sender) else ""
+        about = f"  {sender.name}..." if self._is_long(sender) else ""
         self.out.write(f"{about} {word} ({result.seconds:.3f}s)")
         if result.message and not failed:
-            self.out.write(self.style.WARNING(f"    {result.message}"))
+            self.out.write(self.style.WARNING(f"    {plain(result.message)}"))
+        self.out.flush()
         if failed and result.error is not None:
-            self.errors.write("".join(traceback.format_exception(result.error)))
+            self.errors.write(trace(result.error))
+
+    def lost(self, sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
+        place = plain(f"{attempt.host} (pid {attempt.pid})")
+        self.out.write(self.style.WARNING(f"  Took over from attempt {attempt.number} on {place}."))
 
     def suspected(self, sender: Routine, message: str, **kwargs: Any) -> None:
-        self.out.write(self.style.WARNING(f"  {message}"))
+        self.out.write(self.style.WARNING(f"  {plain(message)}"))
 
     def waiting(self, sender: None, name: str, reason: str, waited: float, **kwargs: Any) -> None:
-        self.out.write(f"  Waiting for {waited:.1f}s: {reason}")
+        self.out.write(f"  Waiting for {waited:.1f}s: {plain(reason)}")
         self.out.flush()
 
     def waited(self, sender: None, name: str, waited: float, message: str, **kwargs: Any) -> None:
         done = self.style.SUCCESS("done by another process")
-        end = self.style.WARNING(message) if message else done
+        end = self.style.WARNING(plain(message)) if message else done
         self.out.write(f"  Waited for {name}... {end} ({waited:.3f}s)")
 
     def _draw(self, attempt: Attempt) -> None:
@@ -142,7 +156,25 @@ class Reporter:
             self._bar.refresh()
         self._bar.update(attempt.processed - self._bar.n)
 
+    def _is_long(self, routine: Routine) -> bool:
+        """True if its beginning and its end are lines of their own.
 
-def _is_long(routine: Routine) -> bool:
-    """True if something may be printed between its beginning and its end."""
-    return routine.kind == "batched" or routine.name.startswith(CALL)
+        Because a body may print, and a log shows whole lines, only a terminal shows both in a line.
+        """
+        may_print = routine.kind == "batched" or routine.name.startswith(CALL)
+        return may_print or not self.out.isatty()
+
+
+def _at_terminal() -> list[logging.Handler]:
+    """Return the handlers that would log to a terminal."""
+    handlers = {*logger.handlers, *logging.root.handlers}
+    return [
+        each
+        for each in handlers
+        if isinstance(each, logging.StreamHandler) and getattr(each.stream, "isatty", bool)()
+    ]
+
+
+def _is_untold(record: logging.LogRecord) -> bool:
+    """True if a line of the log says what the command does not print itself."""
+    return getattr(record, "once", {}).get("event") not in _TOLD

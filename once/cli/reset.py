@@ -28,7 +28,11 @@ USAGE = "NAME [NAME ...]"
 def add_arguments(parser: CommandParser) -> None:
     add_names(parser, ".", nargs="+")
     parser.add_argument(
-        "--no-input", action="store_false", dest="interactive", help="Do not ask, do it."
+        "--noinput",
+        "--no-input",
+        action="store_false",
+        dest="interactive",
+        help="Do not ask, do it.",
     )
     add_database(
         parser, "Only what this database records; needed where several record the same name."
@@ -86,7 +90,7 @@ def _confirm(command: TerminalCommand, resets: Sequence[Status]) -> None:
     if sys.stdin is None or not sys.stdin.isatty():
         raise exit_codes.misused(
             f"This has routines run again that ran: {', '.join(each.name for each in repeated)}. "
-            "Where there is no terminal to ask, confirm by --no-input."
+            "Where there is no terminal to ask, confirm by --noinput."
         )
     command.stdout.write("These ran, or may have run, and will run again:")
     for line in output.lines(repeated, command.style):

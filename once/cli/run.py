@@ -7,7 +7,7 @@ from django.core.management import CommandError, call_command
 from django.core.management.base import CommandParser
 
 from once.cli import exit_codes, output
-from once.cli.options import add_database, add_flags, add_names, not_in, user
+from once.cli.options import add_database, add_flags, add_names, of_database, user
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.engine import executor, migrate, unapplied
@@ -72,7 +72,8 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
             reason=options.reason,
         )
         results = executor.run(routines, registry, wanted)
-    output.conclude(command, registry, results, options, nothing="No routines to run.")
+    asked = registry.select(options.names) if options.names else []
+    output.conclude(command, registry, results, options, asked=asked)
 
 
 def _refuse_contradictions(options: Namespace) -> None:
@@ -89,9 +90,7 @@ def _refuse_contradictions(options: Namespace) -> None:
 
 def _selected(registry: Registry, options: Namespace) -> list[Routine]:
     routines = registry.select(options.names) if options.names else registry.recorded
-    routines = [each for each in routines if options.database in (None, each.using)]
-    if options.names and not routines:
-        raise not_in(options.database)
+    routines = of_database(routines, options)
     return routines if options.fake else registry.with_predecessors(routines)
 
 

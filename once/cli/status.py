@@ -9,7 +9,7 @@ from django.db import Error
 from django.utils.text import capfirst
 
 from once.cli import exit_codes, output
-from once.cli.options import add_flags, add_names, chosen
+from once.cli.options import add_database, add_flags, add_names, chosen
 from once.cli.output import TerminalCommand
 from once.engine import unapplied
 from once.routines.registry import Registry
@@ -29,13 +29,16 @@ def add_arguments(parser: CommandParser) -> None:
         help="Exit with 3 where not everything is done and migrated, with 5 where a routine is "
         "held.",
     )
+    add_database(parser, "Only what this database records.")
     add_flags(parser, "--json")
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    listed = chosen(registry, options.names)
+    listed = chosen(registry, options.names, options.database)
     named = {status.database for status in listed if status.database and status.version}
-    aliases = named if options.names else unapplied.databases(registry)
+    aliases = named if options.names else set(unapplied.databases(registry))
+    if options.database:
+        aliases &= {options.database}
     unread: dict[str, Error] = {}
     lacking = unapplied.lacking(aliases, unread=unread)
     if options.as_json:

@@ -1,6 +1,7 @@
 """Find the routines, order them, and refuse those that cannot work together."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
@@ -15,6 +16,8 @@ from once.routines.base import Routine
 __all__ = ["Registry", "Site", "discover", "load", "match", "site"]
 
 MODULE = "routines"
+#: Routines that a message lists at most.
+_LISTED = 20
 
 
 class Registry:
@@ -149,9 +152,20 @@ def match(names: Iterable[str], labels: Mapping[str, str]) -> dict[str, set[str]
     if unknown := [name for name, meant in matched.items() if not meant]:
         raise UnknownRoutine(
             f"No routine is named {', '.join(map(repr, unknown))}, and no app with routines. "
-            f"Routines here: {', '.join(labels) or 'none'}."
+            + _alternatives(unknown, labels)
         )
     return matched
+
+
+def _alternatives(unknown: Iterable[str], labels: Mapping[str, str]) -> str:
+    """Return what may have been meant, and what there is."""
+    known = sorted({*labels, *labels.values()} - {""})
+    spelled = [name for name in unknown if not {*"*?["} & {*name}]  # and no patterns
+    close = [each for name in spelled for each in get_close_matches(name, known, 3, 0.75)]
+    listed = [*labels][:_LISTED]
+    more = f", and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
+    meant = f"Did you mean {' or '.join(dict.fromkeys(close))}? " if close else ""
+    return f"{meant}Routines here: {', '.join(listed) or 'none'}{more}."
 
 
 def load() -> Registry:

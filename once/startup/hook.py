@@ -1,12 +1,16 @@
 """Hook the start of Django: arm the run, and call in-memory routines."""
 
+import sys
 import threading
 from typing import Any, cast
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
+from once import conf
+from once.exceptions import RoutineError
 from once.routines import in_memory, registry
+from once.routines.registry import Registry
 from once.startup import early_queries, firing, forking, launch
 
 __all__ = ["arm"]
@@ -58,8 +62,25 @@ def _depth() -> int:
 def on_ready() -> None:
     """Run the in-memory routines, and have servers run what is pending in the databases."""
     launch.mark_tests()
-    declared = registry.load()
+    declared = _load()
     with forking.leaving_no_thread():
         in_memory.run(routine for routine in declared.process if routine.startup)
     if declared.startup:
         firing.arm(declared)
+
+
+def _load() -> Registry:
+    """Return the registry; end a command with one message where a routine cannot work.
+
+    Raises:
+        RoutineError: so it is, and this process serves, or shows tracebacks.
+
+    """
+    try:
+        return registry.load()
+    except RoutineError as error:
+        name, *arguments = launch.command() or [""]
+        if name in ("", *conf.startup_commands()) or "--traceback" in arguments:
+            raise
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        raise SystemExit(2) from None

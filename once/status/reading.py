@@ -113,9 +113,9 @@ class Reading:
             return RoutineState.PENDING, ""
         if attempt.state == State.FAILED:
             return RoutineState.FAILED, ""
-        if attempt.state != State.RUNNING:
+        if attempt.state == State.SUCCEEDED:  # a person's decision, or another version
             return RoutineState.PENDING, ""
-        if attempt.routine in self.live:
+        if attempt.state == State.RUNNING and attempt.routine in self.live:
             return RoutineState.RUNNING, ""
         return RoutineState.PENDING, f"{describe(attempt)}. {TAKES_OVER}"
 

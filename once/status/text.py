@@ -8,7 +8,7 @@ from django.utils.timezone import localtime
 
 from once.status.state import RoutineState, Status
 
-__all__ = ["details", "duration", "moment", "next_step", "progress"]
+__all__ = ["details", "done_already", "duration", "moment", "next_step", "progress"]
 
 _FAILED = (RoutineState.FAILED, RoutineState.HELD)
 
@@ -60,7 +60,7 @@ def details(status: Status) -> list[str]:
         parts.append(moment(status.completed_at))
         if status.duration_seconds is not None:
             parts.append(f"in {duration(status.duration_seconds)} on {status.host}")
-    if status.kind == "call" and status.database != DEFAULT_DB_ALIAS:
+    if status.database not in (None, DEFAULT_DB_ALIAS):
         parts.append(f"in {status.database}")
     if status.kind in ("batched", "external"):
         parts.append(status.kind)
@@ -75,6 +75,17 @@ def details(status: Status) -> list[str]:
     if status.retry_at is not None:
         parts.append(f"(starting servers try again at {moment(status.retry_at)})")
     return parts
+
+
+def done_already(status: Status) -> str:
+    """Say since when a routine is done, and how to have it run again."""
+    if status.state is RoutineState.SUPERSEDED:
+        return f"{status.name}: {next_step(status, runs_at_startup=True)}"
+    place = f" on {status.host}" if status.host else ""
+    return (
+        f"{status.name} is done already: completed {moment(status.completed_at)}{place}. To have "
+        f"it run again, call `manage.py once reset {status.name}` first."
+    )
 
 
 def next_step(status: Status, *, runs_at_startup: bool) -> str:

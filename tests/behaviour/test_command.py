@@ -21,8 +21,10 @@ from django.db.models import F
 from once import Routine, cli, content, signals
 from once.databases import database
 from once.engine import history, recorder, unapplied
+from once.exceptions import UnknownRoutine
 from once.management.commands.once import Command
 from once.models import Anchor, Attempt, Completion, State
+from once.routines.registry import match
 from once.status import reading
 from tests.support import attempts, begin, effects, last, receiving, rows, run, seed, take
 
@@ -69,8 +71,8 @@ def test_run_runs_everything_that_is_pending(using: str, declared: list[Routine]
     answer = Answer("run")
     assert (answer.code, answer.err) == (0, "")
     assert effects(using) == ["a", "b"]
-    assert "  Running a... OK (0." in answer.out
-    assert "  Running b... OK (0." in answer.out
+    assert "  a... OK (0." in answer.out
+    assert "  b... OK (0." in answer.out
     assert {attempt.trigger for attempt in reading.last_attempts(using).values()} == {"command"}
 
 
@@ -110,11 +112,42 @@ def test_unknown_name_is_a_usage_error(subcommand: str, declared: list[Routine])
     )
 
 
+def test_run_of_what_is_done_says_since_when_and_what_to_do(
+    using: str, declared: list[Routine]
+) -> None:
+    declared += [seed(using, "a"), seed(using, "b", after=["a"])]
+    Answer("run")
+    again = Answer("run", "b")
+    assert re.fullmatch(
+        r"  b is done already: completed 20[-\d]{8} [:\d]{8} \w+ on \S+\. To have it run again, "
+        r"call `manage\.py once reset b` first\.\n",
+        again.out,
+    )
+    reset("b")
+    assert "  b... OK (0." in Answer("run", "b").out
+    declared += [seed(using, f"c{number}") for number in range(6)]
+    Answer("run")
+    assert Answer("run", "c*").out == "  No routines to run.\n"
+
+
+@pytest.mark.parametrize(("given", "meant"), [("shop.sed", "shop.seed"), ("shpo", "shop")])
+def test_name_with_a_slip_is_a_question(given: str, meant: str, declared: list[Routine]) -> None:
+    declared += [seed("default"), seed("default", "bank.pay")]
+    labelled = {"shop.seed": "shop", "bank.pay": "bank"}
+    with pytest.raises(
+        UnknownRoutine, match=f"Did you mean {meant}\\? Routines here: shop.seed, b"
+    ):
+        match([given], labelled)
+    many = {f"shop.r{number}": "" for number in range(30)}
+    with pytest.raises(UnknownRoutine, match=r"shop\.r19, and 10 more\.$"):
+        match(["bank"], many)
+
+
 def test_fake_records_without_running(using: str, declared: list[Routine]) -> None:
     declared += [seed(using, "a"), seed(using, "b", after=["a"])]
     answer = Answer("run", "--fake", "b")
     assert answer.code == 0
-    assert "  Recording b... OK" in answer.out
+    assert "  b... OK" in answer.out
     assert effects(using) == []
     assert attempts(using) == [("b", 1, "succeeded")]
     assert reading.last_attempts(using)["b"].trigger == "fake"
@@ -171,7 +204,7 @@ def test_failing_routine_shows_its_traceback(using: str, declared: list[Routine]
     )
     assert "Traceback (most recent call last)" in answer.err
     assert answer.err.endswith("LookupError: no such currency\n")
-    assert "  Running shop.bad... FAILED (0." in answer.out
+    assert "  shop.bad... FAILED (0." in answer.out
     assert effects(using) == []
 
 
@@ -294,7 +327,7 @@ def test_plan_shows_what_is_pending_in_order_and_runs_nothing(
     run(declared[-1])
     answer = Answer("run", "--plan")
     assert answer.code == 0
-    assert answer.out.splitlines() == [
+    assert [line.partition("  in ")[0] for line in answer.out.splitlines()] == [
         "To be run, in this order:",
         "  [ ] a  v1  pending",
         "  [ ] b  v1  pending",
@@ -341,7 +374,7 @@ def test_plan_shows_what_would_not_run_and_why(using: str, declared: list[Routin
     declared.append(held(using))
     declared.append(seed(using, "open"))
     shown, advice = Answer("run", "--plan").out.split("Not to be run:\n")
-    assert "  [ ] open  v1  pending\n" in shown
+    assert "  [ ] open  v1  pending" in shown
     assert "held" not in shown
     assert "[ ] shop.held  v1  held" in advice
     assert "`manage.py once reset shop.held`" in advice
@@ -428,7 +461,7 @@ def test_fake_is_done_for_the_run_that_follows(using: str, declared: list[Routin
     run(declared[2])
     fake = ("run", "--fake", "b", "shop.bad")
     assert Answer(*fake).code == 0
-    assert Answer(*fake).out == "  No routines to run.\n"
+    assert "  shop.bad is done already: completed 20" in Answer(*fake).out
     rows = Answer("run", "--json").json["routines"]
     assert [row["outcome"] for row in rows] == ["ran", "already_done", "already_done"]
     assert effects(using) == ["a"]
@@ -684,6 +717,25 @@ def test_status_of_an_abandoned_attempt_says_who_takes_over(
     assert "takes over." in answer.out
 
 
+@pytest.mark.parametrize(
+    ("state", "ended"),
+    [(State.INTERRUPTED, "was interrupted"), (State.LOST, "died, or was cut off")],
+)
+def test_status_of_an_attempt_that_ended_early_says_how(
+    state: State, ended: str, using: str, declared: list[Routine]
+) -> None:
+    declared.append(seed(using))
+    attempt = begin(seed(using))
+    recorder.close(attempt, state, "")
+    assert (
+        f"Attempt 1 on {attempt.host} (pid {attempt.pid}) {ended}. The next" in Answer("status").out
+    )
+    reset("shop.seed")
+    Answer("run")
+    reset("shop.seed")
+    assert Answer("status").out.count("\n") == 1
+
+
 def test_status_of_a_routine_with_history_counts_its_attempts(
     using: str, declared: list[Routine]
 ) -> None:
@@ -782,7 +834,9 @@ def test_status_of_a_held_routine_says_why_and_what_to_do(
     declared.append(held(using))
     answer = Answer("status")
     state, error, advice = answer.out.splitlines()
-    assert re.fullmatch(rf"\[ \] shop.held  v1  held  20.* \(pid {os.getpid()}\)  external", state)
+    assert re.fullmatch(
+        rf"\[ \] shop.held  v1  held  20.* \(pid {os.getpid()}\).*  external", state
+    )
     assert error == "      LookupError: no such currency"
     assert f"(pid {os.getpid()}) failed: LookupError: no such currency. Held," in advice
     assert "`manage.py once run --fake shop.held` records it as done" in advice
@@ -864,9 +918,80 @@ def test_status_says_when_starting_servers_try_again(
     monkeypatch.setenv("ONCE_RETRY_DELAY", "1000")
     declared.append(failing(using))
     run(declared[0])
-    assert f"(pid {os.getpid()})  (starting servers try again at 20" in Answer("status").out
+    assert "  (starting servers try again at 20" in Answer("status").out
     (row,) = Answer("status", "--json").json["routines"]
     assert row["retry_at"] > row["started_at"]
+
+
+# history
+
+
+def test_history_shows_attempts_and_decisions_the_latest_first(
+    using: str, declared: list[Routine]
+) -> None:
+    declared.append(failing(using))
+    Answer("run")
+    Answer("run", "--fake", "shop.bad", "--reason", "loaded by hand")
+    answer = Answer("history", "shop.bad")
+    assert (answer.code, answer.err) == (0, "")
+    heading, faked, reason, failed, error = answer.out.splitlines()
+    assert heading == "shop.bad"
+    assert re.match(r"   2  fake         v1  20[-\d]{8} ", faked)
+    assert faked.endswith(f"  by {getpass.getuser()}")
+    assert reason == "      loaded by hand"
+    assert re.match(r"   1  failed       v1  20[-\d]{8} .*  in 0\.\d{3}s  on ", failed)
+    assert failed.endswith("  by command")
+    assert error == "      LookupError: no such currency"
+    assert "Traceback" in Answer("history", "shop.bad", "-v2").out
+
+
+def test_history_json_has_the_keys_of_the_contract(using: str, declared: list[Routine]) -> None:
+    declared += [failing(using), seed(using, "shop.new")]
+    Answer("run", "shop.bad")
+    shown = Answer("history", "shop.*", "--json").json
+    bad, new = shown["routines"]
+    assert list(shown) == ["schema", "routines"]
+    assert (new["name"], new["database"], new["attempts"]) == ("shop.new", using, [])
+    [attempt] = bad["attempts"]
+    assert (attempt["number"], attempt["state"], attempt["trigger"]) == (1, "failed", "command")
+    assert attempt["error"].startswith("LookupError: no such currency\nTraceback")
+    assert attempt["started_at"].endswith("Z")
+    assert (attempt["total"], attempt["processed"]) == (None, 0)
+
+
+def test_history_of_what_is_in_memory_is_a_usage_error(declared: list[Routine]) -> None:
+    declared.append(Routine(function=print, name="x", scope="process"))
+    answer = Answer("history", "x")
+    assert (answer.code, answer.message) == (
+        2,
+        "x: in memory, once in each process; nothing is recorded.",
+    )
+
+
+def test_database_leaves_out_what_others_record(declared: list[Routine]) -> None:
+    declared += [seed("default", "a"), seed("sqlite", "b")]
+    Answer("run", "b")
+    [line] = Answer("status", "--database", "sqlite").out.splitlines()
+    assert line.split()[:4] == ["[X]", "b", "v1", "completed"]
+    assert line.endswith("  in sqlite")
+    assert Answer("wait", "--database", "sqlite", "--timeout", "0").code == 0
+    assert Answer("wait", "--database", "default", "--timeout", "0").code == 4
+    for subcommand in ("status", "history", "wait"):
+        assert Answer(subcommand, "a", "--database", "sqlite").code == 2
+
+
+@pytest.mark.parametrize("state", ["done", "held", "pending"])
+def test_wait_json_is_one_object_however_it_ends(
+    state: str, using: str, declared: list[Routine]
+) -> None:
+    declared.append(failing(using, retry=False, atomic=False) if state == "held" else seed(using))
+    if state != "pending":
+        Answer("run")
+    answer = Answer("wait", "--timeout", "0", "--json")
+    assert answer.code == {"done": 0, "held": 5, "pending": 4}[state]
+    assert answer.json["done"] is (state == "done")
+    [routine] = answer.json["routines"]
+    assert routine["state"] == {"done": "completed"}.get(state, state)
 
 
 # wait
@@ -949,7 +1074,7 @@ def test_reset_goes_into_the_history_with_who_and_why(
     run(declared[0])
     answer = reset("shop.seed", "--reason", "wrong prices")
     assert (answer.code, answer.err) == (0, "")
-    assert "  Resetting shop.seed... OK (0." in answer.out
+    assert "  shop.seed... OK (0." in answer.out
     assert answer.out.endswith("  Pending again. Next: `manage.py once run`.\n")
     row = last(using)
     assert (row.state, row.trigger, row.user, row.reason) == (
@@ -993,7 +1118,7 @@ def test_reset_without_a_terminal_wants_to_be_confirmed(
     answer = Answer("reset", "shop.*")
     assert answer.code == 2
     assert f"routines run again that ran: {declared[0].name}. Where there is no" in answer.message
-    assert "confirm by --no-input" in answer.message
+    assert "confirm by --noinput" in answer.message
     assert attempts(using) == before
 
 
@@ -1088,7 +1213,7 @@ def test_call_runs_a_command_once(using: str, capsys: pytest.CaptureFixture[str]
         r"  Running call:prices\.\.\.\n  call:prices\.\.\. OK \(\d\.\d{3}s\)\n", answer.out
     )
     assert capsys.readouterr().out == "Left cheap behind.\n"
-    assert call(using).out == "  call:prices is done already.\n"
+    assert call(using).out.startswith("  call:prices is done already: completed 20")
     assert capsys.readouterr().out == ""
     assert effects(using) == ["cheap"]
     assert attempts(using) == [("call:prices", 1, "succeeded")]
@@ -1118,7 +1243,7 @@ def test_call_of_a_higher_version_runs_again_and_a_lower_one_does_not(using: str
 
 def test_call_without_a_transaction_runs_a_command_once(using: str) -> None:
     assert call(using, "--no-atomic").code == 0
-    assert call(using, "--no-atomic").out == "  call:prices is done already.\n"
+    assert "call:prices is done already" in call(using, "--no-atomic").out
     assert effects(using) == ["cheap"]
 
 
@@ -1299,7 +1424,7 @@ def test_call_after_a_reset_is_of_that_version_and_under_a_key_of_its_own(using:
     assert reset("prices").code == 0
     (row,) = Answer("status", "--json").json["routines"]
     assert (row["version"], row["recorded_version"], row["state"]) == (2, 1, "pending")
-    assert call(using).out == "  call:prices is done already.\n"  # lower than what was begun
+    assert "call:prices is done already" in call(using).out  # lower than what was begun
     assert call(using, "--version", "2").code == 0
     assert effects(using) == ["cheap"] * 3
     rows = Attempt.objects.using(using).order_by("number").values_list("key", flat=True)

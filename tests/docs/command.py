@@ -40,7 +40,7 @@ def _table(actions: list[Action]) -> str:
 
 
 def _called(action: Action) -> str:
-    names = ", ".join(action.option_strings)
+    names = "`, `".join(action.option_strings)
     return f"`{' '.join(filter(None, (names, _value(action))))}`"
 
 
@@ -54,7 +54,10 @@ def _help(action: Action) -> str:
 
 
 if __name__ == "__main__":
+    import os
+
     import django
 
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
     django.setup()
     PAGE.write_text(with_options(PAGE.read_text()))

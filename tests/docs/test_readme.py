@@ -50,7 +50,7 @@ def test_routines_run_once(shop: Path) -> None:
     run(shop, "django", "makemigrations", "shop")
     first = run(shop, "django", "once", "run", "--migrate", "--no-color")
     for name in ("load_currencies", "announce"):
-        assert f"Running shop.{name}... OK" in first
+        assert f"  shop.{name}... OK" in first
     assert "shop.backfill_slugs... OK" in first
     assert "No routines to run." in run(shop, "django", "once", "run")
     assert run(shop, "django", "once", "status").count("[X]") == 3

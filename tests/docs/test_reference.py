@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import re
 import signal
+from datetime import UTC, datetime
 from importlib import import_module
 
 import pytest
@@ -11,9 +12,9 @@ import pytest
 from once import Routine, checks, conf
 from once.cli import exit_codes
 from once.doctor import examination, findings
-from once.models import State, Trigger
+from once.models import Attempt, State, Trigger
 from once.results import Outcome
-from once.status import state
+from once.status import attempts, state
 from once.status.state import RoutineState, Status
 from tests.docs.command import PAGE, subcommands, with_options
 from tests.project import ROOT
@@ -77,9 +78,14 @@ def test_exit_codes() -> None:
 
 
 def test_keys_of_json() -> None:
-    _, _, runs, doctors = re.split(r"^(?:## JSON|Of `run`|Of `doctor`:)", COMMAND, flags=re.M)
+    parts = re.split(r"^(?:## JSON|Of `(?:run|history|doctor)`)", COMMAND, flags=re.M)
+    _, _, runs, histories, doctors = parts
     keys = {field.name for field in dataclasses.fields(Status)}
     assert rows(runs) == {*state.to_json([], lacking={}), *keys, "outcome"}
+    past = attempts.to_json(
+        "default", "x", [attempts.PastAttempt(Attempt(started_at=datetime.now(UTC)))]
+    )
+    assert rows(histories) == {"schema", "routines", *past["attempts"][0]}
     of_a_finding = {field.name for field in dataclasses.fields(findings.Finding)}
     assert rows(doctors) == {*examination.to_json([]), *of_a_finding}
     for word in (*Outcome, *findings.Level):

@@ -21,6 +21,8 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 #: What another run has other values of, and what the shell says of a process that was killed.
 _VARYING = (
+    # What a terminal shows in one line.
+    (r"(?m)^  Running (\S+\.\.\.)\n  \1", r"  Running \1"),
     (r"(?m)^bash: line .* Killed .*\n", ""),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
     (r"\d+\.\d+s\b", "SECONDS"),

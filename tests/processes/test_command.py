@@ -239,7 +239,7 @@ def test_run_runs_what_is_pending_and_then_nothing(project: Project) -> None:
     project.routines(SHOP)
     answer = once(project, "run")
     assert (answer.code, answer.err) == (0, "")
-    line = r"  Running plant\.{}\.\.\. OK \(\d\.\d{{3}}s\)\n"
+    line = r"  Running plant\.{0}\.\.\.\n  plant\.{0}\.\.\. OK \(\d\.\d{{3}}s\)\n"
     wanted = "".join(line.format(name) for name in ("first", "second", "third"))
     assert re.fullmatch(wanted, answer.out), answer.out
     assert once(project, "run") == Answer(0, "  No routines to run.\n")
@@ -511,7 +511,7 @@ def test_status_of_every_state(project: Project) -> None:
         f"      {re.escape(second['message'])}",
         r"\[ \] plant\.third      v1  pending",
         f"      {re.escape(third['message'])}",
-        r"\[ \] plant\.elsewhere  v1  blocked",
+        r"\[ \] plant\.elsewhere  v1  blocked  in sqlite",
         r"      The tables of once are missing\. Run `manage\.py once run --migrate`\.",
         rf"\[ \] plant\.gone       v1  unknown  {moment}  in .+",
         r"Database 'sqlite' lacks migrations of this code \(.+\)\. Run `manage\.py once run .+`\.",
@@ -593,7 +593,7 @@ def test_call_shows_the_output_of_the_command(project: Project) -> None:
         r"  Running call:text\.\.\.\nLeft first behind\.\n  call:text\.\.\. OK \(.+\)\n", text.out
     )
     again = once(project, "call", "text", "leave", "first")
-    assert again == Answer(0, "  call:text is done already.\n")
+    assert "  call:text is done already" in again.out
     as_json = once(project, "call", "--json", "json", "leave", "second")
     assert (as_json.code, as_json.outcomes) == (0, {"call:json": "ran"})
     (row,) = as_json.json["routines"]
@@ -655,7 +655,7 @@ def test_call_outside_of_a_transaction(project: Project) -> None:
     assert process.finish() == 1
     assert "What it did outside stays; the next attempt has the same key." in process.output
     assert once(project, *call, "again").code == 0
-    assert once(project, *call, "never").out == "  call:key is done already.\n"
+    assert "  call:key is done already" in once(project, *call, "never").out
     assert project.effects() == ["again", "seen"]
     assert len(set(keys(project, "call:key"))) == 1
     assert project.attempts() == [("call:key", 1, "failed"), ("call:key", 2, "succeeded")]
@@ -808,9 +808,9 @@ def test_help_fits_the_terminal_and_names_the_exit_codes(project: Project) -> No
         ["--check", "--json"],
         ["--timeout SECONDS"],
         ["--no-atomic", "--version N", "--database ALIAS", "--json", *waiting],
-        ["--database ALIAS", "--no-input", "--reason TEXT"],
+        ["--database ALIAS", "--noinput, --no-input", "--reason TEXT"],
         ["--database ALIAS", "--json"],
     ]
     for answer, wanted in zip(each, flags, strict=True):
         for flag in wanted:
-            assert f"\n  {flag} " in answer.out
+            assert f"\n  {flag}" in answer.out

@@ -569,3 +569,25 @@ def test_wrong_setting_is_named_by_check_and_keeps_no_command_from_working(
     assert "once.E001" in check.output
     assert "Traceback" not in check.output
     assert project.manage("shell", "-c", "pass", ONCE_STARTUP="of").finish() == 0
+
+
+WRONG = """
+    @routine(version=0)
+    def seed():
+        pass
+"""
+
+
+@pytest.mark.parametrize("command", ["check", "migrate", "once status"])
+def test_declaration_that_cannot_work_ends_a_command_with_its_place(
+    command: str, project: Project
+) -> None:
+    project.routines(WRONG)
+    ended = project.start(sys.executable, "-m", "django", *command.split())
+    assert ended.finish() == 2, ended.output
+    [line] = ended.output.splitlines()
+    assert line.startswith("RoutineError: ")
+    assert "plant/routines.py:" in line
+    traced = project.start(sys.executable, "-m", "django", "check", "--traceback")
+    assert traced.finish() == 1
+    assert "Traceback" in traced.output

@@ -1,13 +1,16 @@
 """What the command writes: nothing that a terminal obeys, and nothing that it cannot show."""
 
 import io
+import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.core.management.base import OutputWrapper
 from django.core.management.color import color_style
 
-from once.cli.output import Terminal
+from once.cli.output import Terminal, folded, lines
+from once.status.state import RoutineState, Status
 
 
 def written(text: str, encoding: str = "utf-8") -> str:
@@ -55,3 +58,74 @@ def test_wrapper_of_django_takes_it_for_the_stream() -> None:
     wrapper.flush()
     assert not wrapper.isatty()
     assert out.getvalue() == "a\\x07b\n"
+
+
+class Screen(io.StringIO):
+    """A terminal that keeps what it shows."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+#: What a person, a process or a server may have written.
+HOSTILE = "\x1b[31mred \x1b[2J\x07" + "x" * 200 + " 漢字" * 40 + "\n[X] forged\tand\u202e more " * 3
+
+
+def test_status_fits_a_terminal_with_hostile_text_in_every_field(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    style, out = color_style(force_color=True), Screen()
+    status = Status(
+        name=HOSTILE,
+        version=1,
+        scope=HOSTILE,
+        kind="batched",
+        state=RoutineState.FAILED,
+        database=HOSTILE,
+        started_at=datetime.now(UTC),
+        host=HOSTILE,
+        pid=7,
+        retry_at=datetime.now(UTC),
+        error=HOSTILE,
+        message=HOSTILE,
+    )
+    for line in lines([status], style, verbosity=2):
+        Terminal(out).write(f"{line}\n")
+    shown = out.getvalue()
+    assert r"\x1b[31mred \x1b[2J\x07xx" in shown
+    assert shown.count("\x1b[") == shown.count("\x1b[31;1m") + shown.count("\x1b[0m") == 2
+    for line in shown.splitlines():
+        plain = re.sub(r"\x1b\[[\d;]*m", "", line)
+        assert sum(2 if "漢" <= each <= "字" or each in "漢字" else 1 for each in plain) <= 80, line
+    assert sum(line.startswith("[") for line in shown.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "pieces"),
+    [
+        ("fits as it is", ["fits as it is"]),
+        (
+            "[X] a  v1  completed  2026-11-27 08:15:02 UTC  in 3s",
+            ["[X] a  v1  completed", "    2026-11-27 08:15:02 UTC  in 3s"],
+        ),
+        (
+            "    Held, since its last attempt was deleted.",
+            ["    Held, since its last attempt was", "        deleted."],
+        ),
+        (
+            "\x1b[31;1m" + "x" * 45 + "\x1b[0m",
+            ["\x1b[31;1m" + "x" * 40, "    " + "x" * 5 + "\x1b[0m"],
+        ),
+    ],
+    ids=["short", "between details", "between words", "in a word"],
+)
+def test_line_is_folded_where_it_reads_best(line: str, pieces: list[str]) -> None:
+    assert list(folded(line, 40)) == pieces
+
+
+@pytest.mark.parametrize("text", ["\r" + "x" * 200, '{"key": "' + "x y" * 90 + '"}'])
+def test_bar_and_json_are_not_folded(text: str) -> None:
+    out = Screen()
+    Terminal(out).write(text)
+    assert out.getvalue() == text

@@ -1,12 +1,14 @@
 """What a run prints about a long routine, where there is no terminal to draw a bar in."""
 
+import logging
+from collections.abc import Iterator
 from io import StringIO
 
 import pytest
 from django.core.management.base import OutputWrapper
 from django.core.management.color import no_style
 
-from once import Routine
+from once import Routine, log
 from once.cli.reporter import Reporter
 from once.models import Attempt
 
@@ -46,3 +48,49 @@ def test_progress_tells_how_far_and_how_fast_and_how_long(attempt: Attempt, line
 
 def test_progress_is_silent_at_verbosity_0() -> None:
     assert printed(Attempt(processed=40, total=100), seconds=10.0, verbosity=0) == ""
+
+
+class Terminal(StringIO):
+    """A terminal that keeps what it shows."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def handled() -> Iterator[list[StringIO]]:
+    """What a terminal and a file show of the log."""
+    streams: list[StringIO] = [Terminal(), StringIO()]
+    handlers = [logging.StreamHandler(stream) for stream in streams]
+    for handler in handlers:
+        log.logger.addHandler(handler)
+    yield streams
+    for handler in handlers:
+        log.logger.removeHandler(handler)
+
+
+def test_terminal_shows_an_event_once_and_a_file_all_of_them(handled: list[StringIO]) -> None:
+    terminal, file = handled
+    out = OutputWrapper(StringIO())
+    with Reporter(out, out, no_style(), 1).connected():
+        log.tell(logging.WARNING, "waiting")
+        log.tell(logging.WARNING, "readiness_unknown")
+    log.tell(logging.WARNING, "waited")
+    assert terminal.getvalue() == "event=readiness_unknown\nevent=waited\n"
+    assert file.getvalue() == "event=waiting\nevent=readiness_unknown\nevent=waited\n"
+
+
+def test_attempt_that_was_taken_over_is_told_though_nothing_is_logged() -> None:
+    out = StringIO()
+    reporter = Reporter(OutputWrapper(out), OutputWrapper(out), no_style(), 1)
+    reporter.lost(FILL, attempt=Attempt(number=3, host="web-1\x1b[31m", pid=7))
+    assert out.getvalue() == "  Took over from attempt 3 on web-1\\x1b[31m (pid 7).\n"
+
+
+@pytest.mark.parametrize("stream", [StringIO, Terminal])
+def test_line_of_a_log_is_whole_before_a_body_prints(stream: type[StringIO]) -> None:
+    out = stream()
+    routine = Routine(function=lambda: None, name="shop.seed")
+    reporter = Reporter(OutputWrapper(out), OutputWrapper(out), no_style(), 1)
+    reporter.started(routine, attempt=Attempt(trigger="command"))
+    assert out.getvalue() == "  Running shop.seed..." + ("\n" if stream is StringIO else "")

@@ -2,8 +2,9 @@
 
 import pytest
 
+from once import Routine
 from once.exceptions import OnceError, RoutineError
-from once.text import headline, one_line, whole
+from once.text import headline, one_line, trace, whole
 
 
 class Postgres(Exception):
@@ -66,3 +67,24 @@ def test_error_whose_message_cannot_be_made_is_named_all_the_same() -> None:
             raise ValueError
 
     assert headline(whole(Broken())) == "Broken: its message cannot be shown"
+
+
+def test_traceback_of_a_body_begins_at_the_body() -> None:
+    def body() -> None:
+        raise LookupError("no such \x1b[31mcurrency")
+
+    with pytest.raises(LookupError) as failure:
+        Routine(function=body, name="shop.seed").call(None)
+    heading, frame, *_, last = trace(failure.value).splitlines()
+    assert heading == "Traceback (most recent call last):"
+    assert frame.startswith(f'  File "{__file__}", line ')
+    assert frame.endswith(", in body")
+    assert last == r"LookupError: no such \x1b[31mcurrency"
+    assert "in body" in whole(failure.value).splitlines()[2]
+
+
+def test_traceback_of_another_error_is_whole() -> None:
+    with pytest.raises(RoutineError) as failure:
+        Routine(function=print, name="")
+    assert len(trace(failure.value).splitlines()) > 4
+    assert 'routines/base.py"' in trace(failure.value)

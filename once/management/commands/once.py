@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from once.cli import call, doctor, exit_codes, prune, reset, run, status, wait
+from once.cli import call, doctor, exit_codes, history, prune, reset, run, status, wait
 from once.cli.options import Subcommand, add_subcommands
 from once.cli.output import TerminalCommand
 from once.engine import shutdown
@@ -17,6 +17,7 @@ __all__ = ["Command"]
 SUBCOMMANDS: dict[str, Subcommand] = {
     "run": run,
     "status": status,
+    "history": history,
     "wait": wait,
     "call": call,
     "reset": reset,
