@@ -212,6 +212,12 @@ def test_replicas_do_not_start_where_a_routine_is_held(
     assert stack.service("job")["restart"] == "no"  # else it would end with 5 for ever
 
 
+@pytest.mark.parametrize("name", ["job", "web"])
+def test_containers_may_do_no_more_than_they_must(stack: Stack, name: str) -> None:
+    service = stack.service(name)
+    assert service["init"] is True  # process 1 heeds no SIGTERM by itself
+
+
 def test_pool_can_lend_what_a_run_needs(stack: Stack, pooler: Running) -> None:
     ini = stack.file["configs"]["pgbouncer.ini"]["content"]
     [size] = re.findall(r"^default_pool_size = (\d+)$", ini, re.MULTILINE)
