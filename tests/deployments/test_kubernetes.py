@@ -218,6 +218,7 @@ def test_service_finds_the_servers_and_nothing_else(file: str, socket: str) -> N
     selectors = [
         service["selector"],
         cluster.one("Deployment")["spec"]["selector"]["matchLabels"],
+        cluster.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
     ]
     for selector in selectors:
         assert selector.items() <= web.labels.items()
@@ -245,5 +246,21 @@ def test_containers_may_do_no_more_than_they_must(file: str, socket: str) -> Non
             }
             [mount] = container["volumeMounts"]
             assert mount["mountPath"] == "/tmp"
-            assert [one["name"] for one in pod.spec["volumes"]] == [mount["name"]]
-            assert set(container["resources"]) == {"requests", "limits"}
+            [volume] = pod.spec["volumes"]
+            assert volume["name"] == mount["name"]
+            assert volume["emptyDir"]["sizeLimit"]
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+            assert set(container["resources"]["limits"]) == {"memory"}
+
+
+@pytest.mark.parametrize("file", SHAPES)
+def test_lost_node_leaves_servers(file: str, socket: str) -> None:
+    cluster = Cluster(socket, file)
+    deployment = cluster.one("Deployment")["spec"]
+    budget = cluster.one("PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] < deployment["replicas"]
+    spread = deployment["template"]["spec"]["topologySpreadConstraints"]
+    assert {one["topologyKey"].partition("/")[2] for one in spread} == {"zone", "hostname"}
+    for one in spread:
+        assert one["labelSelector"] == deployment["selector"]
+        assert one["whenUnsatisfiable"] == "ScheduleAnyway"  # one node may have to do

@@ -39,6 +39,13 @@ def test_kubernetes(file: Path, version: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_oldest_kubernetes_is_named() -> None:
+    named = f"Kubernetes {VERSIONS[1]} or newer"
+    page = ROOT / "docs" / "how-to" / "kubernetes.md"
+    for path in (EXAMPLE / "kubernetes" / "configuration.yaml", page):
+        assert named in " ".join(path.read_text().split()), path
+
+
 def test_compose() -> None:
     done = compose(ROOT / "docker-compose.yml")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -50,7 +57,10 @@ def test_dockerfile() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["podFailurePolicy", "onExitCodes", "ttlSecondsAfterFinished", "initContainers", "sleep"]
+    "key", [
+        *("podFailurePolicy", "onExitCodes", "ttlSecondsAfterFinished", "initContainers", "sleep"),
+        *("shareProcessNamespace", "topologySpreadConstraints", "matchLabelKeys", "sizeLimit"),
+    ],
 )
 def test_kubernetes_misspelt(key: str, tmp_path: Path) -> None:
     text = (EXAMPLE / "kubernetes" / "job.yaml").read_text()
