@@ -73,7 +73,8 @@ class Stack:
         addresses = {f"@pooler:{PORT}/": f"@127.0.0.1:{self.pooler_port}/"}
         port = 0
         if ports := service.get("ports"):
-            [(published, target)] = [one.split(":") for one in ports]
+            [(interface, published, target)] = [one.split(":") for one in ports]
+            assert interface == "127.0.0.1"  # published ports pass by the machine's firewall
             first, last = map(int, published.split("-"))
             assert last - first + 1 == service["deploy"]["replicas"]
             port = free_port()
@@ -86,6 +87,7 @@ class Stack:
                 grace=seconds(service["stop_grace_period"]),
                 addresses=addresses,
                 port=port,
+                is_read_only=service["read_only"],
             )
         )
 
@@ -126,7 +128,7 @@ class Stack:
         kind, *command = check["test"]
         assert kind == "CMD"
         if running.container.port:
-            [target] = [one.partition(":")[2] for one in self.service(name)["ports"]]
+            [target] = [one.rpartition(":")[2] for one in self.service(name)["ports"]]
             here = f"http://127.0.0.1:{running.container.port}/"
             assert f"http://127.0.0.1:{target}/" in " ".join(command)
             command = [part.replace(f"http://127.0.0.1:{target}/", here) for part in command]
@@ -177,7 +179,7 @@ def test_job_runs_and_then_replicas_serve(
 ) -> None:
     machine.plant(HOLDING)
     early = stack.app("web")  # as if it had not waited for the job
-    wait_until(lambda: get(early.container.port, "/alive/", "localhost", 5) == 204)
+    wait_until(partial(stack.is_healthy, "web", early), what=lambda: early.output)
     assert stack.conditions("job") == {"pooler": "service_healthy"}
     jobs = [stack.app("job") for _ in range(2)]
     project.wait_for("body")
@@ -185,7 +187,8 @@ def test_job_runs_and_then_replicas_serve(
         lambda: any("plant.held_up is run by" in one.output for one in jobs),
         what=lambda: f"a job that waits: {[one.output for one in jobs]}",
     )
-    assert not stack.is_healthy("web", early)
+    assert stack.is_healthy("web", early)  # nothing restarts it while it waits
+    assert get(early.container.port, "/ready/", "localhost", 10) == 503
     assert "event=startup" not in early.output  # it only looks
     project.release("body")
     for job in jobs:
@@ -195,6 +198,7 @@ def test_job_runs_and_then_replicas_serve(
     replicas = [early, *(stack.app("web") for _ in range(2))]
     for replica in replicas:
         wait_until(partial(stack.is_healthy, "web", replica), what=lambda: replicas[-1].output)
+        assert get(replica.container.port, "/ready/", "localhost", 10) == 200
         assert get(replica.container.port, "/countries/ch/", "localhost:8000", 10) == 200
     assert {number for _, number, _ in project.attempts()} == {1}
     for replica in replicas:
@@ -212,10 +216,17 @@ def test_replicas_do_not_start_where_a_routine_is_held(
     assert stack.service("job")["restart"] == "no"  # else it would end with 5 for ever
 
 
-@pytest.mark.parametrize("name", ["job", "web"])
+@pytest.mark.parametrize("name", ["database", "pooler", "job", "web"])
 def test_containers_may_do_no_more_than_they_must(stack: Stack, name: str) -> None:
     service = stack.service(name)
-    assert service["init"] is True  # process 1 heeds no SIGTERM by itself
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    if "build" in service:
+        assert service["init"] is True  # process 1 heeds no SIGTERM by itself
+        assert service["read_only"] is True
+        assert service["tmpfs"] == ["/tmp:size=64m"]
+    else:  # Compose cannot put the text of a config into a read-only container
+        assert "read_only" not in service
 
 
 def test_pool_can_lend_what_a_run_needs(stack: Stack, pooler: Running) -> None:

@@ -57,7 +57,8 @@ def test_dockerfile() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [
+    "key",
+    [
         *("podFailurePolicy", "onExitCodes", "ttlSecondsAfterFinished", "initContainers", "sleep"),
         *("shareProcessNamespace", "topologySpreadConstraints", "matchLabelKeys", "sizeLimit"),
     ],
@@ -70,7 +71,13 @@ def test_kubernetes_misspelt(key: str, tmp_path: Path) -> None:
     assert kubernetes(misspelt, VERSIONS[0]).returncode != 0
 
 
-@pytest.mark.parametrize("key", ["healthcheck", "condition", "replicas", "stop_grace_period"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("healthcheck", "condition", "replicas", "stop_grace_period"),
+        *("cap_drop", "read_only", "security_opt", "start_period", "tmpfs"),
+    ],
+)
 def test_compose_misspelt(key: str, tmp_path: Path) -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     misspelt = tmp_path / "docker-compose.yml"
