@@ -8,8 +8,9 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
 
-SECRET_KEY = env.str("SECRET_KEY", default="only for the example")
 DEBUG = env.bool("DEBUG", default=False)
+# A deployment must name its own.
+SECRET_KEY = env.str("SECRET_KEY", default="only for development" if DEBUG else env.NOTSET)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1"])
 
 INSTALLED_APPS = [

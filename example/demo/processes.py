@@ -1,6 +1,7 @@
 """Child processes that start together, log to files, and end with the demonstration."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -90,6 +91,7 @@ class Processes:
         self.environment = {
             **clean,
             "DJANGO_SETTINGS_MODULE": "config.settings",
+            "SECRET_KEY": secrets.token_hex(),
             "PYTHONUNBUFFERED": "1",  # printed_at is then when it was said
             **environment,
         }

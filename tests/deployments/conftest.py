@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
-from tests.deployments.containers import EXAMPLE, Machine
+from tests.deployments.containers import EXAMPLE, SECRET_KEY, Machine
 from tests.project import Project, with_database
 from tests.servers import embedded_postgresql
 
@@ -48,6 +48,7 @@ def deployed(server: str) -> str:
             "DJANGO_SETTINGS_MODULE": "config.settings",
             "EXAMPLE_RELEASE": "1",
             "ONCE_RELEASE": "3",
+            "SECRET_KEY": SECRET_KEY,
         },
         check=True,
     )

@@ -7,6 +7,7 @@ cluster. What should be replaced and is not there is an error, so that no addres
 import json
 import os
 import re
+import secrets
 import shlex
 import signal
 import subprocess
@@ -22,9 +23,14 @@ import yaml
 
 from tests.project import ROOT, Process, Project
 
-__all__ = ["EXAMPLE", "HELD", "HOLDING", "Container", "Image", "Machine", "Running", "documents"]
+__all__ = [
+    *("EXAMPLE", "HELD", "HOLDING", "SECRET_KEY", "Container", "Image", "Machine", "Running"),
+    "documents",
+]
 
 EXAMPLE = ROOT / "example"
+#: As long as Django wants it.
+SECRET_KEY = secrets.token_hex()
 
 #: An app of the test, whose routine ends when the test says so.
 HOLDING = """

@@ -1,12 +1,13 @@
 """What a kubelet and the controllers do with the manifests, as far as a process can show it."""
 
 import http.client
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.deployments.containers import EXAMPLE, Container, Image, Running, documents
+from tests.deployments.containers import EXAMPLE, SECRET_KEY, Container, Image, Running, documents
 from tests.servers import free_port
 
 __all__ = ["Cluster", "Pod", "verdict"]
@@ -50,6 +51,12 @@ class Cluster:
             one for file in ("configuration.yaml", *files) for one in documents(DIRECTORY / file)
         ]
         self._database = {"@database:5432/example": f"@/example?host={socket}"}
+        # What is made outside of the repository, as the head of this file says.
+        text = (DIRECTORY / "configuration.yaml").read_text()
+        [self._secret] = re.findall(r"create secret generic (\S+) --from-env-file", text)
+        self._secrets = dict(re.findall(r"^#     (\w+)=(\S+)$", text, re.MULTILINE))
+        for name, value in {"PASSWORD": "example", "KEY": SECRET_KEY}.items():
+            self._secrets = {key: one.replace(name, value) for key, one in self._secrets.items()}
 
     def one(self, kind: str) -> dict[str, Any]:
         """The one object of a kind."""
@@ -92,13 +99,13 @@ class Cluster:
     def _environment(self, pod: Pod, spec: Mapping[str, Any]) -> dict[str, str]:
         environment = dict(Image(EXAMPLE / "Dockerfile").environment)
         for source in spec["envFrom"]:
-            [(reference, target)] = source.items()
-            kind, key = {
-                "configMapRef": ("ConfigMap", "data"),
-                "secretRef": ("Secret", "stringData"),
-            }[reference]
-            assert self.one(kind)["metadata"]["name"] == target["name"]
-            environment |= self.one(kind)[key]
+            if "secretRef" in source:
+                assert source["secretRef"]["name"] == self._secret
+                environment |= self._secrets
+            else:
+                configuration = self.one("ConfigMap")
+                assert source["configMapRef"]["name"] == configuration["metadata"]["name"]
+                environment |= configuration["data"]
         fields = {f"metadata.labels['{name}']": value for name, value in pod.labels.items()}
         for variable in spec["env"]:
             environment[variable["name"]] = (

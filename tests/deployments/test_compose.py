@@ -16,6 +16,7 @@ from tests.deployments.containers import (
     EXAMPLE,
     HELD,
     HOLDING,
+    SECRET_KEY,
     Container,
     Image,
     Machine,
@@ -31,14 +32,19 @@ IMAGE = Image(EXAMPLE / "Dockerfile")
 PORT = 5432
 
 
+#: What .env says; the password as the fixtures make it.
+SECRETS = {"POSTGRES_PASSWORD": "example", "SECRET_KEY": SECRET_KEY}
+
+
 def interpolated(value: Any) -> Any:
-    """A value of the file, with nothing set where Compose runs."""
+    """A value of the file, with nothing but secrets set where Compose runs."""
     if isinstance(value, dict):
         return {key: interpolated(one) for key, one in value.items()}
     if isinstance(value, list):
         return [interpolated(one) for one in value]
     if isinstance(value, str):
         value = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+        value = re.sub(r"\$\{(\w+):\?\}", lambda match: SECRETS[match[1]], value)
         assert "$" not in value, value
     return value
 
@@ -227,6 +233,24 @@ def test_containers_may_do_no_more_than_they_must(stack: Stack, name: str) -> No
         assert service["tmpfs"] == ["/tmp:size=64m"]
     else:  # Compose cannot put the text of a config into a read-only container
         assert "read_only" not in service
+
+
+def test_secrets_are_made_by_the_command_at_the_head(tmp_path: Path) -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    [command] = re.findall(r"^#     (\(umask.*?\)\n)", text.replace("\\\n#", ""), re.M | re.DOTALL)
+
+    def make() -> int:
+        return subprocess.run(["sh", "-c", command], cwd=tmp_path, stderr=subprocess.DEVNULL).returncode
+
+    assert make() == 0
+    made = (tmp_path / ".env").read_text()
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+    secrets = dict(line.split("=") for line in made.splitlines())
+    assert set(secrets) == set(re.findall(r"\$\{(\w+):\?\}", text)) == set(SECRETS)
+    assert all(re.fullmatch("[0-9a-f]{40,}", value) for value in secrets.values())
+    # Another password than that of the database would lock everybody out.
+    assert make() != 0
+    assert (tmp_path / ".env").read_text() == made
 
 
 def test_pool_can_lend_what_a_run_needs(stack: Stack, pooler: Running) -> None:

@@ -12,6 +12,7 @@ from tests.project import ROOT
 README = ROOT / "README.md"
 HOW_TO = ROOT / "docs" / "how-to"
 KUBERNETES = HOW_TO / "kubernetes.md"
+MANIFESTS = (ROOT / "docker-compose.yml", *sorted((ROOT / "example").rglob("*.yaml")))
 DOCUMENTS = (README, ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 
@@ -36,6 +37,15 @@ def test_snippets_stand_in_the_files() -> None:
     assert len(blocks) == pages.count("```yaml\n")
     for file, text in blocks:
         assert set(lines(text)) <= set(lines((ROOT / file).read_text()))
+
+
+@pytest.mark.parametrize("file", MANIFESTS, ids=lambda path: path.name)
+def test_files_have_no_secret(file: Path) -> None:
+    text = file.read_text()
+    assert "kind: Secret\n" not in text
+    settings = re.findall(r"^ *\w*(?:SECRET|PASSWORD|KEY)\w*: *(.*)$", text, re.MULTILINE)
+    passwords = re.findall(r"://\w+:([^@\s]+)@", text)
+    assert {*settings, *passwords} <= {"${POSTGRES_PASSWORD:?}", "${SECRET_KEY:?}", "PASSWORD"}
 
 
 def test_procfile_stands_on_its_page() -> None:

@@ -4,7 +4,14 @@ import re
 
 import pytest
 
-from tests.deployments.containers import EXAMPLE, HELD, Container, Machine, Running
+from tests.deployments.containers import (
+    EXAMPLE,
+    HELD,
+    SECRET_KEY,
+    Container,
+    Machine,
+    Running,
+)
 from tests.deployments.kubernetes import get
 from tests.project import Project
 from tests.servers import free_port
@@ -23,6 +30,7 @@ def dyno(machine: Machine, url: str, kind: str) -> Running:
             environment={
                 "DATABASE_URL": url,
                 "PORT": str(port),
+                "SECRET_KEY": SECRET_KEY,
                 "HEROKU_BUILD_COMMIT": "2c3a0b24",
             },
             addresses={"0.0.0.0": "127.0.0.1"} if "0.0.0.0" in LINES[kind] else {},
