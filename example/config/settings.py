@@ -25,12 +25,20 @@ INSTALLED_APPS = [
     *env.list("EXTRA_APPS", default=[]),
 ]
 MIDDLEWARE = [
-    "django.middleware.common.CommonMiddleware",  # refuses hosts that are not allowed
-    # The admin's, whose views check the token against forgery themselves.
+    "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",  # refuses hosts that are not allowed
+    "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+# HTTPS ends at a proxy: it redirects to it, and sends the header that browsers remember.
+SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008"]
+# Such as https://example.com: what browsers say, where the proxy speaks HTTP with this process.
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",

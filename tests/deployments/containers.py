@@ -25,6 +25,7 @@ from tests.project import ROOT, Process, Project
 
 __all__ = [
     *("EXAMPLE", "HELD", "HOLDING", "SECRET_KEY", "Container", "Image", "Machine", "Running"),
+    "check_deploy",
     "documents",
 ]
 
@@ -54,6 +55,19 @@ def pay():
 def documents(path: Path) -> list[Any]:
     """The documents of a YAML file."""
     return list(yaml.safe_load_all(path.read_text()))
+
+
+def check_deploy(environment: Mapping[str, str]) -> None:
+    """Have Django check the settings that a container gets; a warning is an error."""
+    arguments = ["check", "--deploy", "--fail-level", "WARNING"]
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=EXAMPLE,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ class Cluster:
         container = Container(
             name=spec["name"],
             command=[*spec["command"], *spec.get("args", [])],
-            environment=self._environment(pod, spec),
+            environment=self.environment(pod, spec),
             grace=float(pod.spec["terminationGracePeriodSeconds"]),
             addresses=self._database,
             is_read_only=spec["securityContext"]["readOnlyRootFilesystem"],
@@ -96,7 +96,8 @@ class Cluster:
         )
         return 200 <= status < 400
 
-    def _environment(self, pod: Pod, spec: Mapping[str, Any]) -> dict[str, str]:
+    def environment(self, pod: Pod, spec: Mapping[str, Any]) -> dict[str, str]:
+        """What a container of a pod gets."""
         environment = dict(Image(EXAMPLE / "Dockerfile").environment)
         for source in spec["envFrom"]:
             if "secretRef" in source:

@@ -21,6 +21,7 @@ from tests.deployments.containers import (
     Image,
     Machine,
     Running,
+    check_deploy,
     documents,
 )
 from tests.deployments.kubernetes import get
@@ -233,6 +234,11 @@ def test_containers_may_do_no_more_than_they_must(stack: Stack, name: str) -> No
         assert service["tmpfs"] == ["/tmp:size=64m"]
     else:  # Compose cannot put the text of a config into a read-only container
         assert "read_only" not in service
+
+
+def test_settings_are_fit_for_a_deploy() -> None:
+    [file] = documents(ROOT / "docker-compose.yml")
+    check_deploy(interpolated(file)["services"]["web"]["environment"])
 
 
 def test_secrets_are_made_by_the_command_at_the_head(tmp_path: Path) -> None:

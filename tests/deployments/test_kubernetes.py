@@ -4,7 +4,15 @@ import re
 
 import pytest
 
-from tests.deployments.containers import EXAMPLE, HELD, HOLDING, Image, Machine, Running
+from tests.deployments.containers import (
+    EXAMPLE,
+    HELD,
+    HOLDING,
+    Image,
+    Machine,
+    Running,
+    check_deploy,
+)
 from tests.deployments.kubernetes import Cluster, Pod, get, verdict
 from tests.project import Project
 from tests.waiting import wait_until
@@ -264,3 +272,10 @@ def test_lost_node_leaves_servers(file: str, socket: str) -> None:
     for one in spread:
         assert one["labelSelector"] == deployment["selector"]
         assert one["whenUnsatisfiable"] == "ScheduleAnyway"  # one node may have to do
+
+
+@pytest.mark.parametrize("file", SHAPES)
+def test_settings_are_fit_for_a_deploy(file: str) -> None:
+    cluster = Cluster("nowhere", file)
+    web = cluster.pod("Deployment")
+    check_deploy(cluster.environment(web, web.main))
