@@ -126,6 +126,16 @@ def test_job_fails_at_once_where_it_is_used_wrongly(machine: Machine, socket: st
         assert verdict(cluster.one("Job"), running.container.name, running.finish()) == "FailJob"
 
 
+def test_job_is_a_hook_that_needs_nothing_of_its_release(socket: str) -> None:
+    cluster = Cluster(socket, "job.yaml")
+    annotations = cluster.one("Job")["metadata"]["annotations"]
+    assert annotations["argocd.argoproj.io/hook"] == "PreSync"
+    assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
+    pod = cluster.pod("Job")
+    assert [list(source) for source in pod.main["envFrom"]] == [["secretRef"]]
+    assert [set(volume) for volume in pod.spec["volumes"]] == [{"name", "emptyDir"}]
+
+
 def test_disruption_is_no_failure_of_the_job(socket: str) -> None:
     job = Cluster(socket, "job.yaml").one("Job")
     for code in (5, 137, 143):
