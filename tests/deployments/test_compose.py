@@ -246,7 +246,9 @@ def test_secrets_are_made_by_the_command_at_the_head(tmp_path: Path) -> None:
     [command] = re.findall(r"^#     (\(umask.*?\)\n)", text.replace("\\\n#", ""), re.M | re.DOTALL)
 
     def make() -> int:
-        return subprocess.run(["sh", "-c", command], cwd=tmp_path, stderr=subprocess.DEVNULL).returncode
+        return subprocess.run(
+            ["sh", "-c", command], cwd=tmp_path, stderr=subprocess.DEVNULL
+        ).returncode
 
     assert make() == 0
     made = (tmp_path / ".env").read_text()

