@@ -54,9 +54,10 @@ class Cluster:
         # What is made outside of the repository, as the head of this file says.
         text = (DIRECTORY / "configuration.yaml").read_text()
         [self._secret] = re.findall(r"create secret generic (\S+) --from-env-file", text)
-        self._secrets = dict(re.findall(r"^#     (\w+)=(\S+)$", text, re.MULTILINE))
-        for name, value in {"PASSWORD": "example", "KEY": SECRET_KEY}.items():
-            self._secrets = {key: one.replace(name, value) for key, one in self._secrets.items()}
+        self._secrets = {
+            name: value.replace("PASSWORD", "example").replace("KEY", SECRET_KEY)
+            for name, value in re.findall(r"^#     (\w+)=(\S+)$", text, re.MULTILINE)
+        }
 
     def one(self, kind: str) -> dict[str, Any]:
         """The one object of a kind."""

@@ -229,7 +229,7 @@ def test_containers_may_do_no_more_than_they_must(stack: Stack, name: str) -> No
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     if "build" in service:
-        assert service["init"] is True  # process 1 heeds no SIGTERM by itself
+        assert service["init"] is True  # PID 1 heeds no SIGTERM by itself
         assert service["read_only"] is True
         assert service["tmpfs"] == ["/tmp:size=64m"]
     else:  # Compose cannot put the text of a config into a read-only container

@@ -255,7 +255,7 @@ def test_containers_may_do_no_more_than_they_must(file: str, socket: str) -> Non
     for pod in map(cluster.pod, kinds):
         assert pod.spec["securityContext"]["runAsNonRoot"] is True
         assert pod.spec["automountServiceAccountToken"] is False
-        assert pod.spec["shareProcessNamespace"] is True  # process 1 heeds no SIGTERM by itself
+        assert pod.spec["shareProcessNamespace"] is True  # PID 1 heeds no SIGTERM by itself
         for container in pod.containers:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
