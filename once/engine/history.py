@@ -281,7 +281,7 @@ def _gone(using: str, routines: Collection[Routine]) -> "QuerySet[Anchor, tuple[
         Anchor.objects.using(using)
         .filter(routine__in=[routine.name for routine in routines])
         .exclude(Exists(Attempt.objects.using(using).filter(pk=OuterRef("attempt_id"))))
-        .annotate(own=_own_key({routine.scope_key for routine in routines}), now=Now())
+        .annotate(own=_own_key({routine.scope_key for routine in routines}), at=Now(), now=Now())
         .values_list(
             "routine",
             "version",
@@ -290,8 +290,8 @@ def _gone(using: str, routines: Collection[Routine]) -> "QuerySet[Anchor, tuple[
             Value(False),
             "number",
             Value(0),
-            "now",
-            "now",
+            "at",
+            "now",  # not the same name twice, which Django 5.2.0 puts in another order
             Value(""),
             Value(True),
         )
