@@ -1,6 +1,10 @@
 """Every snippet of the README works as it stands there."""
 
 import re
+import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,6 +47,23 @@ def test_it_is_read_in_five_minutes() -> None:
     assert len(lines) <= 150
     assert len(README.split()) <= 1200
     assert lines.index("## Install") < 40
+
+
+def test_links_of_a_release_lead_to_its_files(tmp_path: Path) -> None:
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    address = "https://forge.invalid/django-once"
+    command = [sys.executable, str(ROOT / ".ci" / "links.py"), f"{address}/"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=60)
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]
+    assert all(f"{url}/".startswith(f"{address}/") for url in project["urls"].values())
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", (tmp_path / "README.md").read_text())
+    assert len(links) == README.count("](")
+    for is_picture, link in links:
+        kind = "raw" if is_picture else "blob"
+        place, _, path = link.partition(f"/{kind}/v{project['version']}/")
+        assert place == address
+        assert (ROOT / path.partition("#")[0]).is_file(), path
 
 
 @pytest.mark.long
