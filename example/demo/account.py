@@ -97,7 +97,7 @@ class Account:
         for pid in pids:
             child = self.children.get(pid)
             if child is None:
-                names.append(f"stranger {pid}")
+                names.append(f"an unknown process, {pid}")
             elif child.pid == pid:
                 names.append(child.name)
             else:

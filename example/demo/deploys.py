@@ -40,6 +40,8 @@ def without_once(stage: Stage, database: Database, replicas: int) -> None:
     ]
     if again:
         stage.say(f"    Started again: {_crashes(stage, again)}")
+    down = sum(bool(child.returncode) for child in again)
+    stage.say(f"    Replicas that do not come up: {down} of {replicas}.")
     ((places,),) = database.rows("SELECT count(*) FROM geography_place")
     stage.say(f"    Places in the database: {places:,}. There should be {truth.PLACES:,}.\n")
 
@@ -50,7 +52,7 @@ def _crashes(stage: Stage, children: list[Process]) -> str:
         stage.await_exit(child)
     crashed = [child for child in children if child.returncode]
     errors = Counter(_error(child) for child in crashed)
-    kinds = ", ".join(f"{error} {times} x" for error, times in errors.items())
+    kinds = ", ".join(f"{times} x {error}" for error, times in errors.items())
     return f"{len(crashed)} of {len(children)} crashed{f' ({kinds})' if kinds else ''}."
 
 

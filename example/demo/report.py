@@ -50,7 +50,7 @@ class Proof:
 
 def routines(rows: Iterable[Row]) -> str:
     """A table with a line for each routine."""
-    headings = ("routine", "found pending by", "committed", "run by", "the others waited")
+    headings = ("routine", "wanted by", "committed", "run by", "the others waited")
     return _table(
         headings,
         (
