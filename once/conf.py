@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 __all__ = ["DAY", "NAMES", "TESTS", "is_seconds"]
 
@@ -64,6 +65,20 @@ def retry_delay() -> float:
     return _seconds("ONCE_RETRY_DELAY", default=30.0, minimum=0.0)
 
 
+def scrub() -> Callable[[str], str] | None:
+    """The function that removes secrets from the texts of errors, if the project names one."""
+    path = _raw("ONCE_SCRUB", str, default="")
+    if path == "":
+        return None
+    try:
+        function = import_string(path)
+    except Exception:  # of the module, whatever it raises
+        function = None
+    if not callable(function):
+        raise _refusal("ONCE_SCRUB", "the dotted path of a function", path)
+    return cast(Callable[[str], str], function)
+
+
 def is_seconds(value: Any, minimum: float) -> TypeGuard[float]:
     """Return True if a value is a number of seconds, from a minimum to a day; nan is none."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -78,6 +93,7 @@ NAMES: dict[str, Callable[[], object]] = {
     "ONCE_RELEASE": release,
     "ONCE_LIVENESS_TIMEOUT": liveness_timeout,
     "ONCE_RETRY_DELAY": retry_delay,
+    "ONCE_SCRUB": scrub,
 }
 
 

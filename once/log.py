@@ -57,16 +57,22 @@ def tell(level: int, event: str, error: BaseException | None = None, /, **fields
         level,
         template,
         *map(_value, values.values()),
-        exc_info=error and _from_body(error),
+        exc_info=error,
         extra={"once": {"event": event, **values}},
         stacklevel=2,
     )
 
 
-def _from_body(error: BaseException) -> tuple[type[BaseException], BaseException, Any]:
-    from once.text import from_body  # because most processes log no error
+def _with_trace(record: logging.LogRecord) -> bool:
+    """Give a record the traceback that formatters print: from the body on, scrubbed, escaped."""
+    if record.exc_info and record.exc_info[1] is not None:
+        from once.text import trace  # because most processes log no error
 
-    return type(error), error, from_body(error)
+        record.exc_text = trace(record.exc_info[1]).rstrip("\n")
+    return True
+
+
+logger.addFilter(_with_trace)
 
 
 def _value(value: object) -> str:

@@ -1,5 +1,6 @@
 """Format errors for log lines and for every database's text columns."""
 
+import os
 import re
 import traceback
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 from django.db import DatabaseError, DataError
 
+from once import conf
 from once.exceptions import OnceError
 
 __all__ = [
@@ -32,7 +34,7 @@ _LINE = 300
 #: stay.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-_HERE = str(Path(__file__).parent)
+_HERE = f"{Path(__file__).parent}{os.sep}"
 #: The function of this package by which every body is called.
 _CALLS_BODY = "Routine.call"
 
@@ -48,7 +50,7 @@ def one_line(error: BaseException | None) -> str:
     they end with the next step.
     """
     try:
-        text = str(error)
+        text = _scrubbed(str(error))
     except Exception:  # a message that cannot be made must not hide the error
         text = "its message cannot be shown"
     if isinstance(error, OnceError):
@@ -78,7 +80,7 @@ def whole(error: BaseException) -> str:
 def trace(error: BaseException) -> str:
     """Return the traceback of an error; that of a body begins at the body."""
     lines = traceback.format_exception(type(error), error, from_body(error))
-    return plain("".join(lines))
+    return plain(_scrubbed("".join(lines)))
 
 
 def from_body(error: BaseException) -> TracebackType | None:
@@ -92,6 +94,15 @@ def from_body(error: BaseException) -> TracebackType | None:
         is_inside |= is_own and code.co_qualname == _CALLS_BODY
         frame = frame.tb_next
     return error.__traceback__
+
+
+def _scrubbed(text: str) -> str:
+    """Return a text without what ``ONCE_SCRUB`` removes, or none of it where that fails."""
+    try:
+        scrub = conf.scrub()
+        return text if scrub is None else str(scrub(text))
+    except Exception as error:
+        return f"[not shown, because ONCE_SCRUB failed: {type(error).__name__}]\n"
 
 
 def headline(text: str) -> str:

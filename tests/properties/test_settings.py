@@ -64,6 +64,8 @@ def is_sound(name: str, value: Any) -> bool:
         return value == value.strip() == storable(value) and len(value) <= 200
     if name == "ONCE_STARTUP_COMMANDS":
         return all(type(one) is str and one == one.strip() for one in value)
+    if name == "ONCE_SCRUB":
+        return value is None or callable(value)
     return value in ("run", "background", "off", "raise", "log")
 
 

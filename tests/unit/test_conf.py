@@ -1,5 +1,6 @@
 """Settings: defaults, sources and refusals."""
 
+import html
 import os
 from typing import Any
 
@@ -18,6 +19,7 @@ DEFAULTS: dict[str, object] = {
     "ONCE_RELEASE": "",
     "ONCE_LIVENESS_TIMEOUT": 15.0,
     "ONCE_RETRY_DELAY": 30.0,
+    "ONCE_SCRUB": None,
 }
 
 
@@ -50,6 +52,7 @@ def test_defaults() -> None:
         ("ONCE_RETRY_DELAY", 0, 0.0),
         ("ONCE_RETRY_DELAY", 7200, 7200.0),
         ("ONCE_LIVENESS_TIMEOUT", 86_400, 86_400.0),
+        ("ONCE_SCRUB", "html.escape", html.escape),
     ],
 )
 def test_setting_is_read(name: str, value: object, expected: object) -> None:
@@ -105,6 +108,9 @@ SECONDS = [-1, "3", "", True, None, float("nan"), float("inf"), 86_401, 10**400]
         ("ONCE_LIVENESS_TIMEOUT", 0.9, "seconds from 1 to 86400"),
         ("ONCE_STARTUP_COMMANDS", "runserver", "a list of names"),
         ("ONCE_STARTUP_COMMANDS", None, "a list of names"),
+        ("ONCE_SCRUB", "html.gone", "the dotted path of a function"),
+        ("ONCE_SCRUB", "html", "the dotted path of a function"),
+        ("ONCE_SCRUB", html.escape, "the dotted path of a function"),
         ("ONCE_RELEASE", 3, "a string of at most 200 printable characters"),
         ("ONCE_RELEASE", None, "a string of at most 200 printable characters"),
         ("ONCE_RELEASE", "x" * 201, "a string of at most 200 printable characters"),

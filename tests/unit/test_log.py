@@ -106,6 +106,7 @@ def test_end_is_as_loud_as_it_is_bad(
     assert parsed(line) == expected | ({"message": message} if message else {})
     assert logged == level
     assert bool(caplog.records[0].exc_info) is (level == "ERROR")
+    assert bool(caplog.records[0].exc_text) is (level == "ERROR")
 
 
 def test_takeover_names_the_attempt_that_was_lost(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,10 +1,17 @@
 """What is said of an error: its type and first line in lists, all of it where it is kept."""
 
+import re
+from collections.abc import Callable
+
 import pytest
+from django.test import override_settings
 
 from once import Routine
 from once.exceptions import OnceError, RoutineError
 from once.text import headline, one_line, trace, whole
+from tests.project import ROOT
+
+SECURITY = (ROOT / "SECURITY.md").read_text()
 
 
 class Postgres(Exception):
@@ -81,6 +88,33 @@ def test_traceback_of_a_body_begins_at_the_body() -> None:
     assert frame.endswith(", in body")
     assert last == r"LookupError: no such \x1b[31mcurrency"
     assert "in body" in whole(failure.value).splitlines()[2]
+
+
+def removed(text: str) -> str:
+    return text.replace("hunter2", "[removed]")
+
+
+def broken(text: str) -> str:
+    raise KeyError(text)
+
+
+@pytest.mark.parametrize("error", [ValueError("hunter2\nmore"), OnceError("it said: hunter2")])
+def test_secret_is_in_no_text_of_an_error(error: Exception) -> None:
+    with override_settings(ONCE_SCRUB=f"{__name__}.removed"):
+        for text in (one_line(error), trace(error), whole(error)):
+            assert "[removed]" in text
+            assert "hunter2" not in text
+    with override_settings(ONCE_SCRUB=f"{__name__}.broken"):
+        for text in (one_line(error), trace(error), whole(error)):
+            assert "ONCE_SCRUB failed: KeyError" in text
+            assert "hunter2" not in text
+
+
+def test_secrets_are_removed_as_the_page_says() -> None:
+    [snippet] = re.findall(r"```python\n# shop/privacy.py\n(.*?)```", SECURITY, re.DOTALL)
+    names: dict[str, Callable[[str], str]] = {}
+    exec(snippet, names)
+    assert names["scrub"]("dsn: Password=hunter2 x") == "dsn: Password=[removed] x"
 
 
 def test_traceback_of_another_error_is_whole() -> None:
