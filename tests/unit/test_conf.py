@@ -79,6 +79,7 @@ def test_setting_is_read(name: str, value: object, expected: object) -> None:
         ("ONCE_RELEASE", "one", "$Format:%h$", "$Format:%h$"),
         ("ONCE_LIVENESS_TIMEOUT", 20, "2", 2.0),
         ("ONCE_RETRY_DELAY", 20, "0.5", 0.5),
+        ("ONCE_SCRUB", "html.gone", "html.escape", html.escape),
         ("ONCE_RETRY_DELAY", 20, " 1e3\n", 1000.0),
         # An invalid setting that nobody reads is no problem.
         ("ONCE_STARTUP", "on", "off", "off"),
@@ -138,6 +139,7 @@ def test_invalid_setting_is_refused_by_name(name: str, value: Any, wanted: str) 
         ("ONCE_STARTUP_TIMEOUT", ""),
         ("ONCE_STARTUP_FAILURE", ""),
         ("ONCE_RETRY_DELAY", "later"),
+        ("ONCE_SCRUB", "html.gone"),
         ("ONCE_RETRY_DELAY", ""),
         ("ONCE_LIVENESS_TIMEOUT", "15s"),
         ("ONCE_LIVENESS_TIMEOUT", ""),
