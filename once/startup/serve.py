@@ -15,7 +15,7 @@ from once import conf
 from once.databases import threads
 from once.engine import executor, shutdown
 from once.engine.options import RunOptions
-from once.exceptions import OnceError, RoutineFailed
+from once.exceptions import OnceError
 from once.log import tell
 from once.models import Trigger
 from once.results import Outcome, Reason, Result
@@ -67,8 +67,10 @@ def _start(declared: Registry, *, is_replacement: bool) -> None:
         problem = one_line(error)
     else:
         failed = [result for result in results if result.reason is Reason.FAILED]
+        # First what failed here, because what failed elsewhere is known by now.
+        failed.sort(key=lambda result: result.error is None)
         if failed and conf.startup_failure() == "raise" and not is_replacement:
-            raise RoutineFailed(_why(failed[0])) from failed[0].error
+            raise launch.failure(_why(failed[0]))  # without a cause, which the log has
         undone = failed or [result for result in results if not result.is_done]
         if not undone:
             _tell_complete(results, monotonic() - began)

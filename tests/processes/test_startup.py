@@ -475,11 +475,40 @@ def test_failing_routine_stops_the_server_and_is_named(
 ) -> None:
     project.routines(FAILING)
     failed = serve(server)
-    # gunicorn: 3, a worker failed to boot, or 1, where two did at once and it trips over that.
-    assert failed.process.finish(20) in (1, 3), failed.output
+    # gunicorn: 4, the application failed to load, or 1, where it did in two workers at once and it
+    # trips over that.
+    assert failed.process.finish() in (1, 4), failed.output
     assert "RoutineFailed: plant.seed: ValueError: no such brand" in failed.output
     assert project.effects() == []
     assert {state for _, _, state in project.attempts()} == {"failed"}
+
+
+def test_start_that_fails_is_told_in_a_screen(project: Project, serve: Serve) -> None:
+    """Also of a routine behind one that failed before, which is no news."""
+    project.environment["ONCE_RETRY_DELAY"] = "600"
+    project.settings("LOGGING = {}\n")
+    project.routines("""
+        @routine
+        def seed():
+            raise LookupError("no such shop")
+    """)
+    assert project.once("run").finish() == 1
+    project.routines("""
+        @routine
+        def seed():
+            raise LookupError("no such shop")
+
+        @routine
+        def fill():
+            raise ValueError("no such brand")
+    """)
+    server = serve("gunicorn", "--workers", "4")
+    assert server.process.finish() in (1, 4), server.output
+    # Without what gunicorn adds where it trips.
+    said, *_ = re.split(r'Traceback.*\n  File ".*/arbiter.py", line \d+, in run\n', server.output)
+    assert "\nRoutineFailed: plant.fill: ValueError: no such brand. Nothing of" in said
+    assert said.count("Traceback") == said.count('raise ValueError("no such brand")') == 1
+    assert len(said.splitlines()) < 60, said
 
 
 @pytest.mark.parametrize("server", ["gunicorn", "preload", "uvicorn"])

@@ -36,6 +36,13 @@ FAILED = Result(
     reason=Reason.FAILED,
     error=ValueError("no such brand"),
 )
+FAILED_BEFORE = Result(
+    routine=SEED,
+    outcome=Outcome.SKIPPED,
+    message="Attempt 1 failed. Starting servers try again in 30 s.",
+    reason=Reason.FAILED,
+    retry_in=30.0,
+)
 FOUND = Registry([SEED, FILL, Routine(function=lambda: None, name="shop.by_hand", startup=False)])
 
 
@@ -184,11 +191,11 @@ def test_begin_beside_an_event_loop_raises_what_failed(runs: Runs) -> None:
 
 
 def test_failure_stops_the_server_and_names_the_routine(runs: Runs) -> None:
-    runs.answers = [[LEFT, FAILED]]
+    runs.answers = [[LEFT, FAILED_BEFORE, FAILED]]
     with pytest.raises(RoutineFailed) as failure:
         serve.begin(FOUND)
     assert str(failure.value) == "shop.fill: ValueError: no such brand"
-    assert failure.value.__cause__ is FAILED.error
+    assert failure.value.__cause__ is None  # the log has its traceback already
     assert not runs.later
 
 
