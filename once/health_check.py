@@ -10,7 +10,7 @@ from health_check.base import HealthCheck
 from health_check.exceptions import ServiceUnavailable
 
 from once.engine import unapplied
-from once.log import tell
+from once.log import news, tell
 from once.routines import registry
 from once.status.readiness import PROBE, is_ready, undone
 from once.text import one_line
@@ -46,11 +46,13 @@ class Routines(HealthCheck):
             pending = undone(routines, routines.startup, seconds=PROBE)
             lacking = unapplied.lacking(used, seconds=PROBE)
         except (Error, ImproperlyConfigured, OSError) as error:
-            tell(logging.INFO, "readiness_unknown", reason=one_line(error))
+            reason = one_line(error)
+            tell(news(logging.INFO, "readiness", reason), "readiness_unknown", reason=reason)
             raise ServiceUnavailable("Whether the routines are done cannot be told.") from error
         named = [f"{status.name} {status.state}" for status in pending]
         missing = [f"{using}: {', '.join(names)}" for using, names in lacking.items()]
-        tell(logging.INFO, "not_ready", routines=", ".join(named), unapplied="; ".join(missing))
+        level = news(logging.INFO, "readiness", f"{named} {missing}")
+        tell(level, "not_ready", routines=", ".join(named), unapplied="; ".join(missing))
         if self.names:
             parts = [*named, *(f"unapplied migrations in {names}" for names in missing)]
         else:

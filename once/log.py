@@ -7,6 +7,7 @@ word is a JSON string, so that a line stays one line; a field that has nothing t
 import json
 import logging
 import re
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from once import signals
@@ -16,14 +17,30 @@ from once.routines.base import Routine
 if TYPE_CHECKING:  # because most processes have no result to log
     from once.results import Result
 
-__all__ = ["connect", "logger", "tell"]
+__all__ = ["connect", "ensure_handler", "logger", "news", "tell"]
 
 #: Seconds between two lines about the progress of one attempt.
 _PROGRESS = 30
 
+#: Seconds after which a process tells again what has not changed.
+_REMINDER = 600
+
+#: Seconds of a wait from which on it is told: a shorter one looks like no hanging server.
+_NOTICED = 1.0
+
+#: A number of seconds in a message, which another look finds changed.
+_SECONDS = re.compile(r"\b\d+(\.\d+)? s\b")
+
 _PLAIN = re.compile(r"""[^\s"'=\\]+""")
 
 logger = logging.getLogger("once")
+
+#: By thing that lasts, the state that was told last, and at which level.
+_told: dict[str, tuple[str, int]] = {}
+#: Time of ``time.monotonic()`` at which any of it was told.
+_told_at = 0.0
+#: The handler of :func:`ensure_handler`, while it is there.
+_handler: logging.Handler | None = None
 
 
 def connect() -> None:
@@ -49,6 +66,7 @@ def tell(level: int, event: str, error: BaseException | None = None, /, **fields
             also has them in its attribute ``once``.
 
     """
+    _give_way()
     if not logger.isEnabledFor(level):
         return
     values = {key: value for key, value in fields.items() if value is not None and value != ""}
@@ -75,6 +93,52 @@ def _with_trace(record: logging.LogRecord) -> bool:
 logger.addFilter(_with_trace)
 
 
+def news(level: int, about: str, what: str) -> int:
+    """Return the level at which to tell how something stands, which many looks find the same.
+
+    DEBUG unless that has changed, by more than a number of seconds, since it was told. After ten
+    minutes in which nothing was told, one unchanged thing is told again.
+
+    Args:
+        level: of news.
+        about: the thing.
+        what: how it stands.
+
+    """
+    global _told_at
+    now, what = monotonic(), _SECONDS.sub("", what)
+    before, _ = _told.get(about, ("", level))
+    if before == what and now - _told_at < _REMINDER:
+        return logging.DEBUG
+    _told[about], _told_at = (what, level), now
+    return level
+
+
+def ensure_handler() -> None:
+    """Print events to stderr, from INFO on, unless the project has configured this logger.
+
+    Django configures none by default, and without one Python prints no more than warnings.
+    """
+    global _handler
+    if logger.hasHandlers() or logger.level != logging.NOTSET:
+        return
+    _handler = logging.StreamHandler()
+    _handler.setFormatter(
+        logging.Formatter("{asctime} {process} {levelname} {name} {message}", style="{")
+    )
+    logger.addHandler(_handler)
+    logger.setLevel(logging.INFO)
+
+
+def _give_way() -> None:
+    """Remove the own handler if another one has come, such as Celery's: one line for an event."""
+    global _handler
+    if _handler is not None and (logging.root.handlers or logger.handlers != [_handler]):
+        logger.removeHandler(_handler)
+        logger.setLevel(logging.NOTSET)
+        _handler = None
+
+
 def _value(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
     if text.isprintable():  # other line ends than \n, and half characters, are not
@@ -87,6 +151,7 @@ def _of(routine: Routine) -> dict[str, object]:
 
 
 def _started(sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
+    _told.pop(sender.name, None)
     tell(
         logging.INFO,
         "started",
@@ -149,10 +214,11 @@ def _lost(sender: Routine, attempt: Attempt, successor: Attempt, **kwargs: Any) 
 def _skipped(sender: Routine, result: "Result", **kwargs: Any) -> None:
     # No more than information, because the caller of the run says what follows from it.
     if result.reason == "held":
-        tell(logging.INFO, "held", **_of(sender), message=result.message)
+        level = news(logging.INFO, sender.name, result.message)
+        tell(level, "held", **_of(sender), message=result.message)
     elif result.retry_in:
         tell(
-            logging.INFO,
+            news(logging.INFO, sender.name, result.message),
             "put_off",
             **_of(sender),
             retry_in=float(result.retry_in),
@@ -168,9 +234,11 @@ def _suspected(sender: Routine, message: str, **kwargs: Any) -> None:
 
 def _waiting(sender: object, name: str, reason: str, waited: float, **kwargs: Any) -> None:
     # A warning, because a server that is silent while it waits looks like a server that hangs.
-    level = logging.WARNING if waited >= 1 else logging.INFO
+    level = news(logging.WARNING, name, reason) if waited >= _NOTICED else logging.DEBUG
     tell(level, "waiting", **{"for": name}, seconds=float(waited), reason=reason)
 
 
 def _waited(sender: object, name: str, waited: float, message: str, **kwargs: Any) -> None:
-    tell(logging.INFO, "waited", **{"for": name}, seconds=float(waited), message=message)
+    # At the level of its beginning, because where that was shown its end is missed.
+    _, level = _told.pop(name, ("", logging.INFO if message else logging.DEBUG))
+    tell(level, "waited", **{"for": name}, seconds=float(waited), message=message)

@@ -9,7 +9,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from once.log import tell
+from once.log import news, tell
 from once.status.readiness import is_ready
 from once.text import one_line
 
@@ -27,7 +27,8 @@ def readiness(request: HttpRequest) -> JsonResponse:
     try:
         done = is_ready()
     except (Error, ImproperlyConfigured, OSError) as error:
-        tell(logging.INFO, "readiness_unknown", reason=one_line(error))
+        reason = one_line(error)
+        tell(news(logging.INFO, "readiness", reason), "readiness_unknown", reason=reason)
         done = False
     return JsonResponse({"done": done}, status=200 if done else 503)
 

@@ -21,7 +21,7 @@ from django.test import TransactionTestCase
 if importlib.util.find_spec("once.migrations") is None:
     raise pytest.UsageError("django-once is not installed. Run: pip install -e .[test]")
 
-from once import Routine, conf
+from once import Routine, conf, log
 from once.routines import registry
 from tests.project import Project, with_database
 from tests.servers import MariaDB, PgBouncer, database_url, query_mysql
@@ -229,6 +229,12 @@ def kind(request: pytest.FixtureRequest) -> str:
 def is_migrated() -> bool:
     """Whether the project's database begins migrated; override it to begin with nothing."""
     return True
+
+
+@pytest.fixture(autouse=True)
+def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the log tell everything once more, whatever another test had it tell."""
+    monkeypatch.setattr(log, "_told", {})
 
 
 @pytest.fixture

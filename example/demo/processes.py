@@ -93,6 +93,7 @@ class Processes:
             "DJANGO_SETTINGS_MODULE": "config.settings",
             "SECRET_KEY": secrets.token_hex(),
             "PYTHONUNBUFFERED": "1",  # printed_at is then when it was said
+            "LOG_LEVEL": "DEBUG",  # short waits count, too
             **environment,
         }
         self.all: list[Process] = []

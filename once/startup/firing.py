@@ -17,7 +17,7 @@ from django.core.handlers.base import BaseHandler
 from django.core.signals import request_started
 
 from once import conf
-from once.log import tell
+from once.log import ensure_handler, tell
 from once.routines.registry import Registry
 from once.startup import forking, launch
 
@@ -100,11 +100,11 @@ class _Firing:
         from once.startup import serve  # most of this package, which other processes do without
 
         if by == _FIRST_REQUEST:
-            serve.begin_beside(self._declared)
+            serve.begin_beside(self._declared, by)
             return
         try:
             with forking.leaving_no_thread():
-                serve.begin(self._declared)
+                serve.begin(self._declared, by)
         except BaseException:
             self._is_armed = True  # a server that tries to load the application again fails again
             raise
@@ -126,7 +126,8 @@ class _Firing:
                 f"runs no routines. Remove {conf.TESTS} from it to have them run.",
             )
             return False
-        tell(logging.INFO, "startup_fired", by=by)
+        ensure_handler()
+        tell(logging.DEBUG, "startup_fired", by=by)
         return True
 
 

@@ -16,7 +16,7 @@ from once.databases import threads
 from once.engine import executor, shutdown
 from once.engine.options import RunOptions
 from once.exceptions import OnceError
-from once.log import tell
+from once.log import news, tell
 from once.models import Trigger
 from once.results import Outcome, Reason, Result
 from once.routines import registry
@@ -27,9 +27,16 @@ from once.text import one_line
 
 __all__ = ["begin", "begin_beside"]
 
+#: The name of all of it in the memory of the log.
+_STARTUP = "startup"
 
-def begin(declared: Registry) -> None:
+
+def begin(declared: Registry, by: str) -> None:
     """Run what starting servers run, now or beside the server, as ``ONCE_STARTUP`` says.
+
+    Args:
+        declared: all routines of this code.
+        by: the server or command that starts them.
 
     Raises:
         RoutineFailed: a routine failed, here or lately elsewhere, ``ONCE_STARTUP_FAILURE`` is
@@ -45,18 +52,18 @@ def begin(declared: Registry) -> None:
         message = f"{forking.NO_THREADS} {same}{forking.ENABLE_THREADS}"
         tell(logging.WARNING, "no_threads", message=message)
     elif is_background:
-        forking.once_serving(lambda: _go_on(declared, pause=0.0))
+        forking.once_serving(lambda: _go_on(declared, by, pause=0.0))
         return
     with _heeding_signals(), outside_event_loop():
-        _start(declared, is_replacement=is_replacement)
+        _start(declared, by, is_replacement=is_replacement)
 
 
-def begin_beside(declared: Registry) -> None:
+def begin_beside(declared: Registry, by: str) -> None:
     """Run what starting servers run beside one that serves already."""
-    _go_on(declared, pause=0.0)
+    _go_on(declared, by, pause=0.0)
 
 
-def _start(declared: Registry, *, is_replacement: bool) -> None:
+def _start(declared: Registry, by: str, *, is_replacement: bool) -> None:
     """Run what is pending. If that cannot be done, say so, and go on beside the server."""
     began = monotonic()
     try:
@@ -73,7 +80,7 @@ def _start(declared: Registry, *, is_replacement: bool) -> None:
             raise launch.failure(_why(failed[0]))  # without a cause, which the log has
         undone = failed or [result for result in results if not result.is_done]
         if not undone:
-            _tell_complete(results, monotonic() - began)
+            _tell_complete(results, by, monotonic() - began)
             return
         problem = _why(undone[0])
     starts = (
@@ -86,20 +93,21 @@ def _start(declared: Registry, *, is_replacement: bool) -> None:
         if forking.lacks_threads()
         else "it goes on trying."
     )
-    tell(logging.WARNING, "startup_incomplete", message=f"{problem} {starts}{further}")
+    news(logging.WARNING, _STARTUP, problem)  # from here on it is none
+    tell(logging.WARNING, "startup_incomplete", by=by, message=f"{problem} {starts}{further}")
     if not forking.lacks_threads():
-        forking.once_serving(lambda: _go_on(declared, pause=1.0))
+        forking.once_serving(lambda: _go_on(declared, by, pause=1.0))
 
 
-def _go_on(declared: Registry, pause: float) -> None:
+def _go_on(declared: Registry, by: str, pause: float) -> None:
     """Run what is pending beside the server, again and again, until everything is done.
 
     The first try comes after a pause where a problem was told already, and at once otherwise.
     """
-    threads.start(lambda: _keep_trying(declared, pause), "once startup")
+    threads.start(lambda: _keep_trying(declared, by, pause), "once startup")
 
 
-def _keep_trying(declared: Registry, pause: float) -> None:
+def _keep_trying(declared: Registry, by: str, pause: float) -> None:
     is_told = pause > 0
     began = monotonic()
     while True:
@@ -112,13 +120,14 @@ def _keep_trying(declared: Registry, pause: float) -> None:
         else:
             undone = [result for result in results if not result.is_done]
             if not undone:
-                _tell_complete(results, monotonic() - began)
+                _tell_complete(results, by, monotonic() - began)
                 return
             problem, later = _why(undone[0]), max(result.retry_in for result in undone)
+        level = news(logging.INFO if is_told else logging.WARNING, _STARTUP, problem)
         if is_told:
-            tell(logging.INFO, "startup_retried", trace, message=problem)
+            tell(level, "startup_retried", trace, message=problem)
         else:
-            tell(logging.WARNING, "startup_incomplete", trace, message=problem)
+            tell(logging.WARNING, "startup_incomplete", trace, by=by, message=problem)
             is_told = True
         # Ever more rarely, and not before what failed may be tried again.
         pause = min(60.0, max(1.0, 2 * pause, later))
@@ -130,13 +139,14 @@ def _run(declared: Registry) -> list[Result]:
     return executor.run(declared.startup, declared, options)
 
 
-def _tell_complete(results: list[Result], seconds: float) -> None:
+def _tell_complete(results: list[Result], by: str, seconds: float) -> None:
     """Say in one line what this process did about all of them, and note it for readiness."""
     registry.site.was_complete = True
     outcomes = [result.outcome for result in results]
     tell(
         logging.INFO,
         "startup_complete",
+        by=by,
         total=len(outcomes),
         ran=outcomes.count(Outcome.RAN),
         waited=outcomes.count(Outcome.WAITED),

@@ -43,7 +43,8 @@ def is_ready() -> bool:
         declared = registry.load()
         if is_done(declared.startup, unapplied.databases(declared)):
             site.is_ready = True
-            tell(logging.INFO, "ready")
+            # A server whose start was complete has said as much.
+            tell(logging.DEBUG if site.was_complete else logging.INFO, "ready")
     return site.is_ready
 
 

@@ -136,6 +136,18 @@ def test_ready_is_told_once(
     assert readiness.is_ready()
     assert readiness.is_ready()
     assert events(caplog) == ["ready"]
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+def test_ready_is_no_second_line_of_a_server_whose_start_was_complete(
+    using: str, declared: list[Routine], caplog: pytest.LogCaptureFixture
+) -> None:
+    declared.append(seed(using))
+    serve.begin(Registry(declared), "gunicorn")
+    caplog.set_level(logging.INFO, "once")
+    caplog.clear()
+    assert readiness.is_ready()
+    assert events(caplog) == []
 
 
 def test_start_of_a_server_ends_with_a_summary(
@@ -144,10 +156,11 @@ def test_start_of_a_server_ends_with_a_summary(
     routines = [seed(using, "a"), seed(using, "b")]
     run(routines[0])
     caplog.clear()
-    serve.begin(Registry(routines))
+    serve.begin(Registry(routines), "gunicorn")
     summary = told(caplog)[-1]
-    assert (summary.event, summary.total, summary.ran, summary.waited) == (
+    assert (summary.event, summary.by, summary.total, summary.ran, summary.waited) == (
         "startup_complete",
+        "gunicorn",
         2,
         1,
         0,

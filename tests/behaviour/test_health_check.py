@@ -65,6 +65,9 @@ def test_health_names_what_is_not_done_to_whom_it_may(
             500,
             "Unavailable: Not done: 1 held, 1 pending.",
         )
+        assert health()[0] == 500
+    # Once, however often a probe asks.
+    assert caplog.text.count("event=not_ready") == 1
     assert 'event=not_ready routines="shop.held held, shop.pending pending"' in caplog.text
     assert health("staff") == (
         500,

@@ -23,7 +23,7 @@ ONCE_FOR_ALL = """
     def announce():
         hold("announce")
 """
-FIRED, ARMED, REFUSED = (f"event=startup_{what}" for what in ("fired", "armed", "refused"))
+DONE, ARMED = "event=startup_complete", "event=startup_armed"
 START, REQUEST, NEVER = "at its start", "at the first request", "never"
 CONFIGURE = """
 import os, sys
@@ -71,34 +71,34 @@ SERVERS = [
     Launch(
         "`django.setup()` before `get_wsgi_application()`, in gunicorn",
         START,
-        f"{FIRED} by=gunicorn",
+        f"{DONE} by=gunicorn",
         f"{GUNICORN} plant.program",
         f"{SET_UP}from tests.wsgi import application",
     ),
     Launch(
         "`WSGIHandler()` made by hand, in gunicorn",
         START,
-        f"{FIRED} by=gunicorn",
+        f"{DONE} by=gunicorn",
         f"{GUNICORN} plant.program",
         MADE,
     ),
     Launch(
         "`uvicorn --factory`",
         START,
-        f"{FIRED} by=uvicorn",
+        f"{DONE} by=uvicorn",
         "uvicorn --host {host} --port {port} --factory plant.program:make",
         f"{ASGI_MADE}make = ASGIHandler",
     ),
     Launch(
         '`uvicorn.run("config.asgi:application")` in a program',
         START,
-        f"{FIRED} by=uvicorn",
+        f"{DONE} by=uvicorn",
         source=UVICORN.format(application="'tests.asgi:application'"),
     ),
     Launch(
         "a command of `ONCE_STARTUP_COMMANDS`",
         START,
-        f'{FIRED} by="manage.py runserver"',
+        f'{DONE} by="manage.py runserver"',
         "tests.manage runserver --noreload {address}",
     ),
     Launch(
@@ -140,12 +140,12 @@ def test_launch_of_a_server_runs_what_is_pending(
     (project.directory / "plant" / "program.py").write_text(launch.source)
     server = serve(launch.command)
     if launch.runs == START:
-        server.process.wait_for("event=startup_complete")
+        server.process.wait_for(DONE)
         server.wait_for(200)
     else:
         server.wait_for(404, "/nothing/")  # answered at once, whatever runs
         server.wait_for(200)
-        assert f'{FIRED} by="first request"' in server.output
+        server.process.wait_for(f'{DONE} by="first request"')
     assert launch.log in server.output
     assert project.effects() == ["seed"]
     assert project.attempts() == [("plant.seed", 1, "succeeded")]

@@ -182,7 +182,7 @@ def test_server_runs_each_routine_once(project: Project, boot: Boot, case: Case)
         server.process.wait_for("event=startup_complete")
     else:
         server.wait_for(200)
-    assert f"event=startup_fired by={_name(case)}\n" in server.output
+    assert f"event=startup_complete by={_name(case)} " in server.output
     wait_until(lambda: len(_memory(project)) >= case.processes, what=lambda: server.output)
     # These two do not bear to be stopped before each worker has started.
     for program, text in (("uwsgi", "WSGI app 0"), ("granian", "Started worker")):

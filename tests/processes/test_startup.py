@@ -386,6 +386,24 @@ def test_no_session_crosses_the_fork_of_a_preloading_gunicorn(
     assert not COMPLAINTS.search(server.output), server.output
 
 
+def test_work_and_start_are_told_where_no_logging_is_configured(
+    project: Project, serve: Serve
+) -> None:
+    project.settings("LOGGING = {}\n")
+    project.routines(ROUTINES)
+    server = serve("gunicorn")
+    server.wait_for(200)
+    server.process.wait_for("event=startup_complete", times=2)
+    lines = re.findall(r"^\S+ \S+ (\d+) INFO once (event=.+)$", server.output, re.MULTILINE)
+    [runner] = {int(pid) for pid, line in lines if "event=started" in line}
+    assert runner in _workers(server)
+    for routine in ("plant.seed", "plant.fetch"):
+        work = [line.split()[0] for pid, line in lines if f"routine={routine} " in line]
+        assert work == ["event=started", "event=finished"]
+    starts = sorted(int(pid) for pid, line in lines if line.startswith("event=startup"))
+    assert starts == sorted(_workers(server))
+
+
 # What cannot be done yet
 
 INCOMPLETE = "event=startup_incomplete"
@@ -555,7 +573,8 @@ def test_routine_outlasts_the_patience_of_the_workers_supervisor(
 ) -> None:
     project.routines(HOLDING)
     started = serve(server, *options)
-    wait_until(lambda: _waited(started) > 5, what=lambda: started.output)
+    lasts = "SELECT count(*) FROM once_attempt WHERE started_at < now() - interval '5 s'"
+    wait_until(lambda: project.rows(lasts) == [(1,)], what=lambda: started.output)
     project.release("body")
     started.wait_for(200)
     assert len(project.reached("body")) == 1
@@ -563,10 +582,6 @@ def test_routine_outlasts_the_patience_of_the_workers_supervisor(
     assert project.attempts() == [("plant.seed", 1, "succeeded")]
     assert not re.search("TIMEOUT|died|SIGKILL", started.output), started.output
     assert len(_workers(started)) in (2, 0)  # uvicorn does not name them so
-
-
-def _waited(server: Server) -> float:
-    return max(map(float, re.findall(r"seconds=([\d.]+) reason", server.output)), default=0.0)
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "uvicorn-workers"])

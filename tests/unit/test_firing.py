@@ -32,8 +32,8 @@ class Process:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun: list[str] = []
         self.error: BaseException | None = None
-        monkeypatch.setattr(serve, "begin", lambda found: self._note("start", found))
-        monkeypatch.setattr(serve, "begin_beside", lambda found: self._note("beside", found))
+        monkeypatch.setattr(serve, "begin", lambda found, by: self._note("start", found))
+        monkeypatch.setattr(serve, "begin_beside", lambda found, by: self._note("beside", found))
 
     def _note(self, how: str, found: Registry) -> None:
         assert found is FOUND
@@ -44,7 +44,7 @@ class Process:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[Process]:
-    caplog.set_level("INFO", "once")
+    caplog.set_level("DEBUG", "once")
     for name in (*conf.NAMES, conf.TESTS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(launch, "is_test", lambda: False)
@@ -149,7 +149,7 @@ def test_run_that_stops_the_server_stops_it_again(started: Process) -> None:
 def test_handler_made_by_a_body_fires_nothing(
     started: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def begin(found: Registry) -> None:
+    def begin(found: Registry, by: str) -> None:
         started.begun.append("start")
         WSGIHandler()
 

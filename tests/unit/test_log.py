@@ -3,10 +3,14 @@
 import ast
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
+from io import StringIO
+from typing import Any
 
 import pytest
 
@@ -152,15 +156,125 @@ def test_what_is_left_says_why(
     assert lines(caplog) == [(level, expected)]
 
 
-def test_wait_that_lasts_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    for waited in (0, 1.0):
-        signals.waiting.send(None, name="shop.fill", reason="pid 7 runs it", waited=waited)
-    signals.waited.send(None, name="shop.fill", waited=1.25, message="")
+def wait(seconds: float, reason: str = "pid 7 runs it") -> None:
+    signals.waiting.send(None, name="shop.fill", reason=reason, waited=seconds)
+
+
+def waited(seconds: float, message: str = "") -> None:
+    signals.waited.send(None, name="shop.fill", waited=seconds, message=message)
+
+
+def test_wait_that_lasts_is_a_warning_once_and_where_it_changes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for seconds in (0, 1.0, 2.0):
+        wait(seconds)
+    wait(4.0, "pid 8 runs it")
+    waited(4.25)
     assert lines(caplog) == [
-        ("INFO", 'event=waiting for=shop.fill seconds=0.000 reason="pid 7 runs it"'),
+        ("DEBUG", 'event=waiting for=shop.fill seconds=0.000 reason="pid 7 runs it"'),
         ("WARNING", 'event=waiting for=shop.fill seconds=1.000 reason="pid 7 runs it"'),
-        ("INFO", "event=waited for=shop.fill seconds=1.250"),
+        ("DEBUG", 'event=waiting for=shop.fill seconds=2.000 reason="pid 7 runs it"'),
+        ("WARNING", 'event=waiting for=shop.fill seconds=4.000 reason="pid 8 runs it"'),
+        ("WARNING", "event=waited for=shop.fill seconds=4.250"),
     ]
+    caplog.clear()
+    wait(1.0, "pid 8 runs it")  # another wait
+    assert [level for level, _ in lines(caplog)] == ["WARNING"]
+
+
+@pytest.mark.parametrize(("message", "level"), [("", "DEBUG"), ("left to a newer version", "INFO")])
+def test_end_of_a_short_wait_is_as_quiet_as_its_beginning(
+    message: str, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wait(0)
+    waited(0.5, message)
+    assert [level for level, _ in lines(caplog)] == ["DEBUG", level]
+
+
+def left(message: str, **values: Any) -> None:
+    result = Result(routine=ROUTINE, outcome=Outcome.SKIPPED, message=message, **values)
+    signals.skipped.send(ROUTINE, result=result)
+
+
+def test_what_lasts_is_told_once_and_where_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    left("Held: decide", reason=Reason.HELD)
+    left("Held: decide", reason=Reason.HELD)
+    left("Attempt 1 failed. Starting servers try again in 29 s", retry_in=29.2)
+    left("Attempt 1 failed. Starting servers try again in 8 s", retry_in=8.1)
+    left("Attempt 2 failed. Starting servers try again in 60 s", retry_in=59.9)
+    left("Held: decide", reason=Reason.HELD)
+    signals.attempt_started.send(ROUTINE, attempt=Attempt(number=4, trigger="reset"))
+    left("Held: decide", reason=Reason.HELD)
+    assert [(level, line.split()[0].removeprefix("event=")) for level, line in lines(caplog)] == [
+        ("INFO", "held"),
+        ("DEBUG", "held"),
+        ("INFO", "put_off"),
+        ("DEBUG", "put_off"),
+        ("INFO", "put_off"),
+        ("INFO", "held"),
+        ("INFO", "started"),
+        ("INFO", "held"),
+    ]
+
+
+def test_process_in_which_nothing_changes_says_so_every_ten_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(log, "monotonic", lambda: now)
+    told = []
+    for _ in range(40):
+        told += [log.news(logging.INFO, name, "Held") == logging.INFO for name in ("a", "b")]
+        now += 60.0
+    assert [at for at, is_told in enumerate(told) if is_told] == [0, 1, 20, 40, 60]
+
+
+@contextmanager
+def unconfigured() -> Iterator[StringIO]:
+    """A context in which no logging is configured; what goes to stderr."""
+    with pytest.MonkeyPatch.context() as patch:
+        for each in (logging.root, log.logger):
+            patch.setattr(each, "handlers", [])
+        patch.setattr(log, "_handler", None)
+        patch.setattr(sys, "stderr", StringIO())
+        log.logger.setLevel(logging.NOTSET)  # caplog sets the former one again
+        yield sys.stderr  # type: ignore[misc]
+
+
+def test_events_are_printed_where_no_logging_is_configured() -> None:
+    with unconfigured() as stderr:
+        for _ in range(2):
+            log.ensure_handler()
+        log.tell(logging.INFO, "told", seconds=0.5)
+        log.tell(logging.DEBUG, "told")
+    [line] = stderr.getvalue().splitlines()
+    assert line.endswith(f" {os.getpid()} INFO once event=told seconds=0.500")
+
+
+@pytest.mark.parametrize("configured", ["parent", "logger", "level"])
+def test_configured_logging_stays_as_it_is(configured: str) -> None:
+    with unconfigured() as stderr:
+        if configured == "level":
+            log.logger.setLevel(logging.ERROR)
+        else:
+            logger = logging.root if configured == "parent" else log.logger
+            logger.addHandler(logging.NullHandler())
+        before = [*log.logger.handlers], log.logger.level
+        log.ensure_handler()
+        log.tell(logging.INFO, "told")
+        assert (log.logger.handlers, log.logger.level) == before
+    assert stderr.getvalue() == ""
+
+
+@pytest.mark.parametrize("logger", [logging.root, log.logger], ids=["parent", "logger"])
+def test_handler_gives_way_to_one_that_comes_later(logger: logging.Logger) -> None:
+    with unconfigured() as stderr:
+        log.ensure_handler()
+        logger.addHandler(logging.NullHandler())
+        log.tell(logging.WARNING, "told")
+        assert log.logger.level == logging.NOTSET
+    assert stderr.getvalue() == ""
 
 
 @pytest.mark.parametrize(

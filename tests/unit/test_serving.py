@@ -98,13 +98,14 @@ def events(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_begin_runs_what_servers_run_as_they_start_and_waits(
     runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    serve.begin(FOUND)
+    serve.begin(FOUND, "gunicorn")
     names = ["shop.seed", "shop.fill"]
     wanted = RunOptions(trigger="startup", respects_backoff=True)
     assert runs.calls == [(names, FOUND, wanted)]
     assert runs.threads == [threading.current_thread()]
     assert not runs.later
-    assert events(caplog) == ["startup_complete"]
+    [line] = caplog.messages
+    assert line.startswith("event=startup_complete by=gunicorn total=1 ran=1 waited=0 seconds=")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_begin_where_code_is_written_waits_for_no_delay(
 ) -> None:
     monkeypatch.setenv("RUN_MAIN", reloads)
     with override_settings(DEBUG=debug):
-        serve.begin(FOUND)
+        serve.begin(FOUND, "gunicorn")
     assert [options.respects_backoff for *_, options in runs.calls] == [heeds]
 
 
@@ -125,7 +126,7 @@ def test_begin_in_the_background_runs_beside_the_server_at_once(
     runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "once")
-    serve.begin(FOUND)
+    serve.begin(FOUND, "gunicorn")
     assert runs.calls == []
     runs.go_on()
     assert runs.pauses == [0.0]
@@ -140,7 +141,7 @@ def test_begin_where_threads_stand_still_runs_and_says_so(
     monkeypatch.setattr(forking, "lacks_threads", lambda: True)
     runs.answers = [[LEFT]]
     with override_settings(ONCE_STARTUP=startup):
-        serve.begin(FOUND)
+        serve.begin(FOUND, "gunicorn")
     assert runs.threads == [threading.current_thread()]
     assert not runs.later
     assert events(caplog) == ["no_threads", "startup_incomplete"]
@@ -161,7 +162,7 @@ def test_begin_beside_an_event_loop_runs_in_its_thread_as_if_there_were_none(
 
     async def importing() -> None:
         task = asyncio.current_task()
-        serve.begin(FOUND)
+        serve.begin(FOUND, "gunicorn")
         assert asyncio.current_task() is task
         await asyncio.sleep(0)
 
@@ -173,7 +174,7 @@ def test_begin_beside_an_event_loop_runs_in_its_thread_as_if_there_were_none(
 
 def test_begin_in_a_callback_of_an_event_loop_runs_as_if_there_were_none(runs: Runs) -> None:
     loop = asyncio.new_event_loop()
-    loop.call_soon(serve.begin, FOUND)
+    loop.call_soon(serve.begin, FOUND, "gunicorn")
     loop.call_soon(loop.stop)
     loop.run_forever()
     loop.close()
@@ -183,7 +184,7 @@ def test_begin_in_a_callback_of_an_event_loop_runs_as_if_there_were_none(runs: R
 def test_begin_beside_an_event_loop_raises_what_failed(runs: Runs) -> None:
     async def importing() -> None:
         with pytest.raises(RoutineFailed, match=r"shop\.fill: ValueError"):
-            serve.begin(FOUND)
+            serve.begin(FOUND, "gunicorn")
         await asyncio.sleep(0)
 
     runs.answers = [[DONE, FAILED]]
@@ -193,7 +194,7 @@ def test_begin_beside_an_event_loop_raises_what_failed(runs: Runs) -> None:
 def test_failure_stops_the_server_and_names_the_routine(runs: Runs) -> None:
     runs.answers = [[LEFT, FAILED_BEFORE, FAILED]]
     with pytest.raises(RoutineFailed) as failure:
-        serve.begin(FOUND)
+        serve.begin(FOUND, "gunicorn")
     assert str(failure.value) == "shop.fill: ValueError: no such brand"
     assert failure.value.__cause__ is None  # the log has its traceback already
     assert not runs.later
@@ -217,12 +218,12 @@ def test_failure_in_a_worker_that_replaces_another_does_not_stop_the_server(
     monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
     runs.answers = [[FAILED]]
     with pytest.raises(RoutineFailed) if raises else nullcontext():
-        serve.begin(FOUND)
+        serve.begin(FOUND, "gunicorn")
     assert ("it replaces one of a server that was up" in caplog.text) is not raises
     assert len(runs.later) == (not raises)
     runs.answers = [ImproperlyConfigured("ONCE_RELEASE is not set")]  # any more
     with pytest.raises(ImproperlyConfigured) if raises else nullcontext():
-        serve.begin(FOUND)
+        serve.begin(FOUND, "gunicorn")
     assert ("ONCE_RELEASE is not set" in caplog.text) is not raises
 
 
@@ -232,7 +233,7 @@ def test_failure_that_is_to_be_logged_is_tried_again_beside_the_server(
 ) -> None:
     caplog.set_level("INFO", "once")
     runs.answers = [[LEFT, FAILED], [DONE]]
-    serve.begin(FOUND)
+    serve.begin(FOUND, "gunicorn")
     assert "shop.fill: ValueError: no such brand" in caplog.text
     assert "it goes on trying" in caplog.text
     runs.go_on()
@@ -249,7 +250,7 @@ def test_database_out_of_reach_does_not_stop_the_server(
     runs: Runs, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs.answers = [error]
-    serve.begin(FOUND)
+    serve.begin(FOUND, "gunicorn")
     assert "refused" in caplog.text
     assert len(runs.later) == 1
 
@@ -257,7 +258,7 @@ def test_database_out_of_reach_does_not_stop_the_server(
 def test_other_errors_stop_the_server(runs: Runs) -> None:
     runs.answers = [LookupError("a fault of this package")]
     with pytest.raises(LookupError):
-        serve.begin(FOUND)
+        serve.begin(FOUND, "gunicorn")
 
 
 def test_who_goes_on_tries_ever_more_rarely_and_not_before_it_may(
@@ -267,10 +268,11 @@ def test_who_goes_on_tries_ever_more_rarely_and_not_before_it_may(
     again: list[Any] = [[LEFT]] * 4
     runs.answers = [[LEFT], *again, [LEFT, OTHER_LEFT], LookupError("odd"), [LEFT, OTHER_LEFT]]
     runs.answers += [*again, [DONE]]
-    serve.begin(FOUND)
+    serve.begin(FOUND, "gunicorn")
     runs.go_on()
     assert runs.pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0, 60.0, 60.0]
-    retries = ["startup_retried"] * 11
+    # Told where it changes: to the odd error, and from it.
+    retries = ["startup_retried"] * 2
     assert events(caplog) == ["startup_incomplete", *retries, "startup_complete"]
     assert [record.exc_info is not None for record in caplog.records].count(True) == 1
 
@@ -281,7 +283,7 @@ def test_who_goes_on_warns_once_of_what_nobody_was_told_and_heeds_the_longest_de
 ) -> None:
     caplog.set_level("INFO", "once")
     runs.answers = [LookupError("odd"), [LEFT, OTHER_LEFT], [DONE]]
-    serve.begin(FOUND)
+    serve.begin(FOUND, "gunicorn")
     runs.go_on()
     assert runs.pauses == [0.0, 1.0, 7.0]
     assert events(caplog) == ["startup_incomplete", "startup_retried", "startup_complete"]
@@ -344,7 +346,7 @@ def test_server_that_is_told_to_stop_stops_in_a_run_and_is_told_then(
 
     runs.answers = [told]
     with pytest.raises(SystemExit) as ended:
-        serve.begin(FOUND)
+        serve.begin(FOUND, "gunicorn")
     assert ended.value.code == 0
     assert worker.told == [number]
     assert signal.getsignal(number) == worker.handle_exit
@@ -356,14 +358,14 @@ def test_server_that_is_told_to_stop_stops_in_a_run_and_is_told_then(
 def test_server_that_was_told_to_stop_runs_nothing(runs: Runs, worker: Any) -> None:
     worker.handle_exit(signal.SIGTERM, None)
     with pytest.raises(SystemExit) as ended:
-        serve.begin(FOUND)
+        serve.begin(FOUND, "gunicorn")
     assert ended.value.code == 0
     assert runs.calls == []
 
 
 @KINDS
 def test_server_runs_what_is_pending_and_gets_its_signals_back(runs: Runs, worker: Any) -> None:
-    serve.begin(FOUND)
+    serve.begin(FOUND, "gunicorn")
     assert len(runs.calls) == 1
     assert not worker.told
     assert signal.getsignal(signal.SIGTERM) == worker.handle_exit
@@ -381,7 +383,7 @@ def test_loop_that_heeds_a_signal_later_is_told_after_the_run(runs: Runs) -> Non
 
     runs.answers = [killed]
     with pytest.raises(SystemExit):
-        serve.begin(FOUND)
+        serve.begin(FOUND, "gunicorn")
     loop.run_until_complete(asyncio.sleep(0))
     loop.run_until_complete(asyncio.sleep(0.01))
     loop.close()
@@ -398,5 +400,5 @@ def test_mod_wsgi_keeps_its_signals(runs: Runs, monkeypatch: pytest.MonkeyPatch)
         return [DONE]
 
     runs.answers = [look]
-    serve.begin(FOUND)
+    serve.begin(FOUND, "gunicorn")
     assert during == [signal.getsignal(signal.SIGTERM)]
