@@ -17,6 +17,7 @@ from django.core.handlers.base import BaseHandler
 from django.core.signals import request_started
 
 from once import conf
+from once.exceptions import RoutineFailed
 from once.log import ensure_handler, tell
 from once.routines.registry import Registry
 from once.startup import forking, launch
@@ -105,8 +106,11 @@ class _Firing:
         try:
             with forking.leaving_no_thread():
                 serve.begin(self._declared, by)
-        except BaseException:
+        except BaseException as error:
             self._is_armed = True  # a server that tries to load the application again fails again
+            if isinstance(error, RoutineFailed):
+                # Because its message says all, the frames of this package would only be in the way.
+                raise error.with_traceback(None) from None
             raise
 
     def _may_fire(self, by: str) -> bool:

@@ -499,6 +499,10 @@ def test_failing_routine_stops_the_server_and_is_named(
     assert "RoutineFailed: plant.seed: ValueError: no such brand" in failed.output
     assert project.effects() == []
     assert {state for _, _, state in project.attempts()} == {"failed"}
+    # The traceback of the body once, and that of the server without what this package did.
+    assert failed.output.count('raise ValueError("no such brand")') == 1
+    assert "another exception" not in failed.output.partition("HaltServer")[0]
+    assert "once/startup/serve.py" not in failed.output
 
 
 def test_start_that_fails_is_told_in_a_screen(project: Project, serve: Serve) -> None:
