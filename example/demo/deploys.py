@@ -78,7 +78,9 @@ def first_deploy(stage: Stage, replicas: int) -> Account:
     for child in children:
         stage.await_end(child)
     seconds = max(child.printed_at for child in children) - begun
-    stage.say(f"    All are done after {seconds:.1f} s.")
+    stage.say(f"    All are done after {seconds:.1f} s. In the table, a routine is")
+    stage.say("    - wanted by the processes that found it not done yet,")
+    stage.say("    - committed as often as its effects are there.")
     account = Account(1, "replica")
     account.note_processes(children)
     account.note_migrations(stage, children)
@@ -91,7 +93,7 @@ def second_deploy(
 ) -> tuple[Account, list[Server]]:
     """Gunicorn's workers start on release 2, which has a routine more, and serve."""
     stage.begin(
-        f"Release 2, with a routine more: {count} gunicorns boot {workers} workers each, all at "
+        f"Release 2, with one routine more: {count} gunicorns boot {workers} workers each, all at "
         "the same moment"
     )
     gate = Gate()
