@@ -24,6 +24,9 @@ from once.text import plain
 HELP = "Prove that this deployment can keep the promise."
 USAGE = ""
 
+#: Columns beside the messages at most; for a longer alias they stand below it.
+_INDENT = 40
+
 
 def add_arguments(parser: CommandParser) -> None:
     add_database(parser, "Only this database, routines or none.")
@@ -55,6 +58,9 @@ def _lines(finding: Finding, style: Style, verbosity: int) -> Iterator[str]:
     level = paints.get(finding.level, style.SUCCESS)(f"{finding.level:<7}")
     begin = f"{finding.database}  {level}  {finding.id:<10}  "
     indent = " " * (len(finding.database) + len("  warning  ") + 12)
+    if len(indent) > _INDENT:
+        yield begin.rstrip()
+        begin = indent = " " * 4
     width = max(40, shutil.get_terminal_size().columns - len(indent))
     next_step = [f"Next: {finding.hint}"] if finding.hint else []
     for text in map(plain, [finding.message, *next_step]):

@@ -24,6 +24,9 @@ from once.text import plain
 
 __all__ = ["Terminal", "TerminalCommand", "conclude", "inline", "lines", "print_json"]
 
+#: Columns for names at most; what follows a longer name is not below what follows the others.
+_NAME = 40
+
 #: Routines, asked for by name, of which each is told since when it is done.
 _ASKED = 5
 
@@ -109,7 +112,7 @@ def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterato
         RoutineState.BLOCKED: style.ERROR,
         RoutineState.RUNNING: style.NOTICE,
     }
-    width = max((len(status.name) for status in listed), default=0)
+    width = min(_NAME, max((len(status.name) for status in listed), default=0))
     for status in listed:
         mark = "X" if status.state is RoutineState.COMPLETED else " "
         version = f"v{status.version or status.recorded_version}"
