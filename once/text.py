@@ -1,10 +1,8 @@
-"""Format errors for log lines and for every database's text columns."""
+"""Format errors and foreign text for log lines, terminals and the text columns of databases."""
 
-import os
 import re
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -34,7 +32,8 @@ _LINE = 300
 #: stay.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-_HERE = f"{Path(__file__).parent}{os.sep}"
+#: Packages between this function and a body: the last two carry a coroutine.
+_CARRIERS = ("once", "asgiref", "concurrent")
 #: The function of this package by which every body is called.
 _CALLS_BODY = "Routine.call"
 
@@ -88,10 +87,10 @@ def from_body(error: BaseException) -> TracebackType | None:
     frame, is_inside = error.__traceback__, False
     while frame is not None:
         code = frame.tb_frame.f_code
-        is_own = code.co_filename.startswith(_HERE)
-        if is_inside and not is_own:
+        package = frame.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+        if is_inside and package not in _CARRIERS:
             return frame
-        is_inside |= is_own and code.co_qualname == _CALLS_BODY
+        is_inside |= code.co_qualname == _CALLS_BODY and package == "once"
         frame = frame.tb_next
     return error.__traceback__
 

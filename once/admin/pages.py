@@ -18,16 +18,13 @@ from once.admin.attempts import ReadOnlyAdmin
 from once.admin.rows import STATES, AttemptRow, Row
 from once.models import Attempt, Trigger
 from once.routines import registry
-from once.status.attempts import last
+from once.status.attempts import LAST, last
 from once.status.survey import statuses
 from once.text import one_line
 
 __all__ = ["ACTIONS", "ListPage", "Page", "RoutinePage", "outside_transactions"]
 
 V = TypeVar("V", bound=Callable[..., Any])
-
-#: Attempts on the page of a routine; the list of attempts has all of them.
-_LAST = 50
 
 ACTIONS = {
     Trigger.RESET: "Reset: have it run again",
@@ -143,9 +140,9 @@ class RoutinePage(Page):
             "routine.html",
             title=name,
             row=row,
-            attempts=attempts[:_LAST],
-            has_more=len(attempts) > _LAST,
-            last=_LAST,
+            attempts=attempts[:LAST],
+            has_more=len(attempts) > LAST,
+            last=LAST,
             actions=[(each.value, ACTIONS[each]) for each in may_decide],
             # A site of one's own may have routines alone.
             sees_attempts=self.site.is_registered(Attempt)
@@ -156,6 +153,6 @@ class RoutinePage(Page):
 def _history(using: str, name: str) -> list[AttemptRow]:
     """Return the last attempts at a routine, and one more than the page shows if there is."""
     try:
-        return [AttemptRow(attempt) for attempt in last(using, name, _LAST + 1)]
-    except Error:  # tables that are missing: the page says so
+        return [AttemptRow(each.attempt) for each in last(using, name)]
+    except Error:  # which the page says
         return []

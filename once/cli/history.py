@@ -2,24 +2,25 @@
 
 from argparse import Namespace
 from collections.abc import Iterator
+from textwrap import indent
 
 from django.core.management.base import CommandParser
 from django.core.management.color import Style
+from django.db import DEFAULT_DB_ALIAS
 
 from once.cli import exit_codes, output
-from once.cli.options import add_database, add_flags, add_names, chosen
+from once.cli.options import add_database, add_flags, add_names
 from once.cli.output import TerminalCommand
 from once.models import State
-from once.routines.registry import Registry
-from once.status import state
-from once.status.attempts import PastAttempt, last, to_json
+from once.routines.base import CALL
+from once.routines.registry import Registry, match
+from once.status import attempts, state
+from once.status.attempts import PastAttempt
+from once.status.survey import recording
 from once.text import plain
 
 HELP = "Show the attempts at a routine, and who decided what about it."
 USAGE = "NAME [NAME ...]"
-
-#: Attempts that are shown at most.
-_LAST = 50
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -29,23 +30,38 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    listed = chosen(registry, options.names, options.database)
-    recorded = [(each.name, each.database) for each in listed if each.database is not None]
-    if not recorded:
-        names = ", ".join(each.name for each in listed)
-        raise exit_codes.misused(f"{names}: in memory, once in each process; nothing is recorded.")
-    histories = []
-    for name, using in recorded:
-        attempts = [PastAttempt(each) for each in last(using, name, _LAST + 1)]
-        histories.append(to_json(using, name, attempts[:_LAST]))
-        if not options.as_json:
-            for line in _lines(name, attempts, command.style, options.verbosity):
-                command.stdout.write(line)
+    past = _meant(registry, options)
     if options.as_json:
-        output.print_json(command, {"schema": state.SCHEMA, "routines": histories})
+        routines = [attempts.to_json(using, name, rows) for (name, using), rows in past.items()]
+        output.print_json(command, {"schema": state.SCHEMA, "routines": routines})
+        return
+    for (name, using), rows in past.items():
+        where = "" if using == DEFAULT_DB_ALIAS else f"  in {using}"
+        command.stdout.write(command.style.MIGRATE_HEADING(output.inline(name)) + where)
+        for line in _lines(rows, command.style, options.verbosity):
+            command.stdout.write(line)
 
 
-def _lines(name: str, attempts: list[PastAttempt], style: Style, verbosity: int) -> Iterator[str]:
+def _meant(registry: Registry, options: Namespace) -> dict[tuple[str, str], list[PastAttempt]]:
+    """Return the attempts at what the names mean, by name and database."""
+    aliases = [options.database] if options.database else recording(registry)
+    attempted = [(name, using) for using in aliases for name in attempts.names(using)]
+    declared = [(each.name, each.using) for each in registry.recorded if each.using in aliases]
+    # A command may be named by its key alone.
+    labels = {name: name.removeprefix(CALL) for name, _ in attempted} | registry.labels
+    meant = set[str]().union(*match(options.names, labels).values())
+    past = dict[tuple[str, str], list[PastAttempt]]()
+    for name, using in dict.fromkeys([*attempted, *declared]):
+        if name in meant:
+            is_tried = (name, using) in attempted
+            past[name, using] = attempts.last(using, name) if is_tried else []
+    if not past:
+        where = f" in database {options.database!r}" if options.database else ""
+        raise exit_codes.misused(f"Nothing is recorded{where} of {', '.join(sorted(meant))}.")
+    return past
+
+
+def _lines(past: list[PastAttempt], style: Style, verbosity: int) -> Iterator[str]:
     """Yield the history of a routine, fit for a terminal."""
     paints = {
         State.SUCCEEDED: style.SUCCESS,
@@ -53,28 +69,24 @@ def _lines(name: str, attempts: list[PastAttempt], style: Style, verbosity: int)
         State.LOST: style.ERROR,
         State.RUNNING: style.NOTICE,
     }
-    yield style.MIGRATE_HEADING(plain(name))
-    if not attempts:
+    if not past:
         yield "  No attempt yet."
-    for each in attempts[:_LAST]:
+    for each in past[: attempts.LAST]:
         attempt = each.attempt
-        label = attempt.trigger if each.is_decision else attempt.state
+        paint, label = paints.get(State(attempt.state), str), attempt.state
+        if each.is_decision:
+            paint, label = str, attempt.trigger
         parts = [f"v{attempt.version}", each.began]
         if each.lasted:
             parts.append(f"in {each.lasted}")
-        parts += [f"on {attempt.host} (pid {attempt.pid})", f"by {attempt.get_trigger_display()}"]
-        if each.is_decision:
-            parts[-1] = f"by {attempt.user}" if attempt.user else parts[-1]
+        parts += [f"on {attempt.host} (pid {attempt.pid})", f"by {each.by}"]
         if attempt.release:
             parts.append(f"release {attempt.release}")
-        painted = paints.get(State(attempt.state), str)(f"{label:<11}")
-        yield "  ".join([f"{attempt.number:>4}", painted, *map(output.inline, parts)])
-        for text in (attempt.reason, *_error(each, verbosity)):
-            if text:
-                yield f"      {output.inline(text)}"
-    if len(attempts) > _LAST:
-        yield f"  Only the last {_LAST} are shown."
-
-
-def _error(each: PastAttempt, verbosity: int) -> list[str]:
-    return each.attempt.error.strip().splitlines() if verbosity > 1 else [each.error_line]
+        yield "  ".join([f"{attempt.number:>4}", paint(f"{label:<11}"), *map(output.inline, parts)])
+        if attempt.reason:
+            yield f"      {output.inline(attempt.reason)}"
+        if attempt.error:
+            error = attempt.error.strip() if verbosity > 1 else each.error_line
+            yield indent(plain(error), " " * 6)
+    if len(past) > attempts.LAST:
+        yield f"  Only the last {attempts.LAST} are shown."

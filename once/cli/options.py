@@ -110,7 +110,7 @@ def chosen(registry: Registry, names: list[str], database: str | None = None) ->
     meant = set[str]().union(*match(names, labels).values())
     selected = [each for each in everything if each.name in meant]
     if database is not None and not selected:
-        raise not_in(database)
+        raise _not_in(database)
     return selected
 
 
@@ -123,11 +123,11 @@ def of_database(routines: list[Routine], options: Namespace) -> list[Routine]:
     """
     there = [each for each in routines if options.database in (None, each.using)]
     if options.names and not there:
-        raise not_in(options.database)
+        raise _not_in(options.database)
     return there
 
 
-def not_in(database: str) -> CommandError:
+def _not_in(database: str) -> CommandError:
     """Return what to raise where none of the names is in a database."""
     return exit_codes.misused(
         f"None of these is in database {database!r}. Leave out --database, or name others."

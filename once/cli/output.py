@@ -1,11 +1,13 @@
 """Output of the command: fit for any terminal, or JSON for programs."""
 
 import json
+import os
 import re
 import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from textwrap import indent
 from typing import Any
 from unicodedata import east_asian_width
 
@@ -25,7 +27,7 @@ from once.text import plain
 __all__ = ["Terminal", "TerminalCommand", "conclude", "inline", "lines", "print_json"]
 
 #: Columns for names at most; what follows a longer name is not below what follows the others.
-_NAME = 40
+_NAME = 32
 
 #: Routines, asked for by name, of which each is told since when it is done.
 _ASKED = 5
@@ -50,23 +52,35 @@ class Terminal:
         parts = _COLOUR.split(text.removeprefix(bar))
         parts[::2] = [plain(part) for part in parts[::2]]
         text = bar + "".join(parts)
-        if not text.startswith(("\r", "{")) and getattr(self._stream, "isatty", bool)():
-            width = max(40, shutil.get_terminal_size().columns)
-            text = "\n".join("\n".join(folded(line, width)) for line in text.split("\n"))
+        if self._is_prose(text) and getattr(self._stream, "isatty", bool)():
+            text = "\n".join("\n".join(folded(each, self._width())) for each in text.split("\n"))
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+    @staticmethod
+    def _is_prose(text: str) -> bool:
+        """True if a text may be folded: no progress bar, no JSON, and no traceback to copy."""
+        return not text.startswith(("\r", "{")) and "Traceback (most recent call last)" not in text
+
+    def _width(self) -> int:
+        try:
+            size = os.get_terminal_size(self._stream.fileno())
+        except (AttributeError, OSError, ValueError):
+            size = os.terminal_size((80, 24))
+        return max(40, shutil.get_terminal_size(size).columns)
 
 
 def folded(line: str, width: int) -> Iterator[str]:
     """Yield a line in pieces of that many columns at most, between words where there are any."""
-    indent = " " * (len(line) - len(line.lstrip(" ")) + 4)
+    begin = " " * min(len(line) - len(line.lstrip(" ")) + 4, width // 2)
     while (end := _fitting(line, width)) < len(line):
-        least = len(indent) + width // 3
+        least = len(begin) + (width - len(begin)) // 3
         # Because two spaces stand between details, a fold is rather there.
         spaces = [line.rfind("  ", least, end + 2), line.rfind(" ", least, end + 1)]
         at = next((space for space in spaces if space > 0), end)
-        yield line[:at].rstrip(" ")
-        line = indent + line[at:].lstrip(" ")
+        if piece := line[:at].rstrip(" "):
+            yield piece
+        line = begin + line[at:].lstrip(" ")
     yield line
 
 
@@ -112,19 +126,20 @@ def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterato
         RoutineState.BLOCKED: style.ERROR,
         RoutineState.RUNNING: style.NOTICE,
     }
-    width = min(_NAME, max((len(status.name) for status in listed), default=0))
-    for status in listed:
+    names = [inline(status.name) for status in listed]
+    width = min(_NAME, max(map(len, names), default=0))
+    for name, status in zip(names, listed, strict=True):
         mark = "X" if status.state is RoutineState.COMPLETED else " "
         version = f"v{status.version or status.recorded_version}"
         painted = paints.get(status.state, str)(status.state.value)
         line = "  ".join(
-            [f"[{mark}] {inline(status.name):<{width}}", version, painted]
+            [f"[{mark}] {name:<{width}}", version, painted]
             + [inline(detail) for detail in text.details(status)]
         )
         yield line
         if status.error:
-            error = status.error.strip().splitlines() if verbosity > 1 else [status.error_line]
-            yield from (f"      {plain(line)}" for line in error)
+            error = status.error.strip() if verbosity > 1 else status.error_line
+            yield indent(plain(error), " " * 6)
         if status.message:
             yield f"      {inline(status.message)}"
 
@@ -154,5 +169,5 @@ def conclude(
             command.stdout.write("  No routines to run.")
         else:
             for status in statuses_of(registry, asked):
-                command.stdout.write(f"  {plain(text.done_already(status))}")
+                command.stdout.write(f"  {inline(text.done_already(status))}")
     exit_codes.after(results, no_wait=options.no_wait)

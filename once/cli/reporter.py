@@ -70,13 +70,14 @@ class Reporter:
             signals.waiting: self.waiting,
             signals.waited: self.waited,
         }
-        handlers = _at_terminal()
+        # Because a handler may log elsewhere than this prints, only at a terminal.
+        handlers = _at_terminal() if self.out.isatty() else []
         # If logging is not configured, Python prints warnings to stderr: this prints instead.
         silence = logging.NullHandler()
         if not logger.hasHandlers():
             logger.addHandler(silence)
         for handler in handlers:
-            handler.addFilter(_is_untold)
+            handler.addFilter(self._is_untold)
         for sent, receiver in receivers.items():
             sent.connect(receiver)
         try:
@@ -84,13 +85,15 @@ class Reporter:
         finally:
             logger.removeHandler(silence)
             for handler in handlers:
-                handler.removeFilter(_is_untold)
+                handler.removeFilter(self._is_untold)
             for sent, receiver in receivers.items():
                 sent.disconnect(receiver)
 
     def started(self, sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
         verb = _VERBS.get(Trigger(attempt.trigger), "Running")
-        self.out.write(f"  {verb} {sender.name}...", ending="\n" if self._is_long(sender) else "")
+        self.out.write(
+            f"  {verb} {sender.name}...", ending="\n" if self._takes_two_lines(sender) else ""
+        )
         self.out.flush()
 
     def progressed(
@@ -110,7 +113,7 @@ class Reporter:
         failed = state in (State.FAILED, State.LOST)
         word = self.style.SUCCESS("OK") if result.is_done else self.style.WARNING("INTERRUPTED")
         word = self.style.ERROR("FAILED") if failed else word
-        about = f"  {sender.name}..." if self._is_long(sender) else ""
+        about = f"  {sender.name}..." if self._takes_two_lines(sender) else ""
         self.out.write(f"{about} {word} ({result.seconds:.3f}s)")
         if result.message and not failed:
             self.out.write(self.style.WARNING(f"    {plain(result.message)}"))
@@ -134,6 +137,10 @@ class Reporter:
         end = self.style.WARNING(plain(message)) if message else done
         self.out.write(f"  Waited for {name}... {end} ({waited:.3f}s)")
 
+    def _is_untold(self, record: logging.LogRecord) -> bool:
+        """True if a line of the log says what the command does not print itself."""
+        return getattr(record, "once", {}).get("event") not in _TOLD
+
     def _draw(self, attempt: Attempt) -> None:
         if self._bar is None:
             import tqdm
@@ -156,8 +163,8 @@ class Reporter:
             self._bar.refresh()
         self._bar.update(attempt.processed - self._bar.n)
 
-    def _is_long(self, routine: Routine) -> bool:
-        """True if its beginning and its end are lines of their own.
+    def _takes_two_lines(self, routine: Routine) -> bool:
+        """True if the beginning and the end of a routine are lines of their own.
 
         Because a body may print, and a log shows whole lines, only a terminal shows both in a line.
         """
@@ -168,13 +175,9 @@ class Reporter:
 def _at_terminal() -> list[logging.Handler]:
     """Return the handlers that would log to a terminal."""
     handlers = {*logger.handlers, *logging.root.handlers}
+    streams = [each for each in handlers if isinstance(each, logging.StreamHandler)]
     return [
         each
-        for each in handlers
-        if isinstance(each, logging.StreamHandler) and getattr(each.stream, "isatty", bool)()
+        for each in streams
+        if not getattr(each.stream, "closed", True) and getattr(each.stream, "isatty", bool)()
     ]
-
-
-def _is_untold(record: logging.LogRecord) -> bool:
-    """True if a line of the log says what the command does not print itself."""
-    return getattr(record, "once", {}).get("event") not in _TOLD

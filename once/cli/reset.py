@@ -77,7 +77,7 @@ def _may_reset(command: TerminalCommand, status: Status) -> bool:
         return True
     if refused.exit_code:
         raise CommandError(refused.message, returncode=refused.exit_code)
-    command.stdout.write(f"  {refused.message}")
+    command.stdout.write(f"  {output.inline(refused.message)}")
     return False
 
 

@@ -72,7 +72,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
             reason=options.reason,
         )
         results = executor.run(routines, registry, wanted)
-    asked = registry.select(options.names) if options.names else []
+    asked = of_database(registry.select(options.names), options) if options.names else []
     output.conclude(command, registry, results, options, asked=asked)
 
 

@@ -38,7 +38,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
             failure = error
     if options.as_json:
         unread: dict[str, Error] = {}
-        lacking = unapplied.lacking(aliases, unread=unread)
+        lacking = unapplied.lacking({*aliases, *(each.using for each in routines)}, unread=unread)
         listed = statuses_of(registry, routines)
         output.print_json(command, state.to_json(listed, lacking=lacking, unread=unread))
     if failure is not None:

@@ -30,9 +30,8 @@ def outside_event_loop() -> Iterator[None]:
     Because Django and asgiref refuse to work beside it, the run takes place while the loop stands
     still, as for every import. Another thread is no way out: signals reach the main thread only.
     """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
+    loop = asyncio._get_running_loop()
+    if loop is None:
         yield
         return
     task = asyncio.current_task()

@@ -1,6 +1,6 @@
 """Find the routines, order them, and refuse those that cannot work together."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
@@ -157,11 +157,13 @@ def match(names: Iterable[str], labels: Mapping[str, str]) -> dict[str, set[str]
     return matched
 
 
-def _alternatives(unknown: Iterable[str], labels: Mapping[str, str]) -> str:
+def _alternatives(unknown: Sequence[str], labels: Mapping[str, str]) -> str:
     """Return what may have been meant, and what there is."""
     known = sorted({*labels, *labels.values()} - {""})
-    spelled = [name for name in unknown if not {*"*?["} & {*name}]  # and no patterns
-    close = [each for name in spelled for each in get_close_matches(name, known, 3, 0.75)]
+    close = [each for each in known if each.rpartition(".")[2] in unknown]  # without its app
+    for name in unknown:
+        if not any(wildcard in name for wildcard in "*?["):
+            close += get_close_matches(name, known, 3, 0.75)
     listed = [*labels][:_LISTED]
     more = f", and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
     meant = f"Did you mean {' or '.join(dict.fromkeys(close))}? " if close else ""

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from traceback import walk_tb
 from typing import Any, cast
 
 from django.apps import apps
@@ -73,7 +74,7 @@ def _load() -> Registry:
     """Return the registry; end a command with one message where a routine cannot work.
 
     Raises:
-        RoutineError: so it is, and this process serves, or shows tracebacks.
+        RoutineError: a routine cannot work, and this process serves or is to show tracebacks.
 
     """
     try:
@@ -82,5 +83,16 @@ def _load() -> Registry:
         name, *arguments = launch.command() or [""]
         if name in ("", *conf.startup_commands()) or "--traceback" in arguments:
             raise
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.stderr.write(f"{type(error).__name__}: {error}{_place(error)}\n")
         raise SystemExit(2) from None
+
+
+def _place(error: RoutineError) -> str:
+    """Return where the project's code declares the routine, if the message does not say it."""
+    found = [
+        (frame.f_code.co_filename, line)
+        for frame, line in walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in ("once", "importlib")
+    ]
+    file, line = found[-1] if found else ("", 0)
+    return f" ({file}:{line})" if file and file not in str(error) else ""

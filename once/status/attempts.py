@@ -8,11 +8,16 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS
 
 from once.databases import database
+from once.engine import history
 from once.models import DECISIONS, Attempt
+from once.routines.base import RESERVED
 from once.status import text
 from once.text import headline
 
-__all__ = ["PastAttempt", "last", "to_json"]
+__all__ = ["LAST", "PastAttempt", "last", "names", "to_json"]
+
+#: Attempts that are shown at most.
+LAST = 50
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,12 @@ class PastAttempt:
     @property
     def is_decision(self) -> bool:
         return self.attempt.trigger in DECISIONS
+
+    @property
+    def by(self) -> str:
+        """The person that decided, or the caller of the attempt."""
+        attempt = self.attempt
+        return (self.is_decision and attempt.user) or str(attempt.get_trigger_display())
 
     @property
     def started_at(self) -> datetime:
@@ -56,41 +67,53 @@ class PastAttempt:
         return database(self.attempt._state.db or DEFAULT_DB_ALIAS).aware(when)
 
 
-def last(using: str, name: str, count: int) -> list[Attempt]:
-    """Return the last attempts at a routine in one database, the latest first.
+def names(using: str) -> list[str]:
+    """Return the names of all routines that a database has attempts of, in order.
+
+    Raises:
+        django.db.Error: the database cannot be read.
+
+    """
+    with database(using).reading(), database(using).statements():
+        if not history.is_installed(using):
+            return []
+        found = Attempt.objects.using(using).values_list("routine", flat=True).distinct()
+        return sorted(name for name in found if not name.startswith(RESERVED))
+
+
+def last(using: str, name: str) -> list[PastAttempt]:
+    """Return the last attempts at a routine, the latest first: one more than are shown, if any.
 
     Raises:
         django.db.Error: the database cannot be read, or has no tables of this package.
 
     """
-    attempts = Attempt.objects.using(using).filter(routine=name).order_by("-number")
     with database(using).reading(), database(using).statements():
-        return list(attempts[:count])
+        found = Attempt.objects.using(using).filter(routine=name).order_by("-number")
+        return [PastAttempt(each) for each in found[: LAST + 1]]
 
 
-def to_json(using: str, name: str, attempts: Sequence[PastAttempt]) -> dict[str, Any]:
+def to_json(using: str, name: str, past: Sequence[PastAttempt]) -> dict[str, Any]:
     """Return a routine as ``once history --json`` prints it; its keys are a contract."""
+    return {"name": name, "database": using, "attempts": [_to_json(each) for each in past[:LAST]]}
+
+
+def _to_json(past: PastAttempt) -> dict[str, Any]:
+    attempt = past.attempt
     return {
-        "name": name,
-        "database": using,
-        "attempts": [
-            {
-                "number": each.attempt.number,
-                "version": each.attempt.version,
-                "state": each.attempt.state,
-                "trigger": each.attempt.trigger,
-                "user": each.attempt.user or None,
-                "reason": each.attempt.reason or None,
-                "started_at": each.started_at,
-                "finished_at": each.finished_at,
-                "host": each.attempt.host or None,
-                "pid": each.attempt.pid,
-                "release": each.attempt.release or None,
-                "key": each.attempt.key,
-                "processed": each.attempt.processed,
-                "total": each.attempt.total,
-                "error": each.attempt.error or None,
-            }
-            for each in attempts
-        ],
+        "number": attempt.number,
+        "version": attempt.version,
+        "state": attempt.state,
+        "trigger": attempt.trigger,
+        "user": attempt.user or None,
+        "reason": attempt.reason or None,
+        "started_at": past.started_at,
+        "finished_at": past.finished_at,
+        "host": attempt.host or None,
+        "pid": attempt.pid,
+        "release": attempt.release or None,
+        "key": attempt.key,
+        "processed": attempt.processed if attempt.cursor else None,
+        "total": attempt.total,
+        "error": attempt.error or None,
     }

@@ -15,7 +15,7 @@ from once.routines.registry import Registry
 from once.status.reading import TAKES_OVER, Reading, described
 from once.status.state import RoutineState, Status
 
-__all__ = ["statuses", "statuses_of"]
+__all__ = ["recording", "statuses", "statuses_of"]
 
 _NO_TABLES = "The tables of once are missing. Run `manage.py once run --migrate`."
 
@@ -43,7 +43,7 @@ def statuses(
         django.db.Error: a database of a routine cannot be reached.
 
     """
-    used = {*registry.databases, DEFAULT_DB_ALIAS}
+    used = _used(registry)
     listed: list[Status] = []
     for routine in registry.process:
         has_run = in_memory.has_run(routine)
@@ -85,6 +85,16 @@ def statuses_of(
     using = {routine.name: routine.using for routine in routines}
     listed = statuses(registry, databases={*using.values()}, seconds=seconds)
     return [status for status in listed if status.name in using]
+
+
+def recording(registry: Registry) -> list[str]:
+    """Return the aliases of databases that may have a record: of routines, and all that have."""
+    used = _used(registry)
+    return sorted(each for each in connections if each in used or _has_record(each, PATIENCE))
+
+
+def _used(registry: Registry) -> set[str]:
+    return {*registry.databases, DEFAULT_DB_ALIAS}
 
 
 def _read(using: str, routines: list[Routine], seconds: float) -> tuple[list[Status], list[Status]]:

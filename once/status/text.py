@@ -10,6 +10,7 @@ from once.status.state import RoutineState, Status
 
 __all__ = ["details", "done_already", "duration", "moment", "next_step", "progress"]
 
+_SUPERSEDED = "A newer version is recorded, or was begun: this code never runs it."
 _FAILED = (RoutineState.FAILED, RoutineState.HELD)
 
 
@@ -79,8 +80,8 @@ def details(status: Status) -> list[str]:
 
 def done_already(status: Status) -> str:
     """Say since when a routine is done, and how to have it run again."""
-    if status.state is RoutineState.SUPERSEDED:
-        return f"{status.name}: {next_step(status, runs_at_startup=True)}"
+    if status.state is not RoutineState.COMPLETED:
+        return f"{status.name}: {_SUPERSEDED}"
     place = f" on {status.host}" if status.host else ""
     return (
         f"{status.name} is done already: completed {moment(status.completed_at)}{place}. To have "
@@ -93,7 +94,7 @@ def next_step(status: Status, *, runs_at_startup: bool) -> str:
     if status.message:
         return status.message
     if status.state is RoutineState.SUPERSEDED:
-        return "A newer version is recorded, or was begun: this code never runs it."
+        return _SUPERSEDED
     if status.state is RoutineState.UNKNOWN:
         return "Not in this code. Its record is left alone."
     if status.kind == "process":

@@ -130,7 +130,9 @@ def test_run_of_what_is_done_says_since_when_and_what_to_do(
     assert Answer("run", "c*").out == "  No routines to run.\n"
 
 
-@pytest.mark.parametrize(("given", "meant"), [("shop.sed", "shop.seed"), ("shpo", "shop")])
+@pytest.mark.parametrize(
+    ("given", "meant"), [("shop.sed", "shop.seed"), ("shpo", "shop"), ("pay", "bank.pay")]
+)
 def test_name_with_a_slip_is_a_question(given: str, meant: str, declared: list[Routine]) -> None:
     declared += [seed("default"), seed("default", "bank.pay")]
     labelled = {"shop.seed": "shop", "bank.pay": "bank"}
@@ -141,6 +143,14 @@ def test_name_with_a_slip_is_a_question(given: str, meant: str, declared: list[R
     many = {f"shop.r{number}": "" for number in range(30)}
     with pytest.raises(UnknownRoutine, match=r"shop\.r19, and 10 more\.$"):
         match(["bank"], many)
+
+
+def test_run_says_nothing_of_routines_of_other_databases(declared: list[Routine]) -> None:
+    declared += [seed("default", "a"), seed("sqlite", "b")]
+    assert Answer("run", "b").code == 0
+    out = Answer("run", "a", "b", "--database", "sqlite").out
+    assert "a is done already" not in out
+    assert "b is done already" in out
 
 
 def test_fake_records_without_running(using: str, declared: list[Routine]) -> None:
@@ -935,7 +945,7 @@ def test_history_shows_attempts_and_decisions_the_latest_first(
     answer = Answer("history", "shop.bad")
     assert (answer.code, answer.err) == (0, "")
     heading, faked, reason, failed, error = answer.out.splitlines()
-    assert heading == "shop.bad"
+    assert heading.partition("  in ")[0] == "shop.bad"
     assert re.match(r"   2  fake         v1  20[-\d]{8} ", faked)
     assert faked.endswith(f"  by {getpass.getuser()}")
     assert reason == "      loaded by hand"
@@ -956,16 +966,31 @@ def test_history_json_has_the_keys_of_the_contract(using: str, declared: list[Ro
     assert (attempt["number"], attempt["state"], attempt["trigger"]) == (1, "failed", "command")
     assert attempt["error"].startswith("LookupError: no such currency\nTraceback")
     assert attempt["started_at"].endswith("Z")
-    assert (attempt["total"], attempt["processed"]) == (None, 0)
+    assert (attempt["total"], attempt["processed"]) == (None, None)
 
 
 def test_history_of_what_is_in_memory_is_a_usage_error(declared: list[Routine]) -> None:
     declared.append(Routine(function=print, name="x", scope="process"))
     answer = Answer("history", "x")
-    assert (answer.code, answer.message) == (
-        2,
-        "x: in memory, once in each process; nothing is recorded.",
-    )
+    assert (answer.code, answer.message) == (2, "Nothing is recorded of x.")
+
+
+def test_history_names_the_database_of_each_of_the_same_name() -> None:
+    for using in ("default", "sqlite"):
+        call(using)
+    out = Answer("history", "prices").out
+    assert re.findall(r"^call:.*$", out, re.MULTILINE) == ["call:prices", "call:prices  in sqlite"]
+
+
+def test_history_of_what_this_code_or_this_database_has_not_any_more(
+    declared: list[Routine],
+) -> None:
+    run(failing("default", "shop.gone"))
+    run(seed("sqlite"))
+    declared.append(seed("default"))
+    assert "no such currency" in Answer("history", "shop.gone").out
+    assert "  in sqlite" in Answer("history", "shop.seed", "--database", "sqlite").out
+    assert Answer("history", "shop.gone", "--database", "sqlite").code == 2
 
 
 def test_database_leaves_out_what_others_record(declared: list[Routine]) -> None:
@@ -978,6 +1003,17 @@ def test_database_leaves_out_what_others_record(declared: list[Routine]) -> None
     assert Answer("wait", "--database", "default", "--timeout", "0").code == 4
     for subcommand in ("status", "history", "wait"):
         assert Answer(subcommand, "a", "--database", "sqlite").code == 2
+
+
+def test_wait_json_says_which_migrations_a_name_waits_for(
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared.append(seed(using))
+    Answer("run")
+    monkeypatch.setattr(unapplied, "names", lambda using: ["shop.0002_more"])
+    answer = Answer("wait", "shop.seed", "--json", "--timeout", "0")
+    assert (answer.code, answer.json["done"]) == (4, False)
+    assert answer.json["unapplied"] == {using: ["shop.0002_more"]}
 
 
 @pytest.mark.parametrize("state", ["done", "held", "pending"])
@@ -1424,7 +1460,7 @@ def test_call_after_a_reset_is_of_that_version_and_under_a_key_of_its_own(using:
     assert reset("prices").code == 0
     (row,) = Answer("status", "--json").json["routines"]
     assert (row["version"], row["recorded_version"], row["state"]) == (2, 1, "pending")
-    assert "call:prices is done already" in call(using).out  # lower than what was begun
+    assert "call:prices: A newer version is recorded, or was begun" in call(using).out
     assert call(using, "--version", "2").code == 0
     assert effects(using) == ["cheap"] * 3
     rows = Attempt.objects.using(using).order_by("number").values_list("key", flat=True)
@@ -1482,5 +1518,8 @@ def test_foreign_text_reaches_no_terminal_as_it_is(
     assert r"LookupError: \x1b[2Jgone\rOK" in ran.err
     assert len(shown.out.splitlines()) == 2
     assert r"on web\n[X] \x1b]52;c;aGk=\x07 (pid" in shown.out
-    for text in (ran.out, ran.err, shown.out, whole.out):
+    Attempt.objects.using(using).update(routine="call:\x1b[31mred\n[X] forged")
+    decided = [Answer(subcommand, "call:*").out for subcommand in ("history", "reset")]
+    for text in (ran.out, ran.err, shown.out, whole.out, *decided):
         assert text.replace("\n", "").isprintable()
+        assert "\n[X] forged" not in text

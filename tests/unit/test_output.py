@@ -3,6 +3,7 @@
 import io
 import re
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -90,7 +91,7 @@ def test_status_fits_a_terminal_with_hostile_text_in_every_field(
         error=HOSTILE,
         message=HOSTILE,
     )
-    for line in lines([status], style, verbosity=2):
+    for line in lines([status], style):
         Terminal(out).write(f"{line}\n")
     shown = out.getvalue()
     assert r"\x1b[31mred \x1b[2J\x07xx" in shown
@@ -127,5 +128,25 @@ def test_line_is_folded_where_it_reads_best(line: str, pieces: list[str]) -> Non
 @pytest.mark.parametrize("text", ["\r" + "x" * 200, '{"key": "' + "x y" * 90 + '"}'])
 def test_bar_and_json_are_not_folded(text: str) -> None:
     out = Screen()
+    Terminal(out).write(text)
+    assert out.getvalue() == text
+
+
+@pytest.mark.parametrize("line", [" " * 90 + "^", " " * 75 + "漢字" * 5], ids=["caret", "wide"])
+def test_line_that_begins_far_right_is_folded_to_its_end(line: str) -> None:
+    pieces = list(islice(folded(line, 80), 20))
+    assert len(pieces) < 20
+    assert "".join(pieces).replace(" ", "") == line.strip(" ")
+
+
+def test_deep_line_is_folded_between_words() -> None:
+    words = "lorem ipsum dolor sit amet consectetur"
+    pieces = list(islice(folded(" " * 30 + words, 40), 20))
+    assert {word for piece in pieces for word in piece.split()} == {*words.split()}
+
+
+def test_traceback_is_not_folded_because_it_is_copied() -> None:
+    out = Screen()
+    text = f'  Traceback (most recent call last):\n  File "{"x" * 200}.py", line 3'
     Terminal(out).write(text)
     assert out.getvalue() == text

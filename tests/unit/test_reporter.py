@@ -58,12 +58,13 @@ class Terminal(StringIO):
 
 
 @pytest.fixture
-def handled() -> Iterator[list[StringIO]]:
+def handled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[StringIO]]:
     """What a terminal and a file show of the log."""
     streams: list[StringIO] = [Terminal(), StringIO()]
     handlers = [logging.StreamHandler(stream) for stream in streams]
     for handler in handlers:
         log.logger.addHandler(handler)
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # a test closes a stream
     yield streams
     for handler in handlers:
         log.logger.removeHandler(handler)
@@ -71,8 +72,10 @@ def handled() -> Iterator[list[StringIO]]:
 
 def test_terminal_shows_an_event_once_and_a_file_all_of_them(handled: list[StringIO]) -> None:
     terminal, file = handled
-    out = OutputWrapper(StringIO())
+    out = OutputWrapper(Terminal())
     with Reporter(out, out, no_style(), 1).connected():
+        with Reporter(out, out, no_style(), 1).connected():  # in a body that calls the command
+            pass
         log.tell(logging.WARNING, "waiting")
         log.tell(logging.WARNING, "readiness_unknown")
     log.tell(logging.WARNING, "waited")
@@ -94,3 +97,11 @@ def test_line_of_a_log_is_whole_before_a_body_prints(stream: type[StringIO]) -> 
     reporter = Reporter(OutputWrapper(out), OutputWrapper(out), no_style(), 1)
     reporter.started(routine, attempt=Attempt(trigger="command"))
     assert out.getvalue() == "  Running shop.seed..." + ("\n" if stream is StringIO else "")
+
+
+def test_terminal_shows_the_log_where_the_command_prints_elsewhere(handled: list[StringIO]) -> None:
+    handled[1].close()
+    for out, verbosity in ((StringIO(), 1), (Terminal(), 0)):
+        with Reporter(OutputWrapper(out), OutputWrapper(out), no_style(), verbosity).connected():
+            log.tell(logging.WARNING, "waiting")
+    assert handled[0].getvalue() == "event=waiting\n" * 2

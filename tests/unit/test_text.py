@@ -1,5 +1,6 @@
 """What is said of an error: its type and first line in lists, all of it where it is kept."""
 
+import asyncio
 import re
 from collections.abc import Callable
 
@@ -122,3 +123,15 @@ def test_traceback_of_another_error_is_whole() -> None:
         Routine(function=print, name="")
     assert len(trace(failure.value).splitlines()) > 4
     assert 'routines/base.py"' in trace(failure.value)
+
+
+def test_traceback_of_a_coroutine_begins_at_the_body() -> None:
+    async def body() -> None:
+        await asyncio.sleep(0)
+        raise LookupError("no such currency")
+
+    with pytest.raises(LookupError) as failure:
+        Routine(function=body, name="shop.seed").call(None)
+    text = trace(failure.value)
+    assert "During handling" not in text
+    assert text.splitlines()[1].endswith(", in body")
