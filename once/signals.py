@@ -41,8 +41,8 @@ progressed = Signal()
 skipped = Signal()
 
 #: A routine that was never tried is to be run next, and may have run under another name. Sent once
-#: in a run for each record that is gone.
-#: Arguments: ``message``, which names all that are new beside that record, with what to do.
+#: in a run for all new routines of an app.
+#: Arguments: ``message``, which names all that are new and what is to be done.
 suspected = Signal()
 
 #: This process waits: sent at once and then more and more rarely.

@@ -1,6 +1,7 @@
 """What fires the run of a process, once, and what only arms it."""
 
 import asyncio
+import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -53,7 +54,9 @@ def started(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -
     for sent in (request_started, request_finished):
         monkeypatch.setattr(sent, "receivers", [])
     monkeypatch.setattr("django.test.client.close_old_connections", lambda **kwargs: None)
-    monkeypatch.setattr(BaseHandler, "load_middleware", BaseHandler.load_middleware)
+    # Another test may have armed this process itself.
+    unarmed = inspect.unwrap(BaseHandler.load_middleware)
+    monkeypatch.setattr(BaseHandler, "load_middleware", unarmed)
     for name in ("worker_init", "beat_init"):
         monkeypatch.setattr(f"celery.signals.{name}.receivers", [])
     with override_settings(MIDDLEWARE=[]):
