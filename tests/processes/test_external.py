@@ -90,7 +90,7 @@ def test_held_is_what_every_command_says(held: Project) -> None:
 def test_held_is_tried_again_after_a_reset_under_the_same_key(held: Project) -> None:
     unconfirmed = held.once("reset", NAME)
     assert unconfirmed.finish() == 2
-    assert "--no-input" in unconfirmed.output
+    assert "--noinput" in unconfirmed.output
     assert held.once("run", "-v0").finish() == 5
     reset = held.once("reset", NAME, "--no-input", "--reason", "the partner got nothing")
     assert reset.finish() == 0, reset.output
