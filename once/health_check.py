@@ -4,16 +4,13 @@ import dataclasses
 import logging
 from collections import Counter
 
-from django.core.exceptions import ImproperlyConfigured
-from django.db import Error
 from health_check.base import HealthCheck
 from health_check.exceptions import ServiceUnavailable
 
 from once.engine import unapplied
 from once.log import news, tell
 from once.routines import registry
-from once.status.readiness import PROBE, is_ready, undone
-from once.text import one_line
+from once.status.readiness import PROBE, UNANSWERED, answering, is_ready, undone
 
 __all__ = ["Routines"]
 
@@ -40,18 +37,17 @@ class Routines(HealthCheck):
         routines = registry.load()
         used = unapplied.databases(routines)
         try:
-            # Each call closes what it opens, because nothing else would in this thread.
-            if is_ready():
-                return
-            pending = undone(routines, routines.startup, seconds=PROBE)
-            lacking = unapplied.lacking(used, seconds=PROBE)
-        except (Error, ImproperlyConfigured, OSError) as error:
-            reason = one_line(error)
-            tell(news(logging.INFO, "readiness", reason), "readiness_unknown", reason=reason)
+            with answering():
+                # Each call closes what it opens, because nothing else would in this thread.
+                if is_ready():
+                    return
+                pending = undone(routines, routines.startup, seconds=PROBE)
+                lacking = unapplied.lacking(used, seconds=PROBE)
+        except UNANSWERED as error:
             raise ServiceUnavailable("Whether the routines are done cannot be told.") from error
         named = [f"{status.name} {status.state}" for status in pending]
         missing = [f"{using}: {', '.join(names)}" for using, names in lacking.items()]
-        level = news(logging.INFO, "readiness", f"{named} {missing}")
+        level = news(logging.INFO, "not ready", f"{named} {missing}")
         tell(level, "not_ready", routines=", ".join(named), unapplied="; ".join(missing))
         if self.names:
             parts = [*named, *(f"unapplied migrations in {names}" for names in missing)]

@@ -17,7 +17,7 @@ from once.routines.base import Routine
 if TYPE_CHECKING:  # because most processes have no result to log
     from once.results import Result
 
-__all__ = ["connect", "ensure_handler", "logger", "news", "tell"]
+__all__ = ["connect", "ensure_handler", "forget", "logger", "news", "tell"]
 
 #: Seconds between two lines about the progress of one attempt.
 _PROGRESS = 30
@@ -26,7 +26,7 @@ _PROGRESS = 30
 _REMINDER = 600
 
 #: Seconds of a wait from which on it is told: a shorter one looks like no hanging server.
-_NOTICED = 1.0
+_NOTICEABLE = 1.0
 
 #: A number of seconds in a message, which another look finds changed.
 _SECONDS = re.compile(r"\b\d+(\.\d+)? s\b")
@@ -37,8 +37,11 @@ logger = logging.getLogger("once")
 
 #: By thing that lasts, the state that was told last, and at which level.
 _told: dict[str, tuple[str, int]] = {}
-#: Time of ``time.monotonic()`` at which any of it was told.
-_told_at = 0.0
+#: By level, the time of ``time.monotonic()`` at which any of it was told.
+_told_at: dict[int, float] = {}
+#: The level of this logger with the handler of :func:`ensure_handler`. Because no project sets it,
+#: another one is the project's.
+_LEVEL = logging.INFO - 1
 #: The handler of :func:`ensure_handler`, while it is there.
 _handler: logging.Handler | None = None
 
@@ -97,7 +100,7 @@ def news(level: int, about: str, what: str) -> int:
     """Return the level at which to tell how something stands, which many looks find the same.
 
     DEBUG unless that has changed, by more than a number of seconds, since it was told. After ten
-    minutes in which nothing was told, one unchanged thing is told again.
+    minutes in which nothing was told at this level, one unchanged thing is told again.
 
     Args:
         level: of news.
@@ -105,13 +108,16 @@ def news(level: int, about: str, what: str) -> int:
         what: how it stands.
 
     """
-    global _told_at
-    now, what = monotonic(), _SECONDS.sub("", what)
-    before, _ = _told.get(about, ("", level))
-    if before == what and now - _told_at < _REMINDER:
+    now, state = monotonic(), (_SECONDS.sub("", what), level)
+    if _told.get(about) == state and now - _told_at[level] < _REMINDER:
         return logging.DEBUG
-    _told[about], _told_at = (what, level), now
+    _told[about], _told_at[level] = state, now
     return level
+
+
+def forget(about: str) -> None:
+    """Have it be news again, because what was told of a thing has ended."""
+    _told.pop(about, None)
 
 
 def ensure_handler() -> None:
@@ -127,7 +133,7 @@ def ensure_handler() -> None:
         logging.Formatter("{asctime} {process} {levelname} {name} {message}", style="{")
     )
     logger.addHandler(_handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(_LEVEL)
 
 
 def _give_way() -> None:
@@ -135,7 +141,8 @@ def _give_way() -> None:
     global _handler
     if _handler is not None and (logging.root.handlers or logger.handlers != [_handler]):
         logger.removeHandler(_handler)
-        logger.setLevel(logging.NOTSET)
+        if logger.level == _LEVEL:
+            logger.setLevel(logging.NOTSET)
         _handler = None
 
 
@@ -213,19 +220,15 @@ def _lost(sender: Routine, attempt: Attempt, successor: Attempt, **kwargs: Any) 
 
 def _skipped(sender: Routine, result: "Result", **kwargs: Any) -> None:
     # No more than information, because the caller of the run says what follows from it.
-    if result.reason == "held":
-        level = news(logging.INFO, sender.name, result.message)
-        tell(level, "held", **_of(sender), message=result.message)
-    elif result.retry_in:
-        tell(
-            news(logging.INFO, sender.name, result.message),
-            "put_off",
-            **_of(sender),
-            retry_in=float(result.retry_in),
-            message=result.message,
-        )
-    else:
+    if result.reason != "held" and not result.retry_in:
         tell(logging.DEBUG, "skipped", **_of(sender), message=result.message)
+        return
+    level = news(logging.INFO, sender.name, result.message)
+    if result.reason == "held":
+        tell(level, "held", **_of(sender), message=result.message)
+    else:
+        retry_in = float(result.retry_in)
+        tell(level, "put_off", **_of(sender), retry_in=retry_in, message=result.message)
 
 
 def _suspected(sender: Routine, message: str, **kwargs: Any) -> None:
@@ -234,11 +237,13 @@ def _suspected(sender: Routine, message: str, **kwargs: Any) -> None:
 
 def _waiting(sender: object, name: str, reason: str, waited: float, **kwargs: Any) -> None:
     # A warning, because a server that is silent while it waits looks like a server that hangs.
-    level = news(logging.WARNING, name, reason) if waited >= _NOTICED else logging.DEBUG
+    level = (
+        news(logging.WARNING, f"wait {name}", reason) if waited >= _NOTICEABLE else logging.DEBUG
+    )
     tell(level, "waiting", **{"for": name}, seconds=float(waited), reason=reason)
 
 
 def _waited(sender: object, name: str, waited: float, message: str, **kwargs: Any) -> None:
     # At the level of its beginning, because where that was shown its end is missed.
-    _, level = _told.pop(name, ("", logging.INFO if message else logging.DEBUG))
+    _, level = _told.pop(f"wait {name}", ("", logging.INFO if message else logging.DEBUG))
     tell(level, "waited", **{"for": name}, seconds=float(waited), message=message)

@@ -1,17 +1,12 @@
 """Readiness: is everything done that a server needs to have done?"""
 
-import logging
-
 from django.contrib.auth.decorators import login_not_required
-from django.core.exceptions import ImproperlyConfigured
-from django.db import Error, connections, transaction
+from django.db import connections, transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from once.log import news, tell
-from once.status.readiness import is_ready
-from once.text import one_line
+from once.status.readiness import UNANSWERED, answering, is_ready
 
 __all__ = ["readiness"]
 
@@ -25,10 +20,9 @@ def readiness(request: HttpRequest) -> JsonResponse:
     It asks the databases until then, and no more from then on.
     """
     try:
-        done = is_ready()
-    except (Error, ImproperlyConfigured, OSError) as error:
-        reason = one_line(error)
-        tell(news(logging.INFO, "readiness", reason), "readiness_unknown", reason=reason)
+        with answering():
+            done = is_ready()
+    except UNANSWERED:
         done = False
     return JsonResponse({"done": done}, status=200 if done else 503)
 

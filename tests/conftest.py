@@ -235,6 +235,7 @@ def is_migrated() -> bool:
 def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the log tell everything once more, whatever another test had it tell."""
     monkeypatch.setattr(log, "_told", {})
+    monkeypatch.setattr(log, "_told_at", {})
 
 
 @pytest.fixture

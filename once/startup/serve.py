@@ -16,7 +16,7 @@ from once.databases import threads
 from once.engine import executor, shutdown
 from once.engine.options import RunOptions
 from once.exceptions import OnceError
-from once.log import news, tell
+from once.log import forget, news, tell
 from once.models import Trigger
 from once.results import Outcome, Reason, Result
 from once.routines import registry
@@ -77,6 +77,8 @@ def _start(declared: Registry, by: str, *, is_replacement: bool) -> None:
         # First what failed here, because what failed elsewhere is known by now.
         failed.sort(key=lambda result: result.error is None)
         if failed and conf.startup_failure() == "raise" and not is_replacement:
+            if failed[0].error is None:  # of which nothing here is logged but that it is put off
+                tell(logging.ERROR, "startup_failed", by=by, message=_why(failed[0]))
             raise launch.failure(_why(failed[0]))  # without a cause, which the log has
         undone = failed or [result for result in results if not result.is_done]
         if not undone:
@@ -93,7 +95,8 @@ def _start(declared: Registry, by: str, *, is_replacement: bool) -> None:
         if forking.lacks_threads()
         else "it goes on trying."
     )
-    news(logging.WARNING, _STARTUP, problem)  # from here on it is none
+    # Because it is told here, the thread beside the server does not repeat it.
+    news(logging.INFO, _STARTUP, problem)
     tell(logging.WARNING, "startup_incomplete", by=by, message=f"{problem} {starts}{further}")
     if not forking.lacks_threads():
         forking.once_serving(lambda: _go_on(declared, by, pause=1.0))
@@ -123,7 +126,7 @@ def _keep_trying(declared: Registry, by: str, pause: float) -> None:
                 _tell_complete(results, by, monotonic() - began)
                 return
             problem, later = _why(undone[0]), max(result.retry_in for result in undone)
-        level = news(logging.INFO if is_told else logging.WARNING, _STARTUP, problem)
+        level = news(logging.INFO, _STARTUP, problem)
         if is_told:
             tell(level, "startup_retried", trace, message=problem)
         else:
@@ -142,6 +145,7 @@ def _run(declared: Registry) -> list[Result]:
 def _tell_complete(results: list[Result], by: str, seconds: float) -> None:
     """Say in one line what this process did about all of them, and note it for readiness."""
     registry.site.was_complete = True
+    forget(_STARTUP)
     outcomes = [result.outcome for result in results]
     tell(
         logging.INFO,

@@ -1,9 +1,11 @@
 """Is everything done that a server needs to have done, and waiting until it is."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import monotonic
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 
 from once import conf
@@ -13,17 +15,35 @@ from once.engine.backoff import Retry, Wait
 from once.engine.history import Standing
 from once.engine.verdict import hint
 from once.exceptions import Held
-from once.log import tell
+from once.log import forget, news, tell
 from once.routines import registry
 from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status.state import RoutineState, Status
 from once.status.survey import statuses_of
+from once.text import one_line
 
-__all__ = ["PROBE", "is_done", "is_ready", "undone", "wait"]
+__all__ = ["PROBE", "UNANSWERED", "answering", "is_done", "is_ready", "undone", "wait"]
 
 #: Seconds in which a database has to answer who asks whether everything is done: a probe gives up.
 PROBE = 2.0
+
+#: The errors of a probe that gets no answer.
+UNANSWERED = (Error, ImproperlyConfigured, OSError)
+
+_UNKNOWN = "readiness"
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """A context for a probe; that it gets no answer is logged, once as long as that lasts."""
+    try:
+        yield
+    except UNANSWERED as error:
+        reason = one_line(error)
+        tell(news(logging.INFO, _UNKNOWN, reason), "readiness_unknown", reason=reason)
+        raise
+    forget(_UNKNOWN)
 
 
 def is_ready() -> bool:

@@ -13,6 +13,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
 from once import Routine, log, signals
 from once.models import Attempt, State
@@ -224,10 +225,34 @@ def test_process_in_which_nothing_changes_says_so_every_ten_minutes(
     now = 1000.0
     monkeypatch.setattr(log, "monotonic", lambda: now)
     told = []
-    for _ in range(40):
-        told += [log.news(logging.INFO, name, "Held") == logging.INFO for name in ("a", "b")]
+    for minute in range(40):
+        for name, level in (("a", logging.INFO), ("b", logging.INFO), ("c", logging.WARNING)):
+            if log.news(level, name, "") == level:
+                told.append((minute, name))
         now += 60.0
-    assert [at for at, is_told in enumerate(told) if is_told] == [0, 1, 20, 40, 60]
+    assert told == [
+        *((0, name) for name in "abc"),
+        *((minute, name) for minute in (10, 20, 30) for name in "ac"),
+    ]
+
+
+def test_what_has_ended_is_news_again() -> None:
+    assert log.news(logging.INFO, "a", "") == logging.INFO
+    assert log.news(logging.INFO, "a", "") == logging.DEBUG
+    log.forget("a")
+    assert log.news(logging.INFO, "a", "") == logging.INFO
+
+
+def test_end_of_a_short_wait_of_a_held_routine_is_at_debug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    held = Result(routine=ROUTINE, outcome=Outcome.SKIPPED, reason=Reason.HELD, message="Held.")
+    for _ in range(2):
+        signals.skipped.send(ROUTINE, result=held)
+        signals.waiting.send(None, name=ROUTINE.name, reason="run by web-2", waited=0.0)
+        signals.waited.send(None, name=ROUTINE.name, waited=0.2, message="")
+    levels = [level for level, line in lines(caplog) if "held" in line or "waited" in line]
+    assert levels == ["INFO", "DEBUG", "DEBUG", "DEBUG"]
 
 
 @contextmanager
@@ -275,6 +300,15 @@ def test_handler_gives_way_to_one_that_comes_later(logger: logging.Logger) -> No
         log.tell(logging.WARNING, "told")
         assert log.logger.level == logging.NOTSET
     assert stderr.getvalue() == ""
+
+
+def test_level_of_a_project_that_configures_the_logger_later_stays() -> None:
+    with unconfigured():
+        log.ensure_handler()
+        log.logger.addHandler(logging.NullHandler())
+        log.logger.setLevel(logging.INFO)
+        log.tell(logging.WARNING, "told")
+        assert log.logger.level == logging.INFO
 
 
 @pytest.mark.parametrize(
@@ -384,6 +418,16 @@ def test_snippet_reads_a_line(caplog: pytest.LogCaptureFixture) -> None:
     log.tell(logging.INFO, "told", message='say "x"\n', seconds=0.5)
     [(_, line)] = lines(caplog)
     assert names["fields"](line) == {"event": "told", "message": 'say "x"\n', "seconds": "0.500"}
+
+
+def test_snippet_logs_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    names: dict[str, Callable[[], logging.Formatter]] = {}
+    exec(snippet("shop/log.py"), names)
+    with override_settings(ONCE_SCRUB="tests.unit.test_text.removed"):
+        log.tell(logging.ERROR, "told", ValueError("hunter2"))
+        [record] = caplog.records
+        told = json.loads(names["JSONFormatter"]().format(record))
+    assert told["traceback"] == "ValueError: [removed]"
 
 
 def test_snippet_logs_json(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -198,6 +199,18 @@ def test_failure_stops_the_server_and_names_the_routine(runs: Runs) -> None:
     assert str(failure.value) == "shop.fill: ValueError: no such brand"
     assert failure.value.__cause__ is None  # the log has its traceback already
     assert not runs.later
+
+
+def test_failure_elsewhere_that_keeps_the_server_from_starting_is_logged(
+    runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Because a server's own output may be lost, as in a crash loop with an error log."""
+    runs.answers = [[replace(FAILED, error=None, message="Attempt 1 on web-2 (pid 7) failed")]]
+    with pytest.raises(RoutineFailed):
+        serve.begin(FOUND, "gunicorn")
+    assert events(caplog) == ["startup_failed"]
+    assert caplog.records[0].levelname == "ERROR"
+    assert "Attempt 1 on web-2" in caplog.text
 
 
 @pytest.mark.parametrize(("respawns", "raises"), [(1, True), (2, False)])
