@@ -7,7 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, Error, connections, router
 
 from once.databases import PATIENCE, SUPPORTED, database
-from once.engine import history, renamed
+from once.engine import history, renamed, unapplied
 from once.models import Completion
 from once.routines import in_memory
 from once.routines.base import Routine
@@ -18,6 +18,10 @@ from once.status.state import RoutineState, Status
 __all__ = ["recording", "statuses", "statuses_of"]
 
 _NO_TABLES = "The tables of once are missing. Run `manage.py once run --migrate`."
+_LOST_TABLES = (
+    "The tables of once are missing, though their migration is recorded. Restore them, or run "
+    "`manage.py migrate once zero --fake`, then `manage.py once run --migrate`."
+)
 
 
 def statuses(
@@ -103,8 +107,10 @@ def _read(using: str, routines: list[Routine], seconds: float) -> tuple[list[Sta
         if history.is_installed(using):
             reading = Reading(using, routines)
             return [reading.routine(routine) for routine in routines], reading.strangers()
+        is_migrated = not any(each.startswith("once.") for each in unapplied.names(using))
+    message = _LOST_TABLES if is_migrated else _NO_TABLES
     blocked = [
-        Status(**described(routine), state=RoutineState.BLOCKED, database=using, message=_NO_TABLES)
+        Status(**described(routine), state=RoutineState.BLOCKED, database=using, message=message)
         for routine in routines
     ]
     return blocked, []

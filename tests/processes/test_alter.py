@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.processes.http import Server
 from tests.project import Process, Project
 from tests.waiting import wait_until
 
@@ -141,3 +142,24 @@ def test_whole_database_is_rewritten_beside_an_external_routine(project: Project
     project.execute("VACUUM FULL")
     project.release("external")
     assert holder.finish() == 0, holder.output
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_readiness_says_no_behind_a_table_that_is_to_be_altered(project: Project) -> None:
+    """It answers in time, and says yes once both have ended."""
+    holder = begin(project, "atomic")
+    with ThreadPoolExecutor() as threads:
+        altering = threads.submit(project.execute, NULLABLE)
+        wait_until_blocked(project)
+        server = Server(project, "gunicorn", ONCE_STARTUP="off")
+        try:
+            server.wait_for(503)
+            project.release("atomic")
+            altering.result(60)
+            assert holder.finish() == 0, holder.output
+            for name in ("batched", "external"):
+                project.release(name)
+            assert project.once("run").finish() == 0
+            server.wait_for(200)
+        finally:
+            server.end()

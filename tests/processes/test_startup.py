@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from tests.processes.http import Serve, Server
@@ -639,3 +640,27 @@ def test_declaration_that_cannot_work_ends_a_command_with_its_place(
     traced = project.start(sys.executable, "-m", "django", "check", "--traceback")
     assert traced.finish() == 1
     assert "Traceback" in traced.output
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_server_on_a_read_only_database_starts_and_is_ready_once_that_is_over(
+    project: Project, serve: Serve
+) -> None:
+    """As while a primary fails over."""
+    project.routines("""
+        @routine
+        def seed():
+            effect("seed")
+    """)
+    name = urlsplit(project.url).path.strip("/")
+    own = {"autocommit": True, "options": "-c default_transaction_read_only=off"}
+    with psycopg.connect(project.url, **own) as other:
+        other.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        server = serve("gunicorn", ONCE_STARTUP_TIMEOUT="2")
+        server.process.wait_for("event=startup_incomplete")
+        server.wait_for(503)
+        assert "read-only" in server.output
+        other.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+    server.wait_for(200)
+    assert project.effects() == ["seed"]
+    assert "event=finished" not in server.output.partition("event=started")[0]
