@@ -653,8 +653,8 @@ def test_server_on_a_read_only_database_starts_and_is_ready_once_that_is_over(
             effect("seed")
     """)
     name = urlsplit(project.url).path.strip("/")
-    own = {"autocommit": True, "options": "-c default_transaction_read_only=off"}
-    with psycopg.connect(project.url, **own) as other:
+    own = "-c default_transaction_read_only=off"
+    with psycopg.connect(project.url, autocommit=True, options=own) as other:
         other.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
         server = serve("gunicorn", ONCE_STARTUP_TIMEOUT="2")
         server.process.wait_for("event=startup_incomplete")
