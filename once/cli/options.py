@@ -55,6 +55,7 @@ def add_subcommands(parser: CommandParser, subcommands: Mapping[str, Subcommand]
     """Give a parser the subcommands of ``once``, which take Django's own options as well."""
     parser.epilog = EXIT_CODES
     subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+    parents = [_django_options()]
     for name, subcommand in subcommands.items():
         subparser = subparsers.add_parser(
             name,
@@ -62,10 +63,9 @@ def add_subcommands(parser: CommandParser, subcommands: Mapping[str, Subcommand]
             description=subcommand.__doc__,
             usage=f"%(prog)s [options] {subcommand.USAGE}".rstrip(),
             epilog=EXIT_CODES,
-            parents=[_django_options()],
+            parents=parents,
             add_help=False,
             formatter_class=DjangoHelpFormatter,
-            conflict_handler="resolve",
         )
         subcommand.add_arguments(subparser)
 
@@ -146,6 +146,7 @@ def _django_options() -> CommandParser:
     """Return a parent of parsers with Django's own options, without defaults.
 
     Because a subcommand's default would win over an option before the subcommand, it has none.
+    ``--version`` stands before a subcommand alone, because ``once call`` has its own.
     """
     parser = CommandParser(add_help=False)
     group: Any = parser.add_argument_group("Django's options")
@@ -153,7 +154,8 @@ def _django_options() -> CommandParser:
 
     class Options(BaseCommand):
         def add_base_argument(self, parser: Any, *names: str, **details: Any) -> None:
-            super().add_base_argument(group, *names, **details | {"default": SUPPRESS})
+            if "--version" not in names:
+                super().add_base_argument(group, *names, **details | {"default": SUPPRESS})
 
     Options().create_parser("", "")
     group.add_argument(
