@@ -6,7 +6,6 @@ from typing import Any
 from django.apps import AppConfig
 from django.core import checks
 from django.core.checks import CheckMessage
-from django.utils.translation import gettext_lazy as _
 
 from once.startup import early_queries
 
@@ -17,7 +16,6 @@ class OnceConfig(AppConfig):
     """Start-up code that runs exactly once."""
 
     name = "once"
-    verbose_name = _("Once")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

@@ -6,8 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
-from django.db.models import functions
-from django.utils.translation import gettext_lazy as _
+from django.db.models import CheckConstraint, Q, UniqueConstraint, functions
 
 from once.routines.base import NAME_LENGTH
 
@@ -46,62 +45,68 @@ class ExactCharField(_CharField):
         return parameters
 
 
-class Completion(models.Model):
-    """Having a row means that the effects of the routine are committed.
+class Scoped(models.Model):
+    """Columns of every table of the record. None of them is ever NULL."""
 
-    The row commits in the transaction of the effects. There is one at most for each routine,
-    version and scope key; none of the three is ever NULL.
-    """
-
-    routine = ExactCharField(_("routine"), max_length=NAME_LENGTH)
-    version = models.PositiveIntegerField(_("version"))
-    scope_key = ExactCharField(_("scope key"), max_length=200, blank=True, default="")
-    completed_at = models.DateTimeField(_("completed at"), db_default=Now())
+    routine = ExactCharField(max_length=NAME_LENGTH)
+    version = models.PositiveIntegerField()
+    scope_key = ExactCharField(max_length=200, blank=True, default="")
 
     class Meta:
-        verbose_name = _("completion")
-        verbose_name_plural = _("completions")
-        constraints = [
-            models.UniqueConstraint(
-                fields=["routine", "version", "scope_key"], name="once_completion_once"
-            ),
-            models.CheckConstraint(condition=~models.Q(routine=""), name="once_completion_named"),
-        ]
+        abstract = True
 
     def __str__(self) -> str:
         return f"{self.routine} v{self.version} {self.scope_key}".rstrip()
 
 
+class Completion(Scoped):
+    """Having a row means that the effects of the routine are committed.
+
+    The row commits in the transaction of the effects. There is one at most for each routine,
+    version and scope key.
+    """
+
+    completed_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            UniqueConstraint(
+                fields=["routine", "version", "scope_key"], name="once_completion_once"
+            ),
+            CheckConstraint(condition=~Q(routine=""), name="once_completion_named"),
+        ]
+
+
 class State(models.TextChoices):
     """State of an attempt. Only a running attempt may commit; every other state is final."""
 
-    RUNNING = "running", _("running")
-    SUCCEEDED = "succeeded", _("succeeded")
-    FAILED = "failed", _("failed")
+    RUNNING = "running", "running"
+    SUCCEEDED = "succeeded", "succeeded"
+    FAILED = "failed", "failed"
     #: Ended early without fault: stopped, or found that nothing was left to do.
-    INTERRUPTED = "interrupted", _("interrupted")
+    INTERRUPTED = "interrupted", "interrupted"
     #: A successor took over: died, frozen, or cut off.
-    LOST = "lost", _("lost")
+    LOST = "lost", "lost"
 
 
 class Trigger(models.TextChoices):
     """The caller of an attempt."""
 
-    COMMAND = "command", _("command")
-    STARTUP = "startup", _("server start")
-    TEST = "test", _("test")
-    CALL = "call", _("once call")
+    COMMAND = "command", "command"
+    STARTUP = "startup", "server start"
+    TEST = "test", "test"
+    CALL = "call", "once call"
     #: A person recorded it as done: no body was called.
-    FAKE = "fake", _("fake")
+    FAKE = "fake", "fake"
     #: A person made it pending again: no body was called.
-    RESET = "reset", _("reset")
+    RESET = "reset", "reset"
 
 
 #: Triggers of a person's decision, which calls no body.
 DECISIONS = (Trigger.FAKE, Trigger.RESET)
 
 
-class Attempt(models.Model):
+class Attempt(Scoped):
     """A row in state running is the right to commit: a process without one may not commit.
 
     Numbers count 1, 2, 3 for each routine, over all versions and scope keys. Two processes that
@@ -110,53 +115,44 @@ class Attempt(models.Model):
     batches are committed; if it is empty, the last non-empty cursor of earlier attempts does.
     """
 
-    routine = ExactCharField(_("routine"), max_length=NAME_LENGTH)
-    number = models.PositiveIntegerField(_("number"))
-    version = models.PositiveIntegerField(_("version"))
-    scope_key = ExactCharField(_("scope key"), max_length=200, blank=True, default="")
-    key = models.CharField(_("idempotency key"), max_length=32)
-    state = models.CharField(
-        _("state"), max_length=11, choices=State.choices, default=State.RUNNING
-    )
+    number = models.PositiveIntegerField()
+    key = models.CharField("idempotency key", max_length=32)
+    state = models.CharField(max_length=11, choices=State.choices, default=State.RUNNING)
     #: False: as long as this attempt did not succeed, no other one follows by itself.
-    retry = models.BooleanField(_("may be followed by another"), default=True)
-    trigger = models.CharField(_("trigger"), max_length=20, choices=Trigger.choices)
+    retry = models.BooleanField("may be followed by another", default=True)
+    trigger = models.CharField(max_length=20, choices=Trigger.choices)
     #: The person that decided, and the reason, if a person did.
-    user = models.CharField(_("user"), max_length=255, blank=True)
-    reason = models.TextField(_("reason"), blank=True)
-    host = models.CharField(_("host"), max_length=255, blank=True)
-    pid = models.PositiveIntegerField(_("process id"))
-    release = models.CharField(_("release"), max_length=200, blank=True)
-    started_at = models.DateTimeField(_("started at"), db_default=Now())
-    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
-    error = models.TextField(_("error"), blank=True)
-    cursor = models.TextField(_("cursor"), blank=True)
-    processed = models.PositiveBigIntegerField(_("processed"), default=0)
+    user = models.CharField(max_length=255, blank=True)
+    reason = models.TextField(blank=True)
+    host = models.CharField(max_length=255, blank=True)
+    pid = models.PositiveIntegerField("process id")
+    release = models.CharField(max_length=200, blank=True)
+    started_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True)
+    cursor = models.TextField(blank=True)
+    processed = models.PositiveBigIntegerField(default=0)
     #: The part of the processed items that earlier attempts processed.
-    resumed = models.PositiveBigIntegerField(_("processed before"), default=0)
-    total = models.PositiveBigIntegerField(_("total"), null=True, blank=True)
+    resumed = models.PositiveBigIntegerField("processed before", default=0)
+    total = models.PositiveBigIntegerField(null=True, blank=True)
 
     class Meta:
-        verbose_name = _("attempt")
-        verbose_name_plural = _("attempts")
         constraints = [
-            models.UniqueConstraint(fields=["routine", "number"], name="once_attempt_number"),
-            models.CheckConstraint(
-                condition=models.Q(state__in=State.values), name="once_attempt_state"
-            ),
-            models.CheckConstraint(
-                condition=models.Q(state="running", finished_at=None)
-                | (~models.Q(state="running") & models.Q(finished_at__isnull=False)),
+            UniqueConstraint(fields=["routine", "number"], name="once_attempt_number"),
+            CheckConstraint(condition=Q(state__in=State.values), name="once_attempt_state"),
+            CheckConstraint(
+                condition=Q(state="running", finished_at=None)
+                | (~Q(state="running") & Q(finished_at__isnull=False)),
                 name="once_attempt_finished",
             ),
-            models.CheckConstraint(condition=models.Q(number__gte=1), name="once_attempt_counts"),
+            CheckConstraint(condition=Q(number__gte=1), name="once_attempt_counts"),
         ]
 
     def __str__(self) -> str:
         return f"{self.routine} v{self.version} attempt {self.number}"
 
 
-class Anchor(models.Model):
+class Anchor(Scoped):
     """Having a row means that its attempt must stay, as long as people delete old ones by hand.
 
     It is the last attempt at a routine, version and scope key that was let to act: the next one
@@ -165,23 +161,13 @@ class Anchor(models.Model):
     sessions that ask for it, so that there an attempt that is missing is noticed, by this row.
     """
 
-    routine = ExactCharField(_("routine"), max_length=NAME_LENGTH)
-    version = models.PositiveIntegerField(_("version"))
-    scope_key = ExactCharField(_("scope key"), max_length=200, blank=True, default="")
-    number = models.PositiveIntegerField(_("number"))
-    attempt = models.OneToOneField(Attempt, on_delete=models.PROTECT, verbose_name=_("attempt"))
+    number = models.PositiveIntegerField()
+    attempt = models.OneToOneField(Attempt, on_delete=models.PROTECT)
 
     class Meta:
-        verbose_name = _("anchor")
-        verbose_name_plural = _("anchors")
         constraints = [
-            models.UniqueConstraint(
-                fields=["routine", "version", "scope_key"], name="once_anchor_once"
-            ),
+            UniqueConstraint(fields=["routine", "version", "scope_key"], name="once_anchor_once"),
         ]
-
-    def __str__(self) -> str:
-        return f"{self.routine} v{self.version} {self.scope_key}".rstrip()
 
 
 class Routine(Completion):
@@ -189,10 +175,8 @@ class Routine(Completion):
 
     class Meta:
         proxy = True
-        verbose_name = _("routine")
-        verbose_name_plural = _("routines")
         default_permissions = ("view",)
         permissions = [
-            ("reset_routine", _("Can reset routine")),
-            ("fake_routine", _("Can record routine as done")),
+            ("reset_routine", "Can reset routine"),
+            ("fake_routine", "Can record routine as done"),
         ]
