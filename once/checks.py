@@ -11,9 +11,9 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections, router
 from once import conf
 from once.databases import SUPPORTED
 from once.doctor.kinds import kind
-from once.engine import history, renamed
 from once.models import Completion
-from once.routines import registry
+from once.record import history
+from once.routines import registry, renamed
 from once.routines.base import Routine
 from once.startup import early_queries, forking
 

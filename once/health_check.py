@@ -7,7 +7,7 @@ from collections import Counter
 from health_check.base import HealthCheck
 from health_check.exceptions import ServiceUnavailable
 
-from once.engine import unapplied
+from once.databases import unapplied
 from once.log import news, tell
 from once.routines import registry
 from once.status.readiness import PROBE, UNANSWERED, answering, is_ready, undone
@@ -35,7 +35,7 @@ class Routines(HealthCheck):
 
         """
         routines = registry.load()
-        used = unapplied.databases(routines)
+        used = unapplied.databases(routines.databases)
         try:
             with answering():
                 # Each call closes what it opens, because nothing else would in this thread.

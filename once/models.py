@@ -1,6 +1,6 @@
 """The record: completions, attempts, and the anchors that keep some attempts from being pruned.
 
-:mod:`once.engine.recorder` and :mod:`once.engine.anchors` write it.
+:mod:`once.record.recorder` and :mod:`once.record.anchors` write it.
 """
 
 from typing import TYPE_CHECKING, Any

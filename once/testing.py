@@ -16,16 +16,17 @@ from django.test import TestCase
 from once import signals
 from once.databases import database
 from once.databases.lock import AdvisoryLock
-from once.engine import body, history, recorder, verdict
+from once.engine import body, verdict
 from once.engine.attempt import Work
 from once.engine.backoff import Wait
-from once.engine.batches import START, batches
-from once.engine.history import Standing
 from once.exceptions import AttemptLost, RoutineError
 from once.models import State, Trigger
+from once.record import history, recorder
+from once.record.history import Standing
 from once.results import Outcome, Result, already_done
 from once.routines import in_memory, registry
 from once.routines.base import Routine, Run
+from once.routines.batches import START, batches
 from once.testing_snapshot import compared, rows
 from once.text import one_line, whole
 

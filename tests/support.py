@@ -13,11 +13,12 @@ from django.test import override_settings
 from once import Routine, Run
 from once.databases import database
 from once.databases.lock import AdvisoryLock
-from once.engine import executor, history, recorder
-from once.engine.history import Standing
+from once.engine import executor
 from once.engine.options import RunOptions
 from once.exceptions import LockLost
 from once.models import Attempt, Completion
+from once.record import history, recorder
+from once.record.history import Standing
 from once.results import Result
 from once.routines.registry import Registry
 from tests.shop.models import Effect

@@ -11,7 +11,7 @@ from django.core.management.base import CommandParser
 from once.cli.options import add_database, databases
 from once.cli.output import TerminalCommand
 from once.databases import database
-from once.engine import anchors, history
+from once.record import anchors, history
 from once.routines.registry import Registry
 
 HELP = "Delete attempts that ended long ago."

@@ -10,7 +10,8 @@ from once.cli import exit_codes, output
 from once.cli.options import add_database, add_flags, add_names, of_database, user
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
-from once.engine import executor, migrate, unapplied
+from once.databases import unapplied
+from once.engine import executor, migrate
 from once.engine.options import RunOptions
 from once.exceptions import MigrationFailed
 from once.models import Trigger
@@ -118,7 +119,7 @@ def _plan(
 def _migrate(
     command: TerminalCommand, registry: Registry, routines: list[Routine], options: Namespace
 ) -> None:
-    aliases = set(unapplied.databases(registry))
+    aliases = set(unapplied.databases(registry.databases))
     if options.database:
         aliases = {options.database, *(each.using for each in routines)}
     out = command.stderr if options.as_json else command.stdout

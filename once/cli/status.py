@@ -11,7 +11,7 @@ from django.utils.text import capfirst
 from once.cli import exit_codes, output
 from once.cli.options import add_database, add_flags, add_names, chosen
 from once.cli.output import TerminalCommand
-from once.engine import unapplied
+from once.databases import unapplied
 from once.routines.registry import Registry
 from once.status import state
 from once.status.state import RoutineState, Status
@@ -36,7 +36,7 @@ def add_arguments(parser: CommandParser) -> None:
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
     listed = chosen(registry, options.names, options.database)
     named = {status.database for status in listed if status.database and status.version}
-    aliases = named if options.names else set(unapplied.databases(registry))
+    aliases = named if options.names else set(unapplied.databases(registry.databases))
     if options.database:
         aliases &= {options.database}
     unread: dict[str, Error] = {}

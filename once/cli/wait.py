@@ -9,7 +9,7 @@ from once.cli import output
 from once.cli.options import add_database, add_flags, add_names, of_database
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
-from once.engine import unapplied
+from once.databases import unapplied
 from once.exceptions import Held, OnceError, TimedOut
 from once.routines.registry import Registry
 from once.status import readiness, state
@@ -28,7 +28,7 @@ def add_arguments(parser: CommandParser) -> None:
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
     routines = registry.select(options.names) if options.names else registry.startup
     routines = of_database(routines, options)
-    aliases = [] if options.names else unapplied.databases(registry)
+    aliases = [] if options.names else unapplied.databases(registry.databases)
     aliases = [each for each in aliases if options.database in (None, each)]
     failure: OnceError | None = None
     with reporting(command, options):

@@ -8,12 +8,13 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, models, transaction
 
 from once import conf
+from once.databases import unapplied
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Finding
 from once.doctor.kinds import kind
-from once.engine import history, unapplied
-from once.engine.standing import DOUBLINGS
 from once.models import Anchor, Attempt, Completion, Now, Trigger
+from once.record import history
+from once.record.standing import DOUBLINGS
 from once.status.state import RoutineState, Status
 from once.status.survey import statuses
 from once.text import one_line

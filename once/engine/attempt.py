@@ -14,13 +14,13 @@ from django.db import DatabaseError, Error, transaction
 from once import signals
 from once.databases import Database
 from once.databases.lock import AdvisoryLock
-from once.engine import anchors, body, recorder, shutdown
+from once.engine import body, shutdown
 from once.engine.backoff import Wait
-from once.engine.batches import START, Batch, Batches, batches
-from once.engine.recorder import Progress
 from once.exceptions import AttemptLost, BatchError, BodyError
 from once.models import Attempt
+from once.record import anchors, recorder
 from once.routines.base import Routine, Run
+from once.routines.batches import START, Batch, Batches, Progress, batches
 from once.text import one_line
 
 __all__ = ["Work"]

@@ -11,13 +11,11 @@ from django.db import Error
 from once import conf, signals
 from once.databases import Database, put_to_rest, refuse_left_open
 from once.databases.lock import AdvisoryLock
-from once.engine import history, recorder, shutdown, verdict
+from once.engine import shutdown, verdict
 from once.engine.attempt import Work
 from once.engine.backoff import Retry, Wait
 from once.engine.body import exit_of_body
-from once.engine.history import NextAttempt, Record, Standing
 from once.engine.options import RunOptions
-from once.engine.standing import DOUBLINGS
 from once.exceptions import (
     AttemptLost,
     CannotFence,
@@ -27,6 +25,9 @@ from once.exceptions import (
     TimedOut,
 )
 from once.models import Attempt, State, Trigger
+from once.record import history, recorder
+from once.record.history import NextAttempt, Record, Standing
+from once.record.standing import DOUBLINGS
 from once.results import Outcome, Reason, Result
 from once.routines.base import Routine
 from once.text import one_line

@@ -13,11 +13,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from once import conf, signals
 from once.databases import database
 from once.databases.lock import AdvisoryLock
-from once.engine import history, shutdown
+from once.engine import shutdown
 from once.engine.backoff import Retry, Wait
-from once.engine.history import Record, Standing
 from once.engine.options import RunOptions
 from once.models import Trigger
+from once.record import history
+from once.record.history import Record, Standing
 from once.results import Outcome, Reason, Result, already_done
 from once.routines.base import Routine
 from once.routines.registry import Registry
@@ -25,7 +26,7 @@ from once.text import one_line
 
 if TYPE_CHECKING:
     from once.engine.claim import Claim
-    from once.engine.renamed import Suspicion
+    from once.routines.renamed import Suspicion
 # Because most starts find everything done, `claim`, `renamed` and `unapplied`, and most
 # of the package with them, are loaded only where a routine is open.
 
@@ -137,7 +138,7 @@ class _Pass:
         self, routine: Routine, routines: Sequence[Routine], stands: dict[str, Record]
     ) -> None:
         """Tell where routines that were never tried may have run under other names."""
-        from once.engine import renamed
+        from once.routines import renamed
 
         using = routine.using
         if using not in self._suspicions:
@@ -219,7 +220,7 @@ class _Pass:
             return ""
         using = routine.using
         if using not in self._blocked:
-            from once.engine import unapplied
+            from once.databases import unapplied
 
             missing = self._patiently(lambda: unapplied.names(using), routine)
             self._blocked[using] = (

@@ -14,15 +14,15 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.migration import Migration
 
 from once import conf
-from once.databases import Database, database
+from once.databases import Database, database, unapplied
 from once.databases.lock import AdvisoryLock
-from once.engine import history, recorder, unapplied
 from once.engine.backoff import Retry, Wait
 from once.exceptions import (
     AttemptLost,
     MigrationFailed,
     OnceError,
 )
+from once.record import history, recorder
 from once.routines.base import RESERVED
 from once.text import one_line
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from once.engine.history import Standing
 from once.models import DECISIONS
+from once.record.history import Standing
 
 __all__ = ["RunOptions"]
 

@@ -11,9 +11,7 @@ from functools import partial
 from django.db import Error
 
 from once.databases import discard, tables
-from once.engine import history, recorder
 from once.engine.attempt import Work
-from once.engine.history import Record
 from once.exceptions import (
     AttemptLost,
     BodyError,
@@ -23,6 +21,8 @@ from once.exceptions import (
     TimedOut,
 )
 from once.models import Attempt, State
+from once.record import history, recorder
+from once.record.history import Record
 from once.results import Outcome, Reason, Result
 from once.routines.base import Routine
 from once.text import headline, one_line, whole

@@ -1,1 +1,1 @@
-"""Declare, find and order routines. Knows no database."""
+"""Declare, find and order routines, and go through their items. Knows no lock and no record."""

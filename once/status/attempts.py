@@ -8,8 +8,8 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS
 
 from once.databases import database
-from once.engine import history
 from once.models import DECISIONS, Attempt
+from once.record import history
 from once.routines.base import RESERVED
 from once.status import text
 from once.text import headline

@@ -9,13 +9,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 
 from once import conf
-from once.databases import PATIENCE, database
-from once.engine import history, unapplied
+from once.databases import PATIENCE, database, unapplied
 from once.engine.backoff import Retry, Wait
-from once.engine.history import Standing
 from once.engine.verdict import hint
 from once.exceptions import Held
 from once.log import forget, news, tell
+from once.record import history
+from once.record.history import Standing
 from once.routines import registry
 from once.routines.base import Routine
 from once.routines.registry import Registry
@@ -61,7 +61,7 @@ def is_ready() -> bool:
     site = registry.site
     if not site.is_ready:
         declared = registry.load()
-        if is_done(declared.startup, unapplied.databases(declared)):
+        if is_done(declared.startup, unapplied.databases(declared.databases)):
             site.is_ready = True
             # A server whose start was complete has said as much.
             tell(logging.DEBUG if site.was_complete else logging.INFO, "ready")

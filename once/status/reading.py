@@ -5,11 +5,11 @@ from typing import Any
 
 from django.db.models import Max
 
-from once.databases import database
-from once.engine import history, unapplied
-from once.engine.history import Standing
+from once.databases import database, unapplied
 from once.engine.verdict import describe, hint
 from once.models import Attempt, Completion, Now, State
+from once.record import history
+from once.record.history import Standing
 from once.routines.base import CALL, RESERVED, Routine
 from once.status.state import RoutineState, Status
 

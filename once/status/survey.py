@@ -6,10 +6,10 @@ from dataclasses import replace
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, Error, connections, router
 
-from once.databases import PATIENCE, SUPPORTED, database
-from once.engine import history, renamed, unapplied
+from once.databases import PATIENCE, SUPPORTED, database, unapplied
 from once.models import Completion
-from once.routines import in_memory
+from once.record import history
+from once.routines import in_memory, renamed
 from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status.reading import TAKES_OVER, Reading, described

@@ -21,9 +21,9 @@ from once import Routine, content
 from once.admin import AttemptAdmin, RoutineAdmin
 from once.admin.rows import marked
 from once.databases import database
-from once.engine import recorder
 from once.models import Attempt, Completion, State
 from once.models import Routine as RoutineModel
+from once.record import recorder
 from once.routines.base import CALL
 from once.status.text import duration
 from tests.support import attempts, begin, effects, last, rows, run, seed, take

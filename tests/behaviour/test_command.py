@@ -19,11 +19,11 @@ from django.db import OperationalError, connections, transaction
 from django.db.models import F
 
 from once import Routine, cli, content, signals
-from once.databases import database
-from once.engine import history, recorder, unapplied
+from once.databases import database, unapplied
 from once.exceptions import UnknownRoutine
 from once.management.commands.once import Command
 from once.models import Anchor, Attempt, Completion, State
+from once.record import history, recorder
 from once.routines.registry import match
 from once.status import reading
 from tests.support import attempts, begin, effects, last, receiving, rows, run, seed, take

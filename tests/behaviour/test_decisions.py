@@ -10,9 +10,9 @@ from django.db import transaction
 
 from once import Routine, content, signals
 from once.databases import database
-from once.engine import recorder
-from once.engine.history import Standing
 from once.models import Completion, State
+from once.record import recorder
+from once.record.history import Standing
 from once.results import Outcome
 from tests.contract.test_kinds import Body, kind, routine_of
 from tests.support import (
@@ -267,7 +267,7 @@ def test_reset_does_not_wait_for_a_predecessor_or_a_migration(
     second = seed(using, "second", after=["first"])
     with transaction.atomic(using=using):
         recorder.complete(begin(second))
-    monkeypatch.setattr("once.engine.unapplied.names", lambda using: ["shop.0002"])
+    monkeypatch.setattr("once.databases.unapplied.names", lambda using: ["shop.0002"])
     results = run(seed(using, "first"), second, trigger="reset", even_done=True)
     assert [result.outcome for result in results] == [Outcome.RAN] * 2
 

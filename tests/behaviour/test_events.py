@@ -8,8 +8,8 @@ import pytest
 from django.db import connections
 
 from once import Routine, signals
-from once.engine import recorder
 from once.models import Attempt, State
+from once.record import recorder
 from once.routines.registry import Registry
 from once.startup import serve
 from once.status import readiness

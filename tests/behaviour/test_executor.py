@@ -10,14 +10,15 @@ from django.db import (
 )
 
 from once import Routine, signals
-from once.databases import database
-from once.engine import executor, history, recorder, shutdown, unapplied
+from once.databases import database, unapplied
+from once.engine import executor, shutdown
 from once.engine.options import RunOptions
 from once.exceptions import (
     InsideRun,
     InsideTransaction,
 )
 from once.models import Attempt, Completion, State
+from once.record import history, recorder
 from once.results import Outcome, Result
 from once.routines.registry import Registry
 from tests.shop.models import Effect

@@ -12,9 +12,9 @@ from health_check.views import HealthCheckView
 
 from once import Routine
 from once.databases import database
-from once.engine import recorder
 from once.health_check import Routines
 from once.models import State
+from once.record import recorder
 from once.status import readiness as readiness_module
 from tests.support import begin, beside, rows, run, seed
 from tests.waiting import wait_until

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from once import Run, signals
-from once.engine import batches
 from once.exceptions import BatchError
 from once.results import Outcome
+from once.routines import batches
 from tests.contract.test_batches import Bodies, failing_at, numbers, over, told
 from tests.support import (
     attempts,

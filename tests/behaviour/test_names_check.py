@@ -9,9 +9,10 @@ from django.core.checks import CheckMessage
 from django.db import OperationalError, connections
 
 from once import Routine
-from once.engine import executor, history
+from once.engine import executor
 from once.engine.options import RunOptions
 from once.models import Attempt, Completion
+from once.record import history
 from once.routines.registry import Registry
 from tests.behaviour.test_command import Answer
 from tests.support import effects, seed

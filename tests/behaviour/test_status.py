@@ -10,12 +10,12 @@ from django.db import connections
 
 from once import Routine
 from once.admin.rows import Row
-from once.databases import database
+from once.databases import database, unapplied
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Level
 from once.doctor.record_probes import routines
-from once.engine import recorder, unapplied
 from once.models import Completion, State
+from once.record import recorder
 from once.routines.base import CALL
 from once.routines.registry import Registry
 from once.status.state import RoutineState, Status

@@ -11,8 +11,8 @@ from django.test import AsyncClient, Client, override_settings
 from django.test.utils import CaptureQueriesContext
 
 from once import Routine
-from once.engine import recorder
 from once.models import State
+from once.record import recorder
 from once.routines import registry
 from once.status import readiness as readiness_module
 from tests.servers import free_port

@@ -16,8 +16,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from example.browser import prefer
 from once import Routine
 from once.databases import database
-from once.engine import recorder
 from once.models import Attempt
+from once.record import recorder
 from tests.support import attempts, begin, last, run, seed, take
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])

@@ -10,10 +10,10 @@ from django.db.models import F
 from django.db.models.deletion import ProtectedError
 
 from once import Routine, Run
-from once.engine import anchors, history, recorder
-from once.engine.history import Standing
 from once.exceptions import AttemptLost
 from once.models import Anchor, Attempt, Completion, State
+from once.record import anchors, history, recorder
+from once.record.history import Standing
 from once.results import Outcome
 from tests.support import attempts, begin, last, rows, run, seed, standings
 

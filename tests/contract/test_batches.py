@@ -16,12 +16,12 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoDbBlocker
 
 from once import Routine, Run, signals
-from once.engine import batches, recorder
-from once.engine.batches import START
-from once.engine.recorder import Progress
 from once.exceptions import BatchError
 from once.models import Attempt
+from once.record import recorder
 from once.results import Outcome, Result
+from once.routines import batches
+from once.routines.batches import START, Progress
 from tests import items
 from tests.items import Badge, Detail, Item, Pair, stock
 from tests.shop.models import Effect

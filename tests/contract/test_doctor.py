@@ -20,8 +20,8 @@ from once.databases.standby import Place
 from once.doctor import deployment, examination, lock_probes, postgresql, record_probes
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Finding, Level
-from once.engine import history, recorder
 from once.models import State
+from once.record import history, recorder
 from once.routines.registry import Registry
 from tests.servers import database_url
 from tests.support import begin, rows, seed

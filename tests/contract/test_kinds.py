@@ -9,10 +9,11 @@ from django.db import IntegrityError, OperationalError, connections, transaction
 from once import Routine, Run, signals
 from once.databases import database
 from once.databases.base import Database
-from once.engine import history, recorder, shutdown
-from once.engine.history import Standing
+from once.engine import shutdown
 from once.exceptions import BodyError, DatabaseUnavailable
 from once.models import Attempt, Completion, State
+from once.record import history, recorder
+from once.record.history import Standing
 from once.results import Outcome
 from tests.shop.models import Effect
 from tests.support import (

@@ -14,10 +14,11 @@ from django.test.utils import CaptureQueriesContext
 from once import Routine
 from once.databases import database
 from once.doctor.record_probes import rehearse
-from once.engine import history, recorder
-from once.engine.history import Standing
 from once.exceptions import AttemptLost, CannotFence
 from once.models import Attempt, Completion, Now, State
+from once.record import history, recorder
+from once.record.history import Standing
+from once.routines.batches import Progress
 from once.status import reading
 from tests.support import attempts, begin, beside, rows, seed, standings
 
@@ -212,10 +213,10 @@ def test_cursor_is_not_put_back_by_an_attempt_that_takes_the_row_for_its_own(usi
     own = recorder.begin(routine, history.next_attempt(routine), "test")
     assert own is not None
     older = Attempt.objects.using(using).get(pk=own.pk)
-    recorder.resume(own, recorder.Progress(cursor="start"))
+    recorder.resume(own, Progress(cursor="start"))
     recorder.advance(own, "start", "second", 5)
     with pytest.raises(AttemptLost):
-        recorder.resume(older, recorder.Progress(cursor="start"))
+        recorder.resume(older, Progress(cursor="start"))
     assert Attempt.objects.using(using).get().cursor == "second"
 
 

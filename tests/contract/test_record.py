@@ -10,9 +10,9 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from once import Routine, content
-from once.engine import history, recorder
-from once.engine.history import Record, Standing
 from once.models import Attempt, Completion, Now, State
+from once.record import history, recorder
+from once.record.history import Record, Standing
 from tests.support import begin, seed, standings
 
 pytestmark = pytest.mark.django_db(databases=["default", "sqlite"])

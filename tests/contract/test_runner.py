@@ -20,10 +20,9 @@ from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 
 from once import Routine, Run, signals
-from once.databases import database
+from once.databases import database, unapplied
 from once.databases.lock import AdvisoryLock
 from once.databases.session_lock import SessionLock
-from once.engine import history, recorder, unapplied
 from once.exceptions import (
     BodyError,
     CannotFence,
@@ -33,6 +32,7 @@ from once.exceptions import (
     NoConnection,
 )
 from once.models import Attempt, Completion, State
+from once.record import history, recorder
 from once.results import Outcome
 from tests.shop.models import Effect
 from tests.support import (

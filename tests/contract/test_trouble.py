@@ -12,9 +12,10 @@ from django.db.backends.signals import connection_created
 
 from once import Run, signals
 from once.databases import database
-from once.engine import history, migrate, recorder
+from once.engine import migrate
 from once.exceptions import DatabaseUnavailable, MigrationFailed
 from once.models import Attempt, State
+from once.record import history, recorder
 from once.results import Outcome
 from tests.shop.models import Effect
 from tests.support import attempts, beside, effects, limited, receiving, rows, run, seed

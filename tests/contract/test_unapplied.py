@@ -11,7 +11,8 @@ from django.db import connections
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import override_settings
 
-from once.engine import migrate, unapplied
+from once.databases import unapplied
+from once.engine import migrate
 
 pytestmark = pytest.mark.django_db(databases=["default", "sqlite"], transaction=True)
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from django.db import OperationalError, ProgrammingError
 
-from once.engine import history, unapplied
+from once.databases import unapplied
 from once.exceptions import DatabaseUnavailable
+from once.record import history
 from once.routines.registry import Registry
 from once.status import readiness, survey
 from tests.support import run, seed

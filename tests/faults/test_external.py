@@ -50,7 +50,7 @@ def test_bodys_own_session_terminated(project: Project) -> None:
 def test_recording_session_terminated(project: Project) -> None:
     project.routines(ANNOUNCE)
     project.release("body")
-    process = project.once("run", TEST_HOLD="once.engine.recorder:complete=after:recording")
+    process = project.once("run", TEST_HOLD="once.record.recorder:complete=after:recording")
     project.wait_for("recording")
     terminate(project, WORK)
     project.release("recording")

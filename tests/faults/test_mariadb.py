@@ -277,8 +277,8 @@ def test_server_that_hangs_does_not_outlast_the_deadline(
     project.routines(SEED)
     # Each has asked something before, so that its connection is open.
     steps = {
-        "run": "once.engine.unapplied:names=asked",
-        "wait": "once.engine.history:_attempted=asked",
+        "run": "once.databases.unapplied:names=asked",
+        "wait": "once.record.history:_attempted=asked",
     }
     process = project.once(*arguments, "--timeout=2", TEST_HOLD=steps[arguments[0]])
     project.wait_for("asked")

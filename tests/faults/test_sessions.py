@@ -74,7 +74,7 @@ def test_work_session_terminated_is_retried(project: Project) -> None:
 @SERVERS
 def test_work_session_terminated_before_its_commit_is_retried(project: Project) -> None:
     project.routines('@routine\ndef seed():\n    effect("seed")')
-    holder = project.once("run", TEST_HOLD="once.engine.recorder:complete=after:step")
+    holder = project.once("run", TEST_HOLD="once.record.recorder:complete=after:step")
     project.wait_for("step")
     terminate(project, WORK)
     project.release("step")

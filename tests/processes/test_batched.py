@@ -188,7 +188,7 @@ def test_killed_beside_a_write_of_its_progress(project: Project, write: str, whe
     project.wait_for("batch")
     runner.kill()  # with the first batch behind it
     project.release("batch")
-    runner = project.once("run", TEST_HOLD=f"once.engine.recorder:{write}={when}")
+    runner = project.once("run", TEST_HOLD=f"once.record.recorder:{write}={when}")
     project.wait_for("step")
     runner.kill()
     last = project.once("run")
@@ -665,7 +665,7 @@ def taken_over_as_a_batch_begins(project: Project) -> tuple[Process, Process]:
     """A process that is frozen before its batch has a right to commit, and its successor in it."""
     fill(project, 30)
     project.routines(counting(hold_at=1))
-    frozen = project.once("run", TEST_HOLD="once.engine.recorder:lock_attempt=step")
+    frozen = project.once("run", TEST_HOLD="once.record.recorder:lock_attempt=step")
     project.wait_for("step")
     frozen.send(signal.SIGSTOP)
     successor = project.once("run")

@@ -11,12 +11,12 @@ pytestmark = pytest.mark.django_db(databases=[])
 #: What no process needs before there is something to run.
 RUNNING = {
     "django.db.migrations.executor",
-    "once.engine.batches",
+    "once.routines.batches",
     "once.engine.body",
     "once.engine.claim",
-    "once.engine.recorder",
+    "once.record.recorder",
     "once.engine.migrate",
-    "once.engine.unapplied",
+    "once.databases.unapplied",
     "once.engine.verdict",
     "once.engine.attempt",
     "tqdm",
@@ -27,7 +27,7 @@ SERVING = {
     "once.databases",
     "once.databases.lock",
     "once.management",
-    "once.engine.history",
+    "once.record.history",
     "once.results",
     "once.engine.executor",
     "once.startup.serve",
@@ -101,5 +101,5 @@ def test_server_that_finds_everything_done_loads_what_reads_the_record(project: 
     }  # it runs what is pending
     assert project.effects() == ["seed"]
     modules = loaded(served(project))
-    assert modules >= {"once.engine.history", "once.engine.executor"}
+    assert modules >= {"once.record.history", "once.engine.executor"}
     assert modules & RUNNING == set()

@@ -12,11 +12,12 @@ from pytest_django import DjangoDbBlocker
 
 from once import Routine, Run
 from once.databases import database
-from once.engine import batches, recorder
 from once.engine.attempt import Work
 from once.engine.backoff import Wait
-from once.engine.batches import START
 from once.models import Anchor, Attempt, Completion, State
+from once.record import recorder
+from once.routines import batches
+from once.routines.batches import START
 from once.testing import _NoLock
 from tests.properties import keyed
 from tests.properties.keyed import KEYED

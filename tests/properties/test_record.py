@@ -18,10 +18,10 @@ from hypothesis.stateful import (
 
 from once import Routine
 from once.databases import database
-from once.engine import history, recorder
-from once.engine.history import NextAttempt, Standing
 from once.exceptions import AttemptLost
 from once.models import Anchor, Attempt, Completion, State, Trigger
+from once.record import history, recorder
+from once.record.history import NextAttempt, Standing
 from once.results import Outcome
 from tests.shop.models import Effect
 from tests.support import run, seed

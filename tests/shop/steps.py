@@ -1,7 +1,7 @@
 """Stops a process at a step of the protocol, from outside: the product has no hook for it.
 
 ``TEST_HOLD="before-work=here"`` has the process hold at the point ``here`` before its work;
-``"once.engine.recorder:begin=here"`` before it calls that function, and with ``after:`` before the
+``"once.record.recorder:begin=here"`` before it calls that function, and with ``after:`` before the
 point, after the function returned.
 """
 
@@ -21,8 +21,8 @@ STEPS: dict[str, tuple[str, ...]] = {
     "before-work": ("once.engine.attempt:Work.do=",),
     "after-body": ("once.routines.base:Routine.call=after:",),
     "before-commit": (
-        "once.engine.recorder:advance=after:",
-        "once.engine.recorder:complete=after:",
+        "once.record.recorder:advance=after:",
+        "once.record.recorder:complete=after:",
     ),
     "after-commit": (
         "once.engine.attempt:Work._atomic=after:",

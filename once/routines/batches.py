@@ -13,11 +13,10 @@ from django.db.models import CompositePrimaryKey, DecimalField, Field, QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.manager import BaseManager
 
-from once.engine.recorder import Progress
 from once.exceptions import BatchError
 from once.routines.base import Routine
 
-__all__ = ["START", "Batch", "Batches", "batches"]
+__all__ = ["START", "Batch", "Batches", "Progress", "batches"]
 
 
 _POSITION = "position"
@@ -56,6 +55,16 @@ class _Cursor:
 
 #: The cursor before the first batch.
 START = str(_Cursor())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The committed part of a batched routine."""
+
+    #: The cursor to go on at; empty at the start.
+    cursor: str = ""
+    processed: int = 0
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,17 +10,16 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 
 from once.databases import PATIENCE, SUPPORTED, database
-from once.routines.registry import Registry
 
 __all__ = ["behind", "databases", "lacking", "names"]
 
 
-def databases(found: Registry) -> list[str]:
+def databases(of_routines: Iterable[str]) -> list[str]:
     """Return aliases of databases that must have all migrations: of routines, and ``default``.
 
     A ``default`` that is of no supported kind is left out: Django has one where none is set.
     """
-    aliases = {*found.databases}
+    aliases = {*of_routines}
     if connections[DEFAULT_DB_ALIAS].vendor in SUPPORTED:
         aliases.add(DEFAULT_DB_ALIAS)
     return sorted(aliases)

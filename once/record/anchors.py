@@ -5,8 +5,8 @@ from datetime import timedelta
 from django.db.models import Exists, OuterRef, Subquery
 
 from once.databases import database, tables
-from once.engine import recorder
 from once.models import Anchor, Attempt, Completion, Now, State
+from once.record import recorder
 
 __all__ = ["move", "prune"]
 

@@ -1,4 +1,4 @@
-"""Write completions and attempts; :mod:`once.engine.anchors` writes anchors, and prunes.
+"""Write completions and attempts; :mod:`once.record.anchors` writes anchors, and prunes.
 
 ``lock_attempt``, ``progress``, ``resume``, ``advance``, ``complete`` and ``undo`` are parts of the
 work transaction in hand. All but ``progress`` raise ``AttemptLost`` where the attempt has no right
@@ -10,7 +10,7 @@ import socket
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from django.db import DatabaseError, IntegrityError, ProgrammingError
@@ -18,15 +18,15 @@ from django.db.models import F, QuerySet
 
 from once import conf
 from once.databases import database, tables
-from once.engine.history import NextAttempt
 from once.exceptions import AttemptLost, BodyError, CannotFence
 from once.models import DECISIONS, Attempt, Completion, Now, State
+from once.record.history import NextAttempt
 from once.routines.base import Routine
+from once.routines.batches import Progress
 from once.text import written
 
 __all__ = [
     "TRANSITIONS",
-    "Progress",
     "advance",
     "begin",
     "close",
@@ -47,16 +47,6 @@ TRANSITIONS[State.RUNNING] = {*State} - {State.RUNNING}
 #: Each ends the session in the way, waits for its end and tries again: seconds in all.
 _FENCE_TRIES = 4
 _UNDEFINED_TABLE = "42P01"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """The committed part of a batched routine."""
-
-    #: The place to go on at, as :mod:`once.engine.batches` writes it; empty at the start.
-    cursor: str = ""
-    processed: int = 0
-    total: int | None = None
 
 
 def begin(

@@ -20,8 +20,8 @@ from django.db.models import (
 from django.db.models.functions import Coalesce
 
 from once.databases import database, tables
-from once.engine.standing import Attempts, Record, Standing, judge
 from once.models import DECISIONS, Anchor, Attempt, Completion, Now, State
+from once.record.standing import Attempts, Record, Standing, judge
 from once.routines.base import Routine
 
 __all__ = [

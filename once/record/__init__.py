@@ -1,0 +1,5 @@
+"""The record: what is read of the tables, what that means, and what is written to them.
+
+To be read in this order: ``standing`` (what earlier attempts mean), ``history`` (what is read),
+``recorder`` (what is written) and ``anchors`` (what pruning leaves). Nothing else writes to them.
+"""
