@@ -180,3 +180,6 @@ class Routine(Completion):
             ("reset_routine", "Can reset routine"),
             ("fake_routine", "Can record routine as done"),
         ]
+
+    def __str__(self) -> str:
+        return self.routine

@@ -1,5 +1,8 @@
 """Readiness: is everything done that a server needs to have done?"""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from django.contrib.auth.decorators import login_not_required
 from django.db import connections, transaction
 from django.http import HttpRequest, JsonResponse
@@ -8,9 +11,23 @@ from django.views.decorators.http import require_safe
 
 from once.status.readiness import UNANSWERED, answering, is_ready
 
-__all__ = ["readiness"]
+__all__ = ["outside_transactions", "readiness"]
+
+V = TypeVar("V", bound=Callable[..., Any])
 
 
+def outside_transactions(view: V) -> V:
+    """Exempt a view from ATOMIC_REQUESTS, which would open every database before it looks.
+
+    So a database that is out of reach is no error of the whole page, and a run that a view makes
+    has transactions of its own.
+    """
+    for alias in connections:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
+
+
+@outside_transactions
 @login_not_required  # a probe would take the redirection to a login page for a yes
 @require_safe
 @never_cache
@@ -25,7 +42,3 @@ def readiness(request: HttpRequest) -> JsonResponse:
     except UNANSWERED:
         done = False
     return JsonResponse({"done": done}, status=200 if done else 503)
-
-
-for _alias in connections:  # ATOMIC_REQUESTS would open every database before this looks
-    readiness = transaction.non_atomic_requests(using=_alias)(readiness)

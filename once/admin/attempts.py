@@ -18,7 +18,7 @@ from once.models import Attempt, Routine
 __all__ = ["AttemptAdmin", "ReadOnlyAdmin"]
 
 if TYPE_CHECKING:
-    from once.admin.rows import AttemptRow
+    from once.status.attempts import PastAttempt
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # takes none when it runs
@@ -163,10 +163,10 @@ class AttemptAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(reverse("admin:index", current_app=self.admin_site.name))
 
 
-def _row(attempt: Attempt) -> "AttemptRow":
-    from once.admin.rows import AttemptRow  # which loads most of the package
+def _row(attempt: Attempt) -> "PastAttempt":
+    from once.status.attempts import PastAttempt  # which loads most of the package
 
-    return AttemptRow(attempt)
+    return PastAttempt(attempt)
 
 
 def _aliases() -> list[str]:

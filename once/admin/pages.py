@@ -1,45 +1,68 @@
-"""The page of all routines, and the page of each."""
+"""The page of all routines, where a person decides about some, and the page of each."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, NamedTuple
 
-from django import VERSION
+from django import VERSION, forms
 from django.contrib import messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import unquote
-from django.core.exceptions import PermissionDenied
-from django.db import Error, connections, transaction
+from django.contrib.admin.widgets import AdminTextareaWidget
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.db import Error, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.translation import gettext
 from django.views import View
 
 from once.admin.attempts import ReadOnlyAdmin
-from once.admin.rows import STATES, AttemptRow, Row
-from once.models import Attempt, Trigger
+from once.admin.rows import Row, marked
+from once.exceptions import OnceError
+from once.models import Attempt, Routine, Trigger
+from once.results import Outcome, Result
 from once.routines import registry
-from once.status.attempts import LAST, last
+from once.status import decisions
+from once.status.attempts import LAST, PastAttempt, last
+from once.status.state import RoutineState
 from once.status.survey import statuses
 from once.text import one_line
 
-__all__ = ["ACTIONS", "ListPage", "Page", "RoutinePage", "outside_transactions"]
+__all__ = ["ListPage", "Page", "RoutinePage"]
 
-V = TypeVar("V", bound=Callable[..., Any])
+
+class Action(NamedTuple):
+    """The words for a decision: on its button, above its confirmation, and once it is done."""
+
+    label: str
+    introduction: str
+    done: str
+
 
 ACTIONS = {
-    Trigger.RESET: "Reset: have it run again",
-    Trigger.FAKE: "Record as done without running",
+    Trigger.RESET: Action(
+        "Reset: have it run again",
+        "These run again, the next time that somebody starts them: by `manage.py once run` or, "
+        "where servers run them, as one starts. What comes after them does not run again.",
+        "“{}” is pending again.",
+    ),
+    Trigger.FAKE: Action(
+        "Record as done without running",
+        "These are recorded as done, although they did not run here.",
+        "“{}” is recorded as done.",
+    ),
 }
 
 
-def outside_transactions(view: V) -> V:
-    """Exempt a view from ATOMIC_REQUESTS, because a run has transactions of its own.
+class ReasonForm(forms.Form):
+    """The form for the reason of a decision."""
 
-    So a database that is out of reach is no error of the whole page, either.
-    """
-    for alias in connections:
-        view = transaction.non_atomic_requests(using=alias)(view)
-    return view
+    reason = forms.CharField(
+        help_text="Goes into the history, with your name.",
+        max_length=1000,
+        widget=AdminTextareaWidget(attrs={"rows": 3, "autofocus": True}),
+    )
 
 
 class Page(View):
@@ -64,7 +87,8 @@ class Page(View):
         by_hand = {routine.name for routine in self.registry if not routine.startup}
         listed = statuses(self.registry, databases=[*databases], unread=self.unread)
         rows = [Row(status=each, runs_at_startup=each.name not in by_hand) for each in listed]
-        return sorted(rows, key=lambda row: STATES.index(row.status.state))
+        states = [*RoutineState]
+        return sorted(rows, key=lambda row: states.index(row.status.state))
 
     def problems(self) -> list[str]:
         """Return why something could not be read, and which routines are missing for it."""
@@ -96,7 +120,6 @@ class Page(View):
             **self.site.each_context(self.request),
             "title": title,
             "opts": self.admin.opts,
-            "media": self.admin.media,
             "has_crumb_list": VERSION >= (6, 1),
             "checkbox_name": ACTION_CHECKBOX_NAME,
         }
@@ -104,12 +127,12 @@ class Page(View):
 
 
 class ListPage(Page):
-    """All routines, or those in one state."""
+    """All routines, or those in one state; and by POST a decision about some."""
 
     def get(self, request: HttpRequest) -> HttpResponse:
         rows = self.rows(connections)
         state = request.GET.get("state", "")
-        counts = {each: sum(row.status.state is each for row in rows) for each in STATES}
+        counts = {each: sum(row.status.state is each for row in rows) for each in RoutineState}
         return self.page(
             "routines.html",
             title="Routines",
@@ -118,9 +141,70 @@ class ListPage(Page):
             state=state,
             states=[(each.value, count) for each, count in counts.items() if count],
             total=len(rows),
-            actions=[(each.value, ACTIONS[each]) for each in self.permitted()],
+            actions=[(each.value, ACTIONS[each].label) for each in self.permitted()],
             has_databases=len({row.status.database for row in rows} - {None}) > 1,
         )
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """Ask for confirmation and a reason, or carry out what was confirmed."""
+        action = request.POST.get("action", "")
+        decision = next((each for each in ACTIONS if each == action), None)
+        if decision is None:
+            self.message(gettext("No action selected."))
+            return HttpResponseRedirect(request.get_full_path())
+        if decision not in self.permitted():
+            raise PermissionDenied
+        ids = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        chosen = [row for row in self.rows(connections) if row.id in ids]
+        if not chosen:
+            self.message("No routine selected.")
+            return HttpResponseRedirect(request.get_full_path())
+        is_confirmed = "post" in request.POST
+        form = ReasonForm(request.POST if is_confirmed else None)
+        if is_confirmed and form.is_valid():
+            # Because a person confirms what the page said, what it said comes with the decision.
+            seen = dict(zip(ids, request.POST.getlist("seen"), strict=False))
+            for row in chosen:
+                text, level = self._carry_out(
+                    decision, row, seen.get(row.id), form.cleaned_data["reason"]
+                )
+                self.message(text, level)
+            return self.to_list()
+        return self.page(
+            "confirm.html",
+            title=gettext("Are you sure?"),
+            decision=decision.value,
+            action=ACTIONS[decision].label,
+            introduction=marked(ACTIONS[decision].introduction),
+            due=[(row, row.consequence(decision)) for row in chosen if not row.refusal(decision)],
+            refused=[row.refusal(decision) for row in chosen if row.refusal(decision)],
+            form=form,
+        )
+
+    def _carry_out(
+        self, decision: Trigger, row: Row, seen: str | None, reason: str
+    ) -> tuple[str, int]:
+        """Do it, and return what became of it with the level of that message."""
+        status = row.status
+        refused = decisions.refusal(decision, status)
+        if refused:
+            return f"Left as it is: {refused.message}", messages.WARNING
+        if status.state != seen:
+            now = f"{status.name} is {status.state} by now. Look again, and decide then."
+            return f"Left as it is: {now}", messages.WARNING
+        user = self.request.user.get_username()
+        try:
+            result = decisions.carry_out(decision, status, self.registry, user=user, reason=reason)
+        except (OnceError, ImproperlyConfigured, Error, OSError) as error:
+            return f"Left as it is: {status.name}: {one_line(error)}", messages.ERROR
+        if result.outcome is not Outcome.RAN:
+            return f"Left as it is: {_why_left(result)}", messages.WARNING
+        entry = Routine(pk=row.id, routine=status.name)
+        try:
+            self.admin.log_change(self.request, entry, f"{ACTIONS[decision].label}. {reason}")
+        except Error as error:  # done all the same, and in the routine's own history
+            self.message(f"Done, but missing in the admin's log: {one_line(error)}")
+        return ACTIONS[decision].done.format(status.name), messages.SUCCESS
 
 
 class RoutinePage(Page):
@@ -134,7 +218,9 @@ class RoutinePage(Page):
             for problem in self.problems() or [f"There is no routine “{name}”."]:
                 self.message(problem)
             return self.to_list()
-        attempts = _history(using, name) if using else []
+        attempts: list[PastAttempt] = []
+        with suppress(Error):  # which the page says
+            attempts = last(using, name) if using else []
         may_decide = [each for each in self.permitted() if not row.refusal(each)]
         return self.page(
             "routine.html",
@@ -143,16 +229,16 @@ class RoutinePage(Page):
             attempts=attempts[:LAST],
             has_more=len(attempts) > LAST,
             last=LAST,
-            actions=[(each.value, ACTIONS[each]) for each in may_decide],
+            actions=[(each.value, ACTIONS[each].label) for each in may_decide],
             # A site of one's own may have routines alone.
             sees_attempts=self.site.is_registered(Attempt)
             and request.user.has_perm("once.view_attempt"),
         )
 
 
-def _history(using: str, name: str) -> list[AttemptRow]:
-    """Return the last attempts at a routine, and one more than the page shows if there is."""
-    try:
-        return [AttemptRow(each.attempt) for each in last(using, name)]
-    except Error:  # which the page says
-        return []
+def _why_left(result: Result) -> str:
+    """Return why a decision came to nothing."""
+    name = result.routine.name
+    if not result.message:
+        return f"{name} was done by another process meanwhile."
+    return result.message if name in result.message else f"{name}: {result.message}"

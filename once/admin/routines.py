@@ -15,13 +15,13 @@ class RoutineAdmin(ReadOnlyAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         # Because pages load most of the package, and every process has the admin, not before.
-        from once.admin.decisions import DecidingListPage
-        from once.admin.pages import Page, RoutinePage, outside_transactions
+        from once.admin.pages import ListPage, Page, RoutinePage
+        from once.views import outside_transactions
 
         def wrapped(page: type[Page]) -> Callable[..., HttpResponseBase]:
             return self.admin_site.admin_view(outside_transactions(page.as_view(admin=self)))
 
         return [
-            path("", wrapped(DecidingListPage), name="once_routine_changelist"),
+            path("", wrapped(ListPage), name="once_routine_changelist"),
             path("<path:object_id>/change/", wrapped(RoutinePage), name="once_routine_change"),
         ]

@@ -1,4 +1,4 @@
-"""Rows of the admin's pages: routines and attempts."""
+"""Rows of the admin's list of routines."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,25 +6,12 @@ from functools import cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from once.models import State, Trigger
+from once.models import Trigger
 from once.status import text
-from once.status.attempts import PastAttempt
 from once.status.decisions import refusal
 from once.status.state import RoutineState, Status
 
-__all__ = ["STATES", "AttemptRow", "Row", "marked"]
-
-#: Every state; first those that ask for a person.
-STATES = (
-    RoutineState.FAILED,
-    RoutineState.HELD,
-    RoutineState.BLOCKED,
-    RoutineState.RUNNING,
-    RoutineState.PENDING,
-    RoutineState.COMPLETED,
-    RoutineState.SUPERSEDED,
-    RoutineState.UNKNOWN,
-)
+__all__ = ["Row", "marked"]
 
 
 @dataclass(frozen=True)
@@ -78,20 +65,6 @@ class Row:
         if self.status.kind == "call":
             parts.append("Call it again by `manage.py once call`.")
         return marked(" ".join(parts))
-
-
-class AttemptRow(PastAttempt):
-    """An attempt, or a person's decision, in the history of a routine."""
-
-    @property
-    def tone(self) -> str:
-        """The state of a routine that looks like that of this attempt."""
-        states = {State.SUCCEEDED: "completed", State.INTERRUPTED: "pending", State.LOST: "failed"}
-        return states.get(State(self.attempt.state), self.attempt.state)
-
-    @property
-    def trace(self) -> str:
-        return self.attempt.error.partition("\n")[2].strip()
 
 
 def marked(sentence: str) -> SafeString:

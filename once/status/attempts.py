@@ -63,6 +63,10 @@ class PastAttempt:
     def error_line(self) -> str:
         return headline(self.attempt.error)
 
+    @property
+    def trace(self) -> str:
+        return self.attempt.error.partition("\n")[2].strip()
+
     def _aware(self, when: datetime) -> datetime:
         return database(self.attempt._state.db or DEFAULT_DB_ALIAS).aware(when)
 

@@ -16,14 +16,14 @@ SCHEMA = 1
 
 
 class RoutineState(enum.StrEnum):
-    """The state of a routine, under the name that it has everywhere."""
+    """The state of a routine, under its name everywhere. First those that ask for a person."""
 
-    PENDING = "pending"
-    RUNNING = "running"
-    COMPLETED = "completed"
     FAILED = "failed"
     HELD = "held"
     BLOCKED = "blocked"
+    RUNNING = "running"
+    PENDING = "pending"
+    COMPLETED = "completed"
     SUPERSEDED = "superseded"
     UNKNOWN = "unknown"
 

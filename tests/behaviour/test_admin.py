@@ -635,7 +635,7 @@ def test_admins_log_that_cannot_be_written_stops_nothing(
     declared += [failing("default", "shop.one"), failing("default", "shop.two")]
     for one in declared:
         run(one)
-    monkeypatch.setattr(LogEntry.objects, "create", refuse)
+    monkeypatch.setattr(LogEntry, "save", refuse)
     told = text(decide(staff, "fake", "shop.one", "shop.two", seen="failed"))
     assert told.count("missing in the admin's log: OperationalError: read-only") == 2
     assert "“shop.two” is recorded as done." in told
