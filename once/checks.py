@@ -13,6 +13,7 @@ from once.databases import SUPPORTED
 from once.doctor.kinds import kind
 from once.models import Completion
 from once.record import history
+from once.record.standing import Standing
 from once.routines import registry, renamed
 from once.routines.base import Routine
 from once.startup import early_queries, forking
@@ -100,7 +101,7 @@ def check_names(databases: Iterable[str]) -> Iterator[CheckMessage]:
         new = [
             name
             for name, record in records.items()
-            if record.standing is history.Standing.OPEN and not record.number
+            if record.standing is Standing.OPEN and not record.number
         ]
         for suspicion in renamed.suspicions(using, new, registered.labels, recorded):
             yield _warning("once.W004", suspicion.told, suspicion.remedy, suspicion.new[0])

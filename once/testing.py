@@ -22,7 +22,7 @@ from once.engine.backoff import Wait
 from once.exceptions import AttemptLost, RoutineError
 from once.models import State, Trigger
 from once.record import history, recorder
-from once.record.history import Standing
+from once.record.standing import Standing
 from once.results import Outcome, Result, already_done
 from once.routines import in_memory, registry
 from once.routines.base import Routine, Run

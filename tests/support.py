@@ -18,7 +18,7 @@ from once.engine.options import RunOptions
 from once.exceptions import LockLost
 from once.models import Attempt, Completion
 from once.record import history, recorder
-from once.record.history import Standing
+from once.record.standing import Standing
 from once.results import Result
 from once.routines.registry import Registry
 from tests.shop.models import Effect

@@ -26,8 +26,8 @@ from once.exceptions import (
 )
 from once.models import Attempt, State, Trigger
 from once.record import history, recorder
-from once.record.history import NextAttempt, Record, Standing
-from once.record.standing import DOUBLINGS
+from once.record.history import NextAttempt
+from once.record.standing import DOUBLINGS, Record, Standing
 from once.results import Outcome, Reason, Result
 from once.routines.base import Routine
 from once.text import one_line

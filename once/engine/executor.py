@@ -18,7 +18,7 @@ from once.engine.backoff import Retry, Wait
 from once.engine.options import RunOptions
 from once.models import Trigger
 from once.record import history
-from once.record.history import Record, Standing
+from once.record.standing import Record, Standing
 from once.results import Outcome, Reason, Result, already_done
 from once.routines.base import Routine
 from once.routines.registry import Registry

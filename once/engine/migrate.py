@@ -17,11 +17,7 @@ from once import conf
 from once.databases import Database, database, unapplied
 from once.databases.lock import AdvisoryLock
 from once.engine.backoff import Retry, Wait
-from once.exceptions import (
-    AttemptLost,
-    MigrationFailed,
-    OnceError,
-)
+from once.exceptions import AttemptLost, MigrationFailed, OnceError
 from once.record import history, recorder
 from once.routines.base import RESERVED
 from once.text import one_line

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from once.models import DECISIONS
-from once.record.history import Standing
+from once.record.standing import Standing
 
 __all__ = ["RunOptions"]
 

@@ -12,17 +12,10 @@ from django.db import Error
 
 from once.databases import discard, tables
 from once.engine.attempt import Work
-from once.exceptions import (
-    AttemptLost,
-    BodyError,
-    CannotFence,
-    LockLost,
-    NoConnection,
-    TimedOut,
-)
+from once.exceptions import AttemptLost, BodyError, CannotFence, LockLost, NoConnection, TimedOut
 from once.models import Attempt, State
 from once.record import history, recorder
-from once.record.history import Record
+from once.record.standing import Record
 from once.results import Outcome, Reason, Result
 from once.routines.base import Routine
 from once.text import headline, one_line, whole

@@ -1,22 +1,10 @@
 """Read what is committed of the record: how routines stand, and their attempts."""
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from django.db.models import (
-    Case,
-    CharField,
-    Count,
-    Exists,
-    Max,
-    OuterRef,
-    Q,
-    QuerySet,
-    Value,
-    When,
-)
+from django.db.models import Case, CharField, Count, Exists, Max, OuterRef, Q, When
 from django.db.models.functions import Coalesce
 
 from once.databases import database, tables
@@ -26,8 +14,6 @@ from once.routines.base import Routine
 
 __all__ = [
     "NextAttempt",
-    "Record",
-    "Standing",
     "attempts",
     "has_successor",
     "held",
@@ -53,11 +39,6 @@ class NextAttempt:
     key: str
     #: Attempts that still have the right to commit.
     predecessors: tuple[Attempt, ...]
-
-
-_OPEN, _DONE, _SUPERSEDED = (
-    Record(standing=standing) for standing in (Standing.OPEN, Standing.DONE, Standing.SUPERSEDED)
-)
 
 
 def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str, Record]:
@@ -108,7 +89,7 @@ def held(
 def read_under_lock(routine: Routine) -> Record:
     """Return the record of a routine, attempts included. For the lock's session."""
     if not _is_known(routine):
-        return _OPEN
+        return judge(routine, Standing.OPEN, [])
     # Before the completions: where no attempt runs any more, all that they completed is seen.
     attempts = _attempted(routine.using, [routine])
     return _read(routine.using, [routine], attempts)[routine.name]
@@ -211,21 +192,19 @@ def _read(
     for name, version, _ in rows:
         if version > highest.get(name, 0):
             highest[name] = version
-    found: dict[str, Record] = {}
+    stands: dict[str, Standing] = {}
     for completion in wanted:
         name, version, _ = completion
         if highest.get(name, 0) > version:
-            found[name] = _SUPERSEDED
-        elif completion in rows:
-            found[name] = _DONE
-    unsure = routines
+            stands[name] = Standing.SUPERSEDED
+        else:
+            stands[name] = Standing.DONE if completion in rows else Standing.OPEN
     if attempts is None:
-        unsure = [routine for routine in routines if routine.name not in found]
+        unsure = [each for each in routines if stands[each.name] is Standing.OPEN]
         attempts = _attempted(using, unsure) if unsure else {}
-    for routine in unsure:
-        stands = found.get(routine.name, _OPEN).standing
-        found[routine.name] = judge(routine, stands, attempts.get(routine.name, []))
-    return found
+    return {
+        each.name: judge(each, stands[each.name], attempts.get(each.name, [])) for each in routines
+    }
 
 
 def _completed(using: str, wanted: list[tuple[str, int, str]]) -> set[tuple[str, int, str | None]]:
@@ -246,17 +225,14 @@ def _completed(using: str, wanted: list[tuple[str, int, str]]) -> set[tuple[str,
         return set(cursor.fetchall())
 
 
-def _own_key(keys: set[str]) -> Case:
-    """Return an expression: the scope key if it is among the keys, else NULL."""
-    return Case(When(scope_key__in=sorted(keys), then="scope_key"), output_field=CharField())
-
-
 def _attempted(using: str, routines: Collection[Routine]) -> dict[str, list[Attempts]]:
+    here, names = database(using), [routine.name for routine in routines]
+    keys = sorted({routine.scope_key for routine in routines})
     # Grouped, so that a long history makes no long answer.
     rows = (
         Attempt.objects.using(using)
-        .filter(routine__in=[routine.name for routine in routines])
-        .annotate(own=_own_key({routine.scope_key for routine in routines}))
+        .filter(routine__in=names)
+        .annotate(own=Case(When(scope_key__in=keys, then="scope_key"), output_field=CharField()))
         .values_list("routine", "version", "own", "state", "retry")
         .annotate(
             Max("number"),
@@ -267,32 +243,34 @@ def _attempted(using: str, routines: Collection[Routine]) -> dict[str, list[Atte
         )
     )
     found: dict[str, list[Attempts]] = {}
-    here = database(using)
-    for name, *values in [*rows, *([] if here.is_server else _gone(using, routines))]:
+    for name, *values in rows:
         row = Attempts(*values)
         row = replace(row, moment=here.aware(row.moment), now=here.aware(row.now))
         found.setdefault(name, []).append(row)
+    if not here.is_server:
+        for name, gone in _gone(using, names):
+            found.setdefault(name, []).append(gone)
     return found
 
 
-def _gone(using: str, routines: Collection[Routine]) -> "QuerySet[Anchor, tuple[Any, ...]]":
-    """Return anchored attempts that were deleted, as lost and held."""
-    return (
-        Anchor.objects.using(using)
-        .filter(routine__in=[routine.name for routine in routines])
-        .exclude(Exists(Attempt.objects.using(using).filter(pk=OuterRef("attempt_id"))))
-        .annotate(own=_own_key({routine.scope_key for routine in routines}), at=Now(), now=Now())
-        .values_list(
-            "routine",
-            "version",
-            "own",
-            Value(str(State.LOST)),
-            Value(False),
-            "number",
-            Value(0),
-            "at",
-            "now",  # not the same name twice, which Django 5.2.0 puts in another order
-            Value(""),
-            Value(True),
+def _gone(using: str, names: list[str]) -> Iterator[tuple[str, Attempts]]:
+    """Yield anchored attempts that were deleted, as lost and held."""
+    present = Exists(Attempt.objects.using(using).filter(pk=OuterRef("attempt_id")))
+    anchors = Anchor.objects.using(using).filter(~present, routine__in=names)
+    for anchor in anchors.annotate(now=Now()):
+        now = database(using).aware(anchor.now)
+        yield (
+            anchor.routine,
+            Attempts(
+                version=anchor.version,
+                scope_key=anchor.scope_key,
+                state=State.LOST,
+                retry=False,
+                number=anchor.number,
+                tries=0,
+                moment=now,
+                now=now,
+                cursor="",
+                is_gone=True,
+            ),
         )
-    )

@@ -66,6 +66,9 @@ class Record:
         return self.standing in (Standing.DONE, Standing.SUPERSEDED)
 
 
+_UNTRIED = {standing: Record(standing=standing) for standing in Standing}
+
+
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """The attempts at one routine that have all this in common."""
@@ -92,7 +95,7 @@ class Attempts:
 def judge(routine: Routine, standing: Standing, history: list[Attempts]) -> Record:
     """Return what earlier attempts make of a routine, whose completions say how it stands."""
     if not history:
-        return Record(standing=standing)
+        return _UNTRIED[standing]  # the same value each time, to be cheap for thousands
     same = [row for row in history if _is_of(routine, row)]
     is_overtaken = False
     if standing is Standing.OPEN:

@@ -15,7 +15,7 @@ from once.engine.verdict import hint
 from once.exceptions import Held
 from once.log import forget, news, tell
 from once.record import history
-from once.record.history import Standing
+from once.record.standing import Standing
 from once.routines import registry
 from once.routines.base import Routine
 from once.routines.registry import Registry

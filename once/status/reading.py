@@ -9,7 +9,7 @@ from once.databases import database, unapplied
 from once.engine.verdict import describe, hint
 from once.models import Attempt, Completion, Now, State
 from once.record import history
-from once.record.history import Standing
+from once.record.standing import Standing
 from once.routines.base import CALL, RESERVED, Routine
 from once.status.state import RoutineState, Status
 

@@ -12,7 +12,7 @@ from once import Routine, content, signals
 from once.databases import database
 from once.models import Completion, State
 from once.record import recorder
-from once.record.history import Standing
+from once.record.standing import Standing
 from once.results import Outcome
 from tests.contract.test_kinds import Body, kind, routine_of
 from tests.support import (

@@ -19,6 +19,7 @@ from once.exceptions import (
 )
 from once.models import Attempt, Completion, State
 from once.record import history, recorder
+from once.record.standing import Record, Standing
 from once.results import Outcome, Result
 from once.routines.registry import Registry
 from tests.shop.models import Effect
@@ -71,7 +72,7 @@ def test_record_that_changes_again_and_again_is_waited_for_until_the_deadline(
 
     def next_attempt(routine: Routine) -> history.NextAttempt:
         looks.append(routine)
-        done = history.Record(standing=history.Standing.DONE)
+        done = Record(standing=Standing.DONE)
         return history.NextAttempt(record=done, number=1, key="key", predecessors=())
 
     monkeypatch.setattr(history, "next_attempt", next_attempt)
@@ -364,7 +365,7 @@ def test_what_comes_behind_is_read_again_after_a_pause_alone(
     errors = [conflict(using)] * pauses
     asked: list[list[str]] = []
 
-    def note(routines: list[Routine]) -> dict[str, history.Record]:
+    def note(routines: list[Routine]) -> dict[str, Record]:
         asked.append([routine.name for routine in routines])
         return read(routines)
 

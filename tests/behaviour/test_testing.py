@@ -16,7 +16,7 @@ from django.db import connections
 from django.test import TestCase
 
 from once import Routine, Run
-from once.record.history import Standing
+from once.record.standing import Standing
 from once.testing import CompletedRoutinesMixin, complete_routines
 from tests.shop.models import Effect
 from tests.support import attempts, effects, last, run, seed, standings

@@ -9,7 +9,7 @@ from django.db import IntegrityError, connections
 from once import Routine, Run, routine, signals
 from once.exceptions import RoutineError
 from once.models import Attempt, Completion
-from once.record.history import Standing
+from once.record.standing import Standing
 from once.results import Result
 from once.routines import in_memory, registry
 from once.status import readiness

@@ -13,7 +13,7 @@ from once import Routine, Run
 from once.exceptions import AttemptLost
 from once.models import Anchor, Attempt, Completion, State
 from once.record import anchors, history, recorder
-from once.record.history import Standing
+from once.record.standing import Standing
 from once.results import Outcome
 from tests.support import attempts, begin, last, rows, run, seed, standings
 

@@ -13,7 +13,7 @@ from once.engine import shutdown
 from once.exceptions import BodyError, DatabaseUnavailable
 from once.models import Attempt, Completion, State
 from once.record import history, recorder
-from once.record.history import Standing
+from once.record.standing import Standing
 from once.results import Outcome
 from tests.shop.models import Effect
 from tests.support import (

@@ -17,7 +17,7 @@ from once.doctor.record_probes import rehearse
 from once.exceptions import AttemptLost, CannotFence
 from once.models import Attempt, Completion, Now, State
 from once.record import history, recorder
-from once.record.history import Standing
+from once.record.standing import Standing
 from once.routines.batches import Progress
 from once.status import reading
 from tests.support import attempts, begin, beside, rows, seed, standings

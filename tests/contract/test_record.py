@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from once import Routine, content
 from once.models import Attempt, Completion, Now, State
 from once.record import history, recorder
-from once.record.history import Record, Standing
+from once.record.standing import Record, Standing
 from tests.support import begin, seed, standings
 
 pytestmark = pytest.mark.django_db(databases=["default", "sqlite"])

@@ -33,6 +33,7 @@ from once.exceptions import (
 )
 from once.models import Attempt, Completion, State
 from once.record import history, recorder
+from once.record.standing import Record
 from once.results import Outcome
 from tests.shop.models import Effect
 from tests.support import (
@@ -755,7 +756,7 @@ def test_conflict_of_the_first_look_is_waited_out(
     read = history.read
     errors = [conflict(using)]
 
-    def fail_first(routines: list[Routine]) -> dict[str, history.Record]:
+    def fail_first(routines: list[Routine]) -> dict[str, Record]:
         if errors:
             raise errors.pop()
         return read(routines)

@@ -21,7 +21,8 @@ from once.databases import database
 from once.exceptions import AttemptLost
 from once.models import Anchor, Attempt, Completion, State, Trigger
 from once.record import history, recorder
-from once.record.history import NextAttempt, Standing
+from once.record.history import NextAttempt
+from once.record.standing import Standing
 from once.results import Outcome
 from tests.shop.models import Effect
 from tests.support import run, seed
