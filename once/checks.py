@@ -15,7 +15,6 @@ from once.models import Completion
 from once.record import history
 from once.record.standing import Standing
 from once.routines import registry, renamed
-from once.routines.base import Routine
 from once.startup import early_queries, forking
 
 __all__ = ["check", "check_names"]
@@ -31,14 +30,6 @@ def check() -> Iterator[CheckMessage]:
     yield from _check_imports()
 
 
-def _error(code: str, message: str, hint: str, obj: str | None = None) -> CheckMessage:
-    return checks.Error(message, hint=hint, obj=obj, id=code)
-
-
-def _warning(code: str, message: str, hint: str, obj: str | None = None) -> CheckMessage:
-    return checks.Warning(message, hint=hint, obj=obj, id=code)
-
-
 def _check_settings() -> Iterator[CheckMessage]:
     """once.E001: a setting, or the environment variable that overrides it, is invalid."""
     for name, read in conf.NAMES.items():
@@ -46,40 +37,40 @@ def _check_settings() -> Iterator[CheckMessage]:
             read()
         except ImproperlyConfigured as error:
             hint = f"Correct {name} in the settings, or in the environment, which has precedence."
-            yield _error("once.E001", str(error), hint)
+            yield checks.Error(str(error), hint, id="once.E001")
 
 
 def _check_scopes() -> Iterator[CheckMessage]:
     """once.E007: ``ONCE_RELEASE`` is needed and unset. once.E008: a file of a scope is missing."""
     for routine in registry.load().recorded:
-        try:
-            routine.check_scope()
-        except ImproperlyConfigured as error:
-            if routine.scope == "release":
-                hint = "Set it in the settings or the environment of every process."
-                yield _error("once.E007", str(error), hint, routine.name)
-            else:  # content: a further scope gets an id of its own
-                hint = "Patterns are relative to the directory of the module that declares it."
-                yield _error("once.E008", str(error), hint, routine.name)
+        error = routine.scope_error()
+        if error is None:
+            continue
+        if routine.scope == "release":
+            hint = "Set it in the settings or the environment of every process."
+            yield checks.Error(str(error), hint, routine.name, id="once.E007")
+        else:  # content: a further scope gets an id of its own
+            hint = "Patterns are relative to the directory of the module that declares it."
+            yield checks.Error(str(error), hint, routine.name, id="once.E008")
 
 
 def _check_server() -> Iterator[CheckMessage]:
     """once.W003: threads do not run in the server that asks."""
     if forking.lacks_threads():
-        yield _warning("once.W003", forking.NO_THREADS, forking.ENABLE_THREADS)
+        yield checks.Warning(forking.NO_THREADS, forking.ENABLE_THREADS, id="once.W003")
 
 
 def _check_imports() -> Iterator[CheckMessage]:
     """once.W005: code of the project, or an app, queried a database before all apps were ready."""
     for query in early_queries.found:
-        yield _warning(
-            "once.W005",
+        yield checks.Warning(
             f"{query.module} queried the database {query.using!r} before Django had loaded all "
             f"apps: {query.file}, line {query.line}, in {query.function}.",
             "Every command and every test does that, before the tables exist and in the real "
             "database. Move it to a routine in routines.py; or ask where the answer is first "
             "needed, in a function with functools.cache where it fills memory.",
             query.module,
+            id="once.W005",
         )
 
 
@@ -90,7 +81,7 @@ def check_names(databases: Iterable[str]) -> Iterator[CheckMessage]:
         routines = [
             routine
             for routine in registered.recorded
-            if routine.using == using and _has_scope(routine)
+            if routine.using == using and routine.scope_error() is None
         ]
         try:
             if not routines or not history.is_installed(using):
@@ -104,15 +95,7 @@ def check_names(databases: Iterable[str]) -> Iterator[CheckMessage]:
             if record.standing is Standing.OPEN and not record.number
         ]
         for suspicion in renamed.suspicions(using, new, registered.labels, recorded):
-            yield _warning("once.W004", suspicion.told, suspicion.remedy, suspicion.new[0])
-
-
-def _has_scope(routine: Routine) -> bool:
-    try:
-        routine.check_scope()
-    except ImproperlyConfigured:  # which _check_scopes says
-        return False
-    return True
+            yield checks.Warning(suspicion.told, suspicion.remedy, suspicion.new[0], id="once.W004")
 
 
 def _check_databases() -> Iterator[CheckMessage]:
@@ -121,17 +104,17 @@ def _check_databases() -> Iterator[CheckMessage]:
     for using in declared.databases:
         names = ", ".join(each.name for each in declared.recorded if each.using == using)
         if using not in connections.settings:
-            yield _error(
-                "once.E002",
+            yield checks.Error(
                 f"The database {using!r} of the routines {names} is not in DATABASES.",
                 "Add it to DATABASES, or correct using= of these routines.",
+                id="once.E002",
             )
         elif (vendor := connections[using].vendor) not in SUPPORTED:
-            yield _error(
-                "once.E003",
+            yield checks.Error(
                 f"The database {using!r} of the routines {names} is of the kind {vendor!r}, for "
                 "which there is no lock.",
                 f"Supported kinds: {', '.join(SUPPORTED)}.",
+                id="once.E003",
             )
         else:
             for check in (_check_driver, _check_autocommit, _check_tenants, _check_router):
@@ -141,16 +124,16 @@ def _check_databases() -> Iterator[CheckMessage]:
 def _check_driver(using: str, names: str) -> Iterator[CheckMessage]:
     connection = connections[using]
     for problem, hint in kind(connection).problems(connection):
-        yield _error("once.E004", f"Database {using!r}: {problem}.", hint)
+        yield checks.Error(f"Database {using!r}: {problem}.", hint, id="once.E004")
 
 
 def _check_autocommit(using: str, names: str) -> Iterator[CheckMessage]:
     if not connections[using].settings_dict["AUTOCOMMIT"]:
-        yield _error(
-            "once.E006",
+        yield checks.Error(
             f"Database {using!r} of the routines {names} has AUTOCOMMIT off: nothing that they do "
             "would be committed.",
             f"Remove AUTOCOMMIT from DATABASES[{using!r}].",
+            id="once.E006",
         )
 
 
@@ -160,21 +143,21 @@ def _check_tenants(using: str, names: str) -> Iterator[CheckMessage]:
     if tenant_apps is None or not hasattr(connections[using], "set_tenant"):
         return
     if not {"once", "once.apps.OnceConfig"} & set(tenant_apps):
-        yield _error(
-            "once.E009",
+        yield checks.Error(
             f"The tenants in database {using!r} have no record of their own, since TENANT_APPS "
             "lack 'once': what ran for one would count as done for all.",
             "List 'once' in TENANT_APPS and in SHARED_APPS, then run `manage.py migrate_schemas`.",
+            id="once.E009",
         )
 
 
 def _check_router(using: str, names: str) -> Iterator[CheckMessage]:
     if not router.allow_migrate_model(using, Completion):
-        yield _error(
-            "once.E005",
+        yield checks.Error(
             f"DATABASE_ROUTERS keep the tables of once out of the database {using!r}, where the "
             f"routines {names} need them: record and effects share a transaction.",
             f"Let allow_migrate() return True for 'once' in {using!r}.",
+            id="once.E005",
         )
 
 
@@ -182,23 +165,20 @@ def _check_routines() -> Iterator[CheckMessage]:
     """once.W001 and W002: a routine does not fit its database."""
     for routine in registry.load().recorded:
         name, using = routine.name, routine.using
-        if routine.statement_timeout is not None and not _limits_statements(using):
-            yield _warning(
-                "once.W002",
+        if using not in connections.settings:
+            continue  # which another check says
+        if routine.statement_timeout is not None and connections[using].vendor != "postgresql":
+            yield checks.Warning(
                 f"The database {using!r} of {name} knows no statement timeout.",
                 "Remove statement_timeout=; it is for PostgreSQL.",
                 name,
+                id="once.W002",
             )
         if using != DEFAULT_DB_ALIAS and not routine.takes_run:
-            yield _warning(
-                "once.W001",
+            yield checks.Warning(
                 f"The body of {name} takes no `run`, so it does not know that its database is "
                 f"{using!r}. What it writes elsewhere is not exactly-once.",
                 "Take the parameter `run` and write through .using(run.using).",
                 name,
+                id="once.W001",
             )
-
-
-def _limits_statements(using: str) -> bool:
-    # Because another check names an alias that is missing, this one is silent about it.
-    return using not in connections.settings or connections[using].vendor == "postgresql"

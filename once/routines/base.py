@@ -179,6 +179,14 @@ class Routine:
                 "Set it to what is deployed, such as a tag or a commit."
             )
 
+    def scope_error(self) -> ImproperlyConfigured | None:
+        """Return the error that :meth:`check_scope` raises, if it does."""
+        try:
+            self.check_scope()
+        except ImproperlyConfigured as error:
+            return error
+        return None
+
     def call(self, run: Run | None, *batch: Any) -> None:
         """Run the body in this thread to its end, whatever kind of function it is."""
         keywords = {"run": run} if self.takes_run else {}

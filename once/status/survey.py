@@ -60,7 +60,9 @@ def statuses(
     ):
         routines = [routine for routine in registry.recorded if routine.using == using]
         if unread is not None:
-            routines = _without_broken_scopes(routines, unread)
+            errors = ((routine.name, routine.scope_error()) for routine in routines)
+            unread |= {name: error for name, error in errors if error is not None}
+            routines = [routine for routine in routines if routine.name not in unread]
         if not routines and not _has_record(using, seconds):
             continue
         try:
@@ -127,18 +129,6 @@ def _has_record(using: str, seconds: float) -> bool:
             return history.is_installed(using)
     except Error:
         return False
-
-
-def _without_broken_scopes(routines: list[Routine], unread: dict[str, Exception]) -> list[Routine]:
-    sound = []
-    for routine in routines:
-        try:
-            routine.check_scope()
-        except ImproperlyConfigured as error:
-            unread[routine.name] = error
-        else:
-            sound.append(routine)
-    return sound
 
 
 def _with_obstacles(listed: list[Status], registry: Registry) -> list[Status]:
