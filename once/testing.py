@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
-from math import inf
 from time import monotonic
 from typing import ClassVar
 from unittest.mock import patch
@@ -15,7 +14,7 @@ from django.test import TestCase
 
 from once import signals
 from once.databases import database
-from once.databases.lock import AdvisoryLock
+from once.databases.lock import NoLock
 from once.engine import body, verdict
 from once.engine.attempt import Work
 from once.engine.backoff import Wait
@@ -168,16 +167,6 @@ class CompletedRoutinesMixin:
         complete_routines(None if cls.databases == "__all__" else cls.databases)
 
 
-class _NoLock(AdvisoryLock):
-    """A lock for which no other process competes."""
-
-    def acquire(self, within: float = inf) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-
 def _complete(routine: Routine, *, is_alone: bool = False) -> Result:
     if history.read([routine])[routine.name].standing is not Standing.OPEN:
         return already_done(routine)
@@ -188,7 +177,7 @@ def _complete(routine: Routine, *, is_alone: bool = False) -> Result:
         routine=replace(routine, pause=0.0),
         attempt=attempt,
         here=database(routine.using),
-        lock=_NoLock(),
+        lock=NoLock(),
         wait=Wait(name=routine.name, using=routine.using, deadline=None, patience=0.0),
     )
     if is_alone:

@@ -14,7 +14,7 @@ from typing import ClassVar, Self, TypeVar
 
 from once.exceptions import InsideRun
 
-__all__ = ["ATTENTION", "AdvisoryLock"]
+__all__ = ["ATTENTION", "AdvisoryLock", "NoLock"]
 
 T = TypeVar("T")
 
@@ -165,3 +165,13 @@ class AdvisoryLock(ABC):
         behind a small pooler, all could otherwise wait for each other.
         """
         yield
+
+
+class NoLock(AdvisoryLock):
+    """A lock for which no other process competes."""
+
+    def acquire(self, within: float = inf) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass

@@ -17,7 +17,7 @@ from django.db import Error, connections
 
 from once import conf, signals
 from once.databases import PATIENCE, database
-from once.databases.lock import AdvisoryLock
+from once.databases.lock import AdvisoryLock, NoLock
 from once.engine import shutdown
 from once.exceptions import (
     AttemptLost,
@@ -35,9 +35,6 @@ T = TypeVar("T")
 
 #: A sentence without its full stop, or a function that finds it, called only if it is reported.
 Sentence = str | Callable[[], str]
-
-#: Seconds that pauses grow to, where no lock is waited for. Slow looks and errors make longer ones.
-_MOST = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,7 @@ class Wait:
     #: Seconds for which the database may be out of reach, ``ONCE_STARTUP_TIMEOUT`` by default.
     patience: float = field(default_factory=conf.startup_timeout)
     #: The lock, which may know before a pause ends that another look is worth while.
-    lock: AdvisoryLock | None = None
+    lock: AdvisoryLock = field(default_factory=NoLock)
     started: float = field(default_factory=monotonic)
     #: True if anything was in the way.
     has_paused: bool = False
@@ -94,16 +91,14 @@ class Wait:
                     return answer
                 self.retreat(answer.reason)  # which may ask the database for the sentence
             except (Error, NoConnection) as error:
-                if self.lock is not None:  # nor a standby's session: others may lack it
-                    self.lock.release()
+                self.lock.release()  # a standby's session, too, because others may lack it
                 self.survive(error)
             except (AttemptLost, CannotFence, LockLost) as error:
                 self.retreat(str(error))
 
     def retreat(self, reason: Sentence) -> None:
         """Free the lock, unless this is its standby, and pause if there is a reason."""
-        if self.lock is not None:
-            self.lock.release_unless_standby()
+        self.lock.release_unless_standby()
         if reason:
             self.pause(reason)
 
@@ -245,12 +240,11 @@ class Wait:
         for connection in connections.all(initialized_only=True):
             if not connection.in_atomic_block:
                 connection.close()
-        most = _MOST if self.lock is None else self.lock.longest_pause
-        pause = max(0.05, least, min(most, self.seconds / 10))
+        # Slow looks and errors make pauses that are longer than the lock's longest.
+        pause = max(0.05, least, min(self.lock.longest_pause, self.seconds / 10))
         pause *= random.uniform(0.5, 1.0)  # noqa: S311
-        if self.lock is not None and self.lock.freed_in is not None:
+        if self.lock.freed_in is not None:
             pause = min(pause, self.lock.freed_in + random.uniform(0.05, 0.5))  # noqa: S311
             self.lock.freed_in = None
-        sleep = time.sleep if self.lock is None else self.lock.wait
         with shutdown.heeded():
-            sleep(max(0.0, min(pause, self._left())))
+            self.lock.wait(max(0.0, min(pause, self._left())))

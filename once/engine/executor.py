@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once import conf, signals
 from once.databases import database
-from once.databases.lock import AdvisoryLock
+from once.databases.lock import AdvisoryLock, NoLock
 from once.engine import shutdown
 from once.engine.backoff import Retry, Wait
 from once.engine.options import RunOptions
@@ -190,6 +190,7 @@ class _Pass:
         )
 
     def _new_wait(self, routine: Routine, lock: AdvisoryLock | None = None) -> Wait:
+        lock = lock or NoLock()
         return Wait(name=routine.name, using=routine.using, deadline=self.deadline, lock=lock)
 
     def _read(self, routines: Sequence[Routine]) -> dict[str, Record]:

@@ -12,13 +12,13 @@ from pytest_django import DjangoDbBlocker
 
 from once import Routine, Run
 from once.databases import database
+from once.databases.lock import NoLock
 from once.engine.attempt import Work
 from once.engine.backoff import Wait
 from once.models import Anchor, Attempt, Completion, State
 from once.record import recorder
 from once.routines import batches
 from once.routines.batches import START
-from once.testing import _NoLock
 from tests.properties import keyed
 from tests.properties.keyed import KEYED
 from tests.shop.models import Counted, Effect
@@ -166,7 +166,7 @@ def test_effects_of_each_batch_exist_once_whatever_fails(
             routine=replace(made, batch_size=size),
             attempt=attempt,
             here=database(using),
-            lock=_NoLock(),
+            lock=NoLock(),
             wait=Wait(name=made.name, using=using, deadline=None, patience=0.0),
         )
         try:
