@@ -11,6 +11,7 @@ from django.db import Error
 from once.databases.base import Context, Execute
 from once.databases.mysql_lock import LOCK, MySQLLock, digest
 from once.databases.servers import ServerDatabase, mark_name
+from once.databases.tables import ask
 from once.databases.transactions import TransactionState
 from once.exceptions import CannotFence
 
@@ -73,9 +74,8 @@ class MySQL(ServerDatabase):
     def locked(self, names: Collection[str]) -> set[str]:
         ordered = [*names]
         questions = ", ".join([f"IS_USED_LOCK({LOCK}) IS NOT NULL"] * len(ordered))
-        with self.connection.cursor() as cursor:
-            cursor.execute(f"SELECT {questions}", [digest(name) for name in ordered])
-            answers = cursor.fetchone()
+        digests = [digest(name) for name in ordered]
+        [answers] = ask(self.connection, f"SELECT {questions}", digests)
         return {name for name, is_held in zip(ordered, answers, strict=True) if is_held}
 
     def statements(self) -> AbstractContextManager[None]:
@@ -116,10 +116,8 @@ class MySQL(ServerDatabase):
             f"@once_{timeout} = @@SESSION.{timeout}, SESSION {timeout} = {value}"
             for timeout, value in self._idle_timeouts().items()
         )
-        with self.connection.cursor() as cursor:
-            cursor.execute(f"SET @once_work = {LOCK}, {keep}", [digest(mark_name(name))])
-            cursor.execute("SELECT GET_LOCK(@once_work, 0)")
-            return bool(cursor.fetchone()[0])
+        ask(self.connection, f"SET @once_work = {LOCK}, {keep}", [digest(mark_name(name))])
+        return ask(self.connection, "SELECT GET_LOCK(@once_work, 0)") == [(1,)]
 
     def unmark_backend(self) -> None:
         connection = self.connection
@@ -130,10 +128,9 @@ class MySQL(ServerDatabase):
             for timeout in self._idle_timeouts()
         )
         try:
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET {restore}")
-                # After the transaction, because a successor that finds the lock free reads.
-                cursor.execute("DO IF(@once_work IS NULL, 0, RELEASE_LOCK(@once_work))")
+            ask(connection, f"SET {restore}")
+            # After the transaction, because a successor that finds the lock free reads.
+            ask(connection, "DO IF(@once_work IS NULL, 0, RELEASE_LOCK(@once_work))")
         except Error:
             with suppress(Error):
                 connection.close()
@@ -147,26 +144,24 @@ class MySQL(ServerDatabase):
         holder = f"NULLIF(IS_USED_LOCK({LOCK}), CONNECTION_ID())"
         since = monotonic()
         ended = 0
-        with self.statements(), self.connection.cursor() as cursor:
-            while True:
-                cursor.execute(f"SELECT {holder}", key)
-                if cursor.fetchone()[0] is None:
-                    return ended
+        with self.statements():
+            while ask(self.connection, f"SELECT {holder}", key) != [(None,)]:
                 if monotonic() - since > _PATIENCE:
                     raise CannotFence(
                         "A predecessor's session was told to end, and its server still rolls back "
                         "what it did. Let it finish."
                     )
                 if not ended:
-                    ended = self._kill(cursor, holder, key)
+                    ended = self._kill(holder, key)
                 else:
                     time.sleep(0.01)
+        return ended
 
-    def _kill(self, cursor: Any, holder: str, key: list[str]) -> int:
+    def _kill(self, holder: str, key: list[str]) -> int:
         try:
             # The statement itself finds the number, because a session that ended its work since
             # then may already do other work.
-            cursor.execute(f"KILL CONNECTION {holder}", key)
+            ask(self.connection, f"KILL CONNECTION {holder}", key)
         except Error as error:
             if self.code(error) == _NO_SUCH_THREAD:
                 return 0
@@ -205,18 +200,19 @@ def _impatiently(execute: Execute, sql: str, params: Any, many: bool, context: C
         sql = sql.replace(_READ, _IMPATIENT_READ, 1)
     if not sql.startswith(_WRITES):
         return execute(sql, params, many, context)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SET @once_lock_wait = @@SESSION.innodb_lock_wait_timeout, "
-            "@once_table_wait = @@SESSION.lock_wait_timeout, SESSION lock_wait_timeout = 1, "
-            # MySQL has no shorter one than a second.
-            "SESSION innodb_lock_wait_timeout = IF(VERSION() LIKE '%MariaDB%', 0, 1)"
-        )
+    ask(
+        connection,
+        "SET @once_lock_wait = @@SESSION.innodb_lock_wait_timeout, "
+        "@once_table_wait = @@SESSION.lock_wait_timeout, SESSION lock_wait_timeout = 1, "
+        # MySQL has no shorter one than a second.
+        "SESSION innodb_lock_wait_timeout = IF(VERSION() LIKE '%MariaDB%', 0, 1)",
+    )
     try:
         return execute(sql, params, many, context)
     finally:
-        with suppress(Error), connection.cursor() as cursor:
-            cursor.execute(
+        with suppress(Error):
+            ask(
+                connection,
                 "SET SESSION innodb_lock_wait_timeout = @once_lock_wait, "
-                "SESSION lock_wait_timeout = @once_table_wait"
+                "SESSION lock_wait_timeout = @once_table_wait",
             )

@@ -58,28 +58,21 @@ class MySQLLock(SessionLock):
         return Place.HOLDER if self._try(LOCK, name) else Place.STANDBY
 
     def _try(self, lock: str, name: str) -> bool:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(f"SELECT GET_LOCK({lock}, 0)", [digest(name)])
-            return bool(cursor.fetchone()[0])
+        return self.ask(f"SELECT GET_LOCK({lock}, 0)", [digest(name)]) == [(1,)]
 
     def look(self) -> bool:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(
-                f"SELECT IS_FREE_LOCK({LOCK}), IS_FREE_LOCK({_PLACE})", [digest(self.name)] * 2
-            )
-            is_free, has_no_standby = cursor.fetchone()
+        question = f"SELECT IS_FREE_LOCK({LOCK}), IS_FREE_LOCK({_PLACE})"
+        [(is_free, has_no_standby)] = self.ask(question, [digest(self.name)] * 2)
         return bool(is_free or has_no_standby)
 
     def find_holder(self) -> bool:
-        with connections[self.using].cursor() as cursor:
-            # Without the right to PROCESS, the list has the sessions of the same user only.
-            cursor.execute(
-                "SELECT held.session, p.HOST, p.TIME "
-                f"FROM (SELECT IS_USED_LOCK({LOCK}) AS session) AS held "
-                "LEFT JOIN information_schema.PROCESSLIST AS p ON p.ID = held.session",
-                [digest(self.name)],
-            )
-            session, host, silence = cursor.fetchone()
+        # Without the right to PROCESS, the list has the sessions of the same user only.
+        [(session, host, silence)] = self.ask(
+            "SELECT held.session, p.HOST, p.TIME "
+            f"FROM (SELECT IS_USED_LOCK({LOCK}) AS session) AS held "
+            "LEFT JOIN information_schema.PROCESSLIST AS p ON p.ID = held.session",
+            [digest(self.name)],
+        )
         if session is None:
             return False
         address = str(host or "another process")  # with the port, but for a socket file
@@ -88,12 +81,10 @@ class MySQLLock(SessionLock):
         return True
 
     def set_liveness(self) -> None:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(f"SET SESSION wait_timeout = {_whole(self.liveness)}")
+        self.ask(f"SET SESSION wait_timeout = {_whole(self.liveness)}")
 
     def end(self) -> None:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute("SELECT RELEASE_ALL_LOCKS()")
+        self.ask("SELECT RELEASE_ALL_LOCKS()")
 
 
 def refusals(connection: BaseDatabaseWrapper) -> Iterator[tuple[str, str, str]]:

@@ -19,6 +19,7 @@ from once.databases.postgresql_lock import (
     unlimited,
 )
 from once.databases.servers import ServerDatabase, mark_name
+from once.databases.tables import ask
 from once.databases.transactions import TransactionState
 
 __all__ = ["PostgreSQL"]
@@ -59,9 +60,9 @@ class PostgreSQL(ServerDatabase):
     denied_errors = (_INSUFFICIENT_PRIVILEGE,)
 
     def locked(self, names: Collection[str]) -> set[str]:
-        with self.statements(), self.connection.cursor() as cursor:
-            cursor.execute(_HELD, keyed(self.connection, " ".join(names)))
-            return {name for (name,) in cursor.fetchall()}
+        with self.statements():
+            held = ask(self.connection, _HELD, keyed(self.connection, " ".join(names)))
+        return {name for (name,) in held}
 
     def aware(self, moment: datetime) -> datetime:
         if moment.tzinfo is None:  # as Django reads times without USE_TZ
@@ -90,22 +91,18 @@ class PostgreSQL(ServerDatabase):
         # The role's own idle timeout would end a transaction while its body computes for long.
         timeouts = unlimited(self.connection, "idle_in_transaction_session_timeout")
         settings = "".join(f"set_config('{timeout}', '0', true), " for timeout in timeouts)
-        with self.connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT {settings} pg_try_advisory_xact_lock({KEY})",
-                keyed(self.connection, mark_name(name)),
-            )
-            return bool(cursor.fetchone()[-1])
+        [(*_, is_marked)] = ask(
+            self.connection,
+            f"SELECT {settings} pg_try_advisory_xact_lock({KEY})",
+            keyed(self.connection, mark_name(name)),
+        )
+        return bool(is_marked)
 
     def sync(self) -> None:
-        with self.connection.cursor() as cursor:
-            cursor.execute("SET LOCAL synchronous_commit = on")
+        ask(self.connection, "SET LOCAL synchronous_commit = on")
 
     def limit_statements(self, seconds: float) -> None:
-        with self.connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT set_config('statement_timeout', %s, true)", [milliseconds(seconds)]
-            )
+        ask(self.connection, f"SET LOCAL statement_timeout = '{milliseconds(seconds)}'")
 
     def terminate_backend(self, name: str) -> int:
         self.connection.ensure_connection()
@@ -113,20 +110,20 @@ class PostgreSQL(ServerDatabase):
         timeouts = unlimited(self.connection, "statement_timeout")
         limits = [f"SET LOCAL {timeout} = 0" for timeout in timeouts]
         wrapper = partial(whole_transaction, limits=limits)
-        with self.connection.execute_wrapper(wrapper), self.connection.cursor() as cursor:
-            try:
-                cursor.execute(_END_HOLDERS, keyed(self.connection, mark_name(name)))
-                ended: int = cursor.fetchone()[0]
-            except DatabaseError as error:
-                if not self.is_denied(error):
-                    raise
-                role, grant = super().role, "pg_signal_backend"
-                if "pg_terminate_backend" in str(error).partition("\n")[0]:
-                    # The call itself is forbidden, and to the role that Django assumes.
-                    role = self.role
-                    grant = "EXECUTE ON FUNCTION pg_terminate_backend(integer, bigint)"
-                raise self.cannot_fence(role, grant) from error
-            return ended
+        try:
+            with self.connection.execute_wrapper(wrapper):
+                key = keyed(self.connection, mark_name(name))
+                [(ended,)] = ask(self.connection, _END_HOLDERS, key)
+        except DatabaseError as error:
+            if not self.is_denied(error):
+                raise
+            role, grant = super().role, "pg_signal_backend"
+            if "pg_terminate_backend" in str(error).partition("\n")[0]:
+                # The call itself is forbidden, and to the role that Django assumes.
+                role = self.role
+                grant = "EXECUTE ON FUNCTION pg_terminate_backend(integer, bigint)"
+            raise self.cannot_fence(role, grant) from error
+        return int(ended)
 
     def code(self, error: BaseException) -> str | None:
         return getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None)

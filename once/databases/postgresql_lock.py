@@ -120,21 +120,17 @@ class PostgreSQLLock(SessionLock):
         return Place.NONE if place is None else Place.STANDBY
 
     def look(self) -> bool:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(*self._with_keys(_LOOK, self.name))
-            # Not the keys: this session may be in another place, which refuse_other_place tells.
-            is_free, has_no_standby, *_ = cursor.fetchone()
+        # Not the keys: this session may be in another place, which refuse_other_place tells.
+        [(is_free, has_no_standby, *_)] = self.ask(*self._with_keys(_LOOK, self.name))
         return is_free or (has_no_standby and self.has_standbys)
 
     def find_holder(self) -> bool:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(_HOLDER, keyed(connections[self.using], self.name))
-            row = cursor.fetchone()
-        if row is None:
+        rows = self.ask(_HOLDER, keyed(connections[self.using], self.name))
+        if not rows:
             self.refuse_other_place()
             return False
         # The server hides times from other roles (manual, "pg_stat_activity").
-        name, seconds, silence, pid, role = row
+        [(name, seconds, silence, pid, role)] = rows
         name = name or ""
         since = f" for {seconds} s" if seconds is not None else ""
         process = name.removeprefix("once ").removeprefix("standby ")
@@ -151,38 +147,30 @@ class PostgreSQLLock(SessionLock):
     def refuse_other_place(self) -> None:
         if self.name not in self._keys:
             return
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(_KEYS, self._names(self.name))
-            own = cursor.fetchone()
-            if [*own] != self._keys[self.name]:
-                cursor.execute("SELECT current_setting('search_path')")
-                [path] = cursor.fetchone()
-                raise OnceError(
-                    f"The lock of {self.name} belongs to another schema than its record: a second "
-                    f"connection to database {self.using!r} does not have the search_path of the "
-                    f"first one ({path}). Set it in OPTIONS, or by ALTER ROLE, or keep it in a "
-                    "context variable."
-                )
+        [own] = self.ask(_KEYS, self._names(self.name))
+        if [*own] != self._keys[self.name]:
+            [(path,)] = self.ask("SELECT current_setting('search_path')")
+            raise OnceError(
+                f"The lock of {self.name} belongs to another schema than its record: a second "
+                f"connection to database {self.using!r} does not have the search_path of the "
+                f"first one ({path}). Set it in OPTIONS, or by ALTER ROLE, or keep it in a "
+                "context variable."
+            )
 
     def leaving_nothing(self) -> AbstractContextManager[None]:
         return connections[self.using].execute_wrapper(whole_savepoint)
 
     def set_liveness(self) -> None:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute(
-                "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
-                [milliseconds(self.liveness)],
-            )
+        limit = milliseconds(self.liveness)
+        self.ask(f"SET LOCAL idle_in_transaction_session_timeout = '{limit}'")
 
     def show_life(self) -> None:
         # SHOW takes no snapshot. CREATE INDEX CONCURRENTLY in the holder would wait for the end of
         # a transaction that has one, which is this lock's own.
-        with connections[self.using].cursor() as cursor:
-            cursor.execute("SHOW transaction_isolation")
+        self.ask("SHOW transaction_isolation")
 
     def end(self) -> None:
-        with connections[self.using].cursor() as cursor:
-            cursor.execute("ROLLBACK")
+        self.ask("ROLLBACK")
 
 
 def _this_process() -> str:

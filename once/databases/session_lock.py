@@ -3,11 +3,11 @@
 import random
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf
 from time import monotonic
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -15,6 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from once.databases.lock import AdvisoryLock
 from once.databases.sessions import Session
 from once.databases.standby import Place, Standby
+from once.databases.tables import ask
 from once.exceptions import LockLost
 
 __all__ = ["SessionLock"]
@@ -175,6 +176,10 @@ class SessionLock(AdvisoryLock):
         finally:
             session.abandon_after(None)
 
+    def ask(self, sql: str, params: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+        """Execute a statement in the calling thread's session, and return the rows it answers."""
+        return ask(connections[self.using], sql, params)
+
     def _own_session(self) -> Session:
         if self._session is None:
             raise LockLost(f"The lock of {self.name} is not held.")
@@ -215,5 +220,4 @@ class SessionLock(AdvisoryLock):
 
     def show_life(self) -> None:
         """Ask the server anything."""
-        with connections[self.using].cursor() as cursor:
-            cursor.execute("SELECT 1")
+        self.ask("SELECT 1")

@@ -32,8 +32,8 @@ def grants(role: str) -> str:
     )
 
 
-def ask(connection: Any, sql: str, params: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
-    """Return the rows that a query finds."""
+def ask(connection: Any, sql: str, params: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+    """Execute a statement, and return the rows that it answers, if it does."""
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
-        return list(cursor.fetchall())
+        return list(cursor.fetchall()) if cursor.description else []

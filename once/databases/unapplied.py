@@ -10,6 +10,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 
 from once.databases import PATIENCE, SUPPORTED, database
+from once.databases.tables import ask
 
 __all__ = ["behind", "databases", "lacking", "names"]
 
@@ -74,9 +75,8 @@ def _are_recorded(using: str) -> bool:
     would, on connections that the others wait for.
     """
     try:
-        with database(using).statements(), connections[using].cursor() as cursor:
-            cursor.execute("SELECT app, name FROM django_migrations")
-            recorded = set(cursor.fetchall())
+        with database(using).statements():
+            recorded = {*ask(connections[using], "SELECT app, name FROM django_migrations")}
     except DatabaseError as error:
         if database(using).is_lost(error):
             raise

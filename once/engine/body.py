@@ -9,6 +9,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once.databases import database, discard
+from once.databases.tables import ask
 from once.engine import shutdown
 from once.exceptions import BodyError
 from once.routines.base import Routine, Run
@@ -28,8 +29,7 @@ def call(routine: Routine, run: Run, *batch: Any) -> None:
     session = connection.connection
     if inspect.iscoroutinefunction(routine.function):
         _refuse_other_thread(connection)
-    with connection.cursor() as cursor:
-        cursor.execute("SAVEPOINT once_body")
+    ask(connection, "SAVEPOINT once_body")
     _call(routine, run, *batch)
     if connection.closed_in_transaction or connection.connection is not session:
         raise BodyError(
@@ -42,8 +42,7 @@ def call(routine: Routine, run: Run, *batch: Any) -> None:
             "database error inside the transaction. Wrap what may fail in transaction.atomic()."
         )
     try:
-        with connection.cursor() as cursor:
-            cursor.execute("RELEASE SAVEPOINT once_body")
+        ask(connection, "RELEASE SAVEPOINT once_body")
     except DatabaseError as error:
         here = database(routine.using)
         if here.is_lost(error):

@@ -121,9 +121,8 @@ def _is_known(routine: Routine) -> bool:
         f"SELECT 1 FROM {tables.quoted(connection, model)} WHERE routine = %s"
         for model in tables.MODELS
     ]
-    with connection.cursor() as cursor:
-        cursor.execute(f"{' UNION ALL '.join(parts)} LIMIT 1", [routine.name] * len(parts))
-        return cursor.fetchone() is not None
+    question = f"{' UNION ALL '.join(parts)} LIMIT 1"
+    return bool(tables.ask(connection, question, [routine.name] * len(parts)))
 
 
 def is_installed(using: str) -> bool:
@@ -220,9 +219,7 @@ def _completed(using: str, wanted: list[tuple[str, int, str]]) -> set[tuple[str,
     # Not through a queryset, which takes longer to build than the server to answer.
     table = tables.quoted(here.connection, "completion")
     sql = f"SELECT {columns} FROM {table} WHERE routine {condition}"
-    with here.connection.cursor() as cursor:
-        cursor.execute(sql, values)
-        return set(cursor.fetchall())
+    return {*tables.ask(here.connection, sql, values)}
 
 
 def _attempted(using: str, routines: Collection[Routine]) -> dict[str, list[Attempts]]:

@@ -133,14 +133,10 @@ def close(
 def lock_attempt(attempt: Attempt) -> None:
     """Keep an attempt's right to commit for the work transaction in hand, until that ends."""
     here = database(str(attempt._state.db))
-    with here.connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT number FROM {tables.quoted(here.connection, 'attempt')} "
-            f"WHERE id = %s AND state = %s {here.row_lock}",
-            [attempt.pk, State.RUNNING],
-        )
-        if cursor.fetchone() is None:
-            raise lost(attempt)
+    table = tables.quoted(here.connection, "attempt")
+    sql = f"SELECT number FROM {table} WHERE id = %s AND state = %s {here.row_lock}"
+    if not tables.ask(here.connection, sql, [attempt.pk, State.RUNNING]):
+        raise lost(attempt)
 
 
 def progress(attempt: Attempt) -> Progress:
@@ -186,16 +182,13 @@ def complete(attempt: Attempt) -> None:
     """
     connection = database(str(attempt._state.db)).connection
     table = tables.quoted(connection, "completion")
-    with connection.cursor() as cursor:
-        try:
-            cursor.execute(
-                f"INSERT INTO {table} (routine, version, scope_key) VALUES (%s, %s, %s)",
-                [attempt.routine, attempt.version, attempt.scope_key],
-            )
-        except ProgrammingError as error:
-            if getattr(error.__cause__, "sqlstate", None) == _UNDEFINED_TABLE:
-                raise _unseen() from error  # it was there when the transaction began
-            raise
+    sql = f"INSERT INTO {table} (routine, version, scope_key) VALUES (%s, %s, %s)"
+    try:
+        tables.ask(connection, sql, [attempt.routine, attempt.version, attempt.scope_key])
+    except ProgrammingError as error:
+        if getattr(error.__cause__, "sqlstate", None) == _UNDEFINED_TABLE:
+            raise _unseen() from error  # it was there when the transaction began
+        raise
     _succeed(attempt)
 
 
