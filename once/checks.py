@@ -65,7 +65,7 @@ def _check_imports() -> Iterator[CheckMessage]:
     for query in early_queries.found:
         yield checks.Warning(
             f"{query.module} queried the database {query.using!r} before Django had loaded all "
-            f"apps: {query.file}, line {query.line}, in {query.function}.",
+            f"apps: {query.place}.",
             "Every command and every test does that, before the tables exist and in the real "
             "database. Move it to a routine in routines.py; or ask where the answer is first "
             "needed, in a function with functools.cache where it fills memory.",

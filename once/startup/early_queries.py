@@ -5,28 +5,27 @@ imported before that, by apps that stand before it in INSTALLED_APPS, is not see
 """
 
 import os
-import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from itertools import takewhile
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.apps import apps
 from django.conf import settings
 from django.db.backends.signals import connection_created
 
+from once.startup import launch
+
 __all__ = ["Early", "found", "stop", "watch"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Early:
+class Early(NamedTuple):
     """A connection that was opened too early."""
 
     using: str
     module: str
-    file: str
-    line: int
-    function: str
+    #: File, line and function.
+    place: str
 
 
 #: Directory of Python's own modules, and names of directories of installed packages.
@@ -50,36 +49,22 @@ def stop() -> None:
 
 def _opened(sender: type, connection: Any, **kwargs: Any) -> None:
     drivers = [connection.settings_dict["ENGINE"], *(kind.__module__ for kind in sender.__mro__)]
+    loading = takewhile(lambda call: call[1] != launch.LOADS_APPS, launch.frames())
     meant = [
-        frame for frame in _loading() if _is_meant(frame) and not _is_below(_module(frame), drivers)
+        (frame, module)
+        for frame, (module, _) in loading
+        if _is_meant(frame, module) and not _is_below(module, drivers)
     ]
     if meant:
         # The project's own line before that of an installed app: that one can be mended.
-        frame = min(meant, key=_is_installed)
-        found.append(
-            Early(
-                using=connection.alias,
-                module=_module(frame),
-                file=frame.f_code.co_filename,
-                line=frame.f_lineno,
-                function=frame.f_code.co_name,
-            )
-        )
+        frame, module = min(meant, key=lambda call: _is_installed(call[0]))
+        code = frame.f_code
+        place = f"{code.co_filename}, line {frame.f_lineno}, in {code.co_name}"
+        found.append(Early(connection.alias, module, place))
 
 
-def _loading() -> Iterator[FrameType]:
-    """Return the frames from a query to the call that loads the apps."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        if (_module(frame), frame.f_code.co_name) == ("django.apps.registry", "populate"):
-            return
-        yield frame
-        frame = frame.f_back
-
-
-def _is_meant(frame: FrameType) -> bool:
+def _is_meant(frame: FrameType, module: str) -> bool:
     """True for code of the project, and of an installed app, wherever it lies."""
-    module = _module(frame)
     if frame.f_code.co_filename.startswith("<") or _is_below(module, ("django", "once")):
         return False
     packages = {entry.partition(".")[0] for entry in settings.INSTALLED_APPS}
@@ -90,10 +75,6 @@ def _is_installed(frame: FrameType) -> bool:
     """True for code of Python, and of an installed package."""
     file = frame.f_code.co_filename
     return file.startswith(_PYTHON) or not _PACKAGES.isdisjoint(file.split(os.sep))
-
-
-def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", "?"))
 
 
 def _is_below(module: str, packages: Iterable[str]) -> bool:

@@ -48,14 +48,15 @@ class _Firing:
     def arm(self) -> None:
         if launch.is_startup_command():
             self._fire(f"manage.py {launch.command()[0]}")
-        elif (name := launch.known_server()) in launch.CELERY:
+            return
+        if (name := launch.known_server()) in launch.CELERY:
             self._fire(name)
-        else:
-            request_started.connect(self._request_began, weak=False, dispatch_uid=_UID)
-            self._watch_handlers()
-            self._watch_celery()
-
-    def _watch_handlers(self) -> None:
+            return
+        request_started.connect(self._request_began, weak=False, dispatch_uid=_UID)
+        signals: Any = sys.modules.get("celery.signals")
+        if signals is not None:
+            signals.worker_init.connect(self._celery_began, weak=False)
+            signals.beat_init.connect(self._celery_began, weak=False)
         firing, load = self, BaseHandler.load_middleware
 
         @wraps(load)
@@ -65,12 +66,6 @@ class _Firing:
             load(self, is_async)
 
         BaseHandler.load_middleware = load_middleware  # type: ignore[method-assign]
-
-    def _watch_celery(self) -> None:
-        signals: Any = sys.modules.get("celery.signals")
-        if signals is not None:
-            signals.worker_init.connect(self._celery_began, weak=False)
-            signals.beat_init.connect(self._celery_began, weak=False)
 
     def _handler_made(self, kind: type) -> None:
         if not self._is_armed or not _serves(kind):

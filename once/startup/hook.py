@@ -57,7 +57,7 @@ class _Ready:
 
 def _depth() -> int:
     """Return how many calls of ``Apps.populate`` are under way in this thread."""
-    return [where for _, where in launch.frames()].count(("django.apps.registry", "populate"))
+    return [where for _, where in launch.frames()].count(launch.LOADS_APPS)
 
 
 def on_ready() -> None:

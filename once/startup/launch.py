@@ -18,6 +18,7 @@ from once.exceptions import RoutineFailed
 __all__ = [
     "CELERY",
     "CELERY_WORKER",
+    "LOADS_APPS",
     "MOD_WSGI",
     "command",
     "failure",
@@ -33,6 +34,9 @@ __all__ = [
 
 MOD_WSGI = "mod_wsgi"
 CELERY_WORKER, CELERY_BEAT = CELERY = ("celery worker", "celery beat")
+
+#: The function that loads the apps, by module.
+LOADS_APPS = ("django.apps.registry", "populate")
 
 _GUNICORNS_WORKER = ("gunicorn.arbiter", "spawn_worker")
 
