@@ -24,13 +24,20 @@ _NOTE = (
     "A second signal ends at once.\n"
 )
 
-_is_deferred = False
-#: The error that a signal asked the run to end with. It stays until the run is over.
-_pending: BaseException | None = None
-#: True if a run has taken over the signals of this process.
-_is_handled = False
-#: True if the body that called the innermost run defers an interruption.
-_is_body_deferred = False
+
+class _State:
+    """The state of the main thread's run."""
+
+    #: The error that a signal asked the run to end with. It stays until the run is over.
+    pending: BaseException | None = None
+    #: True if a run has taken over the signals of this process.
+    is_handled = False
+    is_deferred = False
+    #: True if the body that called the innermost run defers an interruption.
+    is_body_deferred = False
+
+
+_now = _State()
 
 
 class Signalled(KeyboardInterrupt):
@@ -47,7 +54,7 @@ class Signalled(KeyboardInterrupt):
 
 def is_handled() -> bool:
     """Return True inside of :func:`handled`."""
-    return _is_handled
+    return _now.is_handled
 
 
 @contextmanager
@@ -66,19 +73,14 @@ def handled(*numbers: int, are_forwarded: bool = False) -> Iterator[None]:
         Signalled: at the end, or where the run is broken off.
 
     """
-    global _pending, _is_handled
-    if not _is_here():
-        yield
-        return
-    if _is_handled:
-        with _inside_body():
+    if not _is_here() or _now.is_handled:
+        with _set(is_body_deferred=_now.is_deferred):
             yield
         return
-    before = {number: signal.getsignal(number) for number in numbers}
     before = {
         number: handler
-        for number, handler in before.items()
-        if handler not in (signal.SIG_IGN, None)
+        for number in numbers
+        if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None)
     }
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -89,25 +91,14 @@ def handled(*numbers: int, are_forwarded: bool = False) -> Iterator[None]:
                 # Not print(): the signal may have come in the middle of one.
                 os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _NOTE.encode())
 
-    _is_handled = True
-    for number in before:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _pending, _is_handled = None, False
-
-
-@contextmanager
-def _inside_body() -> Iterator[None]:
-    global _is_body_deferred
-    before, _is_body_deferred = _is_body_deferred, _is_deferred
-    try:
-        yield
-    finally:
-        _is_body_deferred = before
+    with _set(is_handled=True, pending=None):
+        for number in before:
+            signal.signal(number, end)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def interrupt(error: BaseException) -> bool:
@@ -121,31 +112,30 @@ def interrupt(error: BaseException) -> bool:
         are outside, or when what commits is over. It is raised at once everywhere else.
 
     """
-    global _pending
-    is_first = _pending is None
-    if is_first:
-        _pending = error
-        if not _is_deferred:
-            raise error
-    return is_first
+    if _now.pending is not None:
+        return False
+    _now.pending = error
+    if not _now.is_deferred:
+        raise error
+    return True
 
 
 def check() -> None:
     """Raise what was asked for meanwhile. A body that catches it does not undo it."""
-    if _pending is not None:
-        raise _pending
+    if _now.pending is not None:
+        raise _now.pending
 
 
 def heed() -> None:
     """Raise what was asked for meanwhile, in the main thread, where nothing defers it."""
-    if _is_here() and not _is_deferred:
+    if _is_here() and not _now.is_deferred:
         check()
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
     """A context that an interruption does not break off; at the end it is raised."""
-    with _set(True):
+    with _set(is_deferred=True):
         yield
     heed()
 
@@ -156,22 +146,23 @@ def heeded() -> Iterator[None]:
 
     Except in a run that a body called which must not be broken off.
     """
-    with _set(_is_body_deferred):
+    with _set(is_deferred=_now.is_body_deferred):
         heed()
         yield
 
 
 @contextmanager
-def _set(value: bool) -> Iterator[None]:
-    global _is_deferred
+def _set(**values: object) -> Iterator[None]:
+    """A context in which the run's state has other values. In other threads it changes nothing."""
     if not _is_here():
         yield
         return
-    before, _is_deferred = _is_deferred, value
+    before = {name: getattr(_now, name) for name in values}
+    vars(_now).update(values)
     try:
         yield
     finally:
-        _is_deferred = before
+        vars(_now).update(before)
 
 
 def _is_here() -> bool:

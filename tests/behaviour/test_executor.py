@@ -329,7 +329,7 @@ def test_signal_is_heeded_between_two_routines(using: str, monkeypatch: pytest.M
     with (
         receiving(
             signals.attempt_finished,
-            lambda **_: monkeypatch.setattr(shutdown, "_pending", asked),
+            lambda **_: monkeypatch.setattr(shutdown._now, "pending", asked),
         ),
         pytest.raises(KeyboardInterrupt),
     ):

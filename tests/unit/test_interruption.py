@@ -15,8 +15,7 @@ class Stop(KeyboardInterrupt):
 
 @pytest.fixture(autouse=True)
 def _nothing_pending(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutdown, "_pending", None)
-    monkeypatch.setattr(shutdown, "_is_deferred", False)
+    monkeypatch.setattr(shutdown, "_now", shutdown._State())
 
 
 HANDLED = (signal.SIGTERM, signal.SIGINT)
