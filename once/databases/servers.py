@@ -74,8 +74,6 @@ class ServerDatabase(Database):
         initialize = own.init_connection_state
 
         def initialize_in_time() -> None:
-            if not _KEEPS_ALIVE & own.settings_dict["OPTIONS"].keys():
-                timeouts.keep_alive(own, conf.liveness_timeout())
             # Because Django's first question may wait behind a pooler for a server connection.
             with timeouts.expected(own, _own[own]):
                 initialize()
@@ -110,7 +108,7 @@ class ServerDatabase(Database):
         self.refuse_transaction()
         if self.connection.connection is None:
             return self._apart()
-        return _connecting_as_drivers_do(self.connection)
+        return _fit_for_a_run(self.connection)
 
     @contextmanager
     def _apart(self) -> Iterator[None]:
@@ -142,27 +140,31 @@ def apart(connection: BaseDatabaseWrapper, connect_timeout: int) -> BaseDatabase
         copy.set_tenant(tenant)  # of django-tenants: a connection sets its search_path by that
     copy.settings_dict["OPTIONS"].pop("pool", None)
     copy.settings_dict["OPTIONS"].setdefault("connect_timeout", connect_timeout)
-    _connect_as_drivers_do(copy)
+    _connect_for_a_run(copy)
     wrapper: BaseDatabaseWrapper = copy
     return wrapper
 
 
 @contextmanager
-def _connecting_as_drivers_do(connection: Any) -> Iterator[None]:
+def _fit_for_a_run(connection: Any) -> Iterator[None]:
+    """Have a project's open connection be as a run's own one is, and afterwards as it was."""
     before = vars(connection).get("connect")  # of a run around this run, if any
-    _connect_as_drivers_do(connection)
+    _connect_for_a_run(connection)
+    options = _keep_alive(connection)
     try:
         yield
     finally:
+        timeouts.exchange(connection, options)
         del connection.connect
         if before is not None:
             connection.connect = before
 
 
-def _connect_as_drivers_do(connection: Any) -> None:
-    """Turn an error of a foreign pool, as of SQLAlchemy, into an error of the driver.
+def _connect_for_a_run(connection: Any) -> None:
+    """Have it notice a network that dies, and turn an error of a foreign pool into the driver's.
 
-    It then counts as a database that cannot be reached, which may pass.
+    The error of a pool, as of SQLAlchemy, then counts as a database that cannot be reached, which
+    may pass.
     """
     connect, driver = connection.connect, connection.Database
 
@@ -175,5 +177,13 @@ def _connect_as_drivers_do(connection: Any) -> None:
             code = [_CANNOT_CONNECT] if connection.vendor == "mysql" else []
             text = f"No connection was to be had: {type(error).__name__}: {error}"
             raise driver.OperationalError(*code, text) from error
+        _keep_alive(connection)
 
     connection.connect = connect_or_say
+
+
+def _keep_alive(connection: BaseDatabaseWrapper) -> dict[timeouts.SocketOption, int]:
+    """Return the options of the connection's socket before."""
+    if _KEEPS_ALIVE & connection.settings_dict["OPTIONS"].keys():
+        return {}
+    return timeouts.keep_alive(connection, conf.liveness_timeout())

@@ -3,17 +3,17 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.db import Error, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once.databases.base import Context, Execute
 
-__all__ = ["expected", "keep_alive", "rest", "within"]
+__all__ = ["exchange", "expected", "keep_alive", "rest", "within"]
 
 
 @contextmanager
@@ -111,34 +111,56 @@ def rest() -> None:
     _watch.rest()
 
 
-def keep_alive(connection: BaseDatabaseWrapper, seconds: float) -> None:
+#: An option of a socket, by its level and number.
+SocketOption: TypeAlias = tuple[int, int]
+
+
+def keep_alive(connection: BaseDatabaseWrapper, seconds: float) -> dict[SocketOption, int]:
     """Have an open connection end if the network has lost everything for that many seconds.
 
     Because an address translator on the way forgets idle connections, it sends a probe after a
     third of that. Does nothing where no network is on the way.
+
+    Returns:
+        The options of its socket as they were before, for :func:`exchange`.
+
     """
+    third = max(1, round(seconds / 3))
+    # tcp(7). Not every system has all of them.
+    options = {
+        "TCP_KEEPIDLE": third,
+        "TCP_KEEPINTVL": third,
+        "TCP_KEEPCNT": 2,
+        "TCP_USER_TIMEOUT": round(seconds * 1000),
+    }
+    known = {
+        (socket.IPPROTO_TCP, getattr(socket, name)): value
+        for name, value in options.items()
+        if hasattr(socket, name)
+    }
+    return exchange(connection, {(socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1, **known})
+
+
+def exchange(
+    connection: BaseDatabaseWrapper, options: Mapping[SocketOption, int]
+) -> dict[SocketOption, int]:
+    """Set options of a connection's socket, if a network is on the way; return what they were."""
     line = _line(connection)
     if line is None:
-        return
-    with line:
-        if line.family not in (socket.AF_INET, socket.AF_INET6):
-            return
-        third = max(1, round(seconds / 3))
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        # tcp(7). Not every system has all of them.
-        options = {
-            "TCP_KEEPIDLE": third,
-            "TCP_KEEPINTVL": third,
-            "TCP_KEEPCNT": 2,
-            "TCP_USER_TIMEOUT": round(seconds * 1000),
-        }
-        for name, value in options.items():
-            if (option := getattr(socket, name, None)) is not None:
-                line.setsockopt(socket.IPPROTO_TCP, option, value)
+        return {}
+    with line, suppress(OSError):  # it is broken, as a statement finds out
+        if line.family in (socket.AF_INET, socket.AF_INET6):
+            before = {option: line.getsockopt(*option) for option in options}
+            for option, value in options.items():
+                line.setsockopt(*option, value)
+            return before
+    return {}
 
 
 def _line(connection: Any) -> socket.socket | None:
     """Return the socket of a connection, or ``None`` if it is broken, as a statement finds out."""
+    if connection.connection is None:
+        return None
     try:
         # By a number of its own, which cannot come to be that of another connection meanwhile.
         return socket.socket(fileno=os.dup(connection.connection.fileno()))

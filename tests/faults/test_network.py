@@ -1,5 +1,6 @@
 """Nodes that are cut off: no packet arrives any more, and nobody is told."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -8,9 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.faults.network import Network
+from tests.faults.network import Network, Translator
 from tests.project import LIVENESS, Process, Project, with_database
-from tests.waiting import GRACE
+from tests.waiting import GRACE, wait_until
 
 #: One of each kind. The external one asks whether it is still the one.
 KINDS = """
@@ -70,8 +71,12 @@ def remote(network: Network, tmp_path: Path) -> Iterator[Project]:
 
 def on_node(network: Network, project: Project, *arguments: str) -> Process:
     """Start ``manage.py once ...`` on the node."""
-    command = network.on_node(sys.executable, "-m", "tests.manage", "once", *arguments)
-    return project.start(*command, DATABASE_URL=network.url_from_node(project.url))
+    return manage(network, project, "once", *arguments)
+
+
+def manage(place: Network | Translator, project: Project, *arguments: str) -> Process:
+    command = place.on_node(sys.executable, "-m", "tests.manage", *arguments)
+    return project.start(*command, DATABASE_URL=place.url_from_node(project.url))
 
 
 def test_holder_on_a_lost_node(network: Network, remote: Project) -> None:
@@ -156,3 +161,71 @@ def test_holder_behind_a_cut_link_ends_soon_after_its_body(
     # Its connection is given up after the liveness timeout, and then the database, in its time.
     assert time.monotonic() - began < 3 * LIVENESS + 2 * GRACE
     assert project.effects() == []
+
+
+#: A body that is silent on its connection, beside a connection without keepalives.
+SILENT = """
+    import psycopg
+
+
+    @routine
+    def silent():
+        effect("silent")
+        other = psycopg.connect(os.environ["DATABASE_URL"], keepalives=0)
+        for session in (connection.connection, other):
+            [port] = session.execute("SELECT inet_client_port()").fetchone()
+            print("port", port, flush=True)
+        hold("silent")
+        other.close()
+"""
+#: Runs it on a connection that is open, and leaves its socket as it was.
+FOUND_OPEN = """
+import os, psycopg, socket
+from django.core.management import call_command
+from django.db import connection
+
+def options():
+    with socket.socket(fileno=os.dup(connection.connection.fileno())) as line:
+        names = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_USER_TIMEOUT]
+        return [line.getsockopt(socket.IPPROTO_TCP, name) for name in names]
+
+connection.ensure_connection()
+before = options()
+{}
+call_command("once", "run", "plant.silent")
+assert options() == before
+"""
+DIE = """
+with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as other:
+    other.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
+"""
+RUNS = {
+    "new": ["once", "run", "plant.silent"],
+    "found": ["shell", "-c", FOUND_OPEN.format("")],
+    "reopened": ["shell", "-c", FOUND_OPEN.format(DIE)],
+}
+
+
+@pytest.fixture
+def translator(network: Network) -> Iterator[Translator]:
+    translator = Translator(network, 3 * round(LIVENESS))
+    yield translator
+    translator.end()
+
+
+@pytest.mark.parametrize("command", RUNS.values(), ids=RUNS)
+def test_body_that_is_silent_for_longer_than_an_address_translator_remembers_commits(
+    translator: Translator, remote: Project, command: list[str]
+) -> None:
+    project = remote
+    project.routines(SILENT)
+    process = manage(translator, project, *command)
+    project.wait_for("silent")
+    work, other = (int(port) for port in re.findall(r"port (\d+)", process.output))
+    assert work in translator.flows()
+    wait_until(lambda: other not in translator.flows(), what="the translator to forget")
+    assert work in translator.flows()
+    project.release("silent")
+    assert process.finish() == 0, process.output
+    assert project.effects() == ["silent"]
+    assert project.attempts() == [("plant.silent", 1, "succeeded")]
