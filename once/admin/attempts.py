@@ -64,12 +64,8 @@ class AttemptList(ChangeList):
     """Leads to the page of an attempt also where it is in another database."""
 
     def url_for_result(self, result: Model) -> str:
-        url = reverse(
-            "admin:once_attempt_change",
-            args=(result.pk,),
-            current_app=self.model_admin.admin_site.name,
-        )
-        return f"{url}?{urlencode({DatabaseFilter.parameter_name: result._state.db})}"
+        query = urlencode({DatabaseFilter.parameter_name: result._state.db})
+        return f"{super().url_for_result(result)}?{query}"
 
 
 class AttemptAdmin(ReadOnlyAdmin):

@@ -119,16 +119,8 @@ def wait(
     gone: dict[tuple[str, int], float] = {}
 
     def look() -> Retry | None:
-        try:
-            with waiting.timed():
-                return _why_not(declared, routines, used, gone, waiting)
-        except Error as error:
-            # Of a database without routines, which may have no such tables, none was asked for.
-            is_asked = bool(used[waiting.using])
-            is_lost = database(waiting.using).is_lost(error)
-            if is_lost or not is_asked or _is_installed(waiting.using):
-                raise
-            return Retry("the tables of once are missing: run `manage.py once run --migrate`")
+        with waiting.timed():
+            return _why_not(declared, routines, used, gone, waiting)
 
     waiting.until(look)
 
@@ -146,7 +138,12 @@ def _why_not(
     for using, mine in used.items():
         waiting.using = using  # the database to name where it cannot be asked
         with database(using).session(), database(using).answering(waiting.answer_within):
-            are_done &= _are_done(using, mine, gone)
+            try:
+                are_done &= _are_done(using, mine, gone)
+            except Error as error:
+                if database(using).is_lost(error) or _is_installed(using):
+                    raise
+                return Retry("the tables of once are missing: run `manage.py once run --migrate`")
             behind |= unapplied.lacking([using] if are_done else [])
     if not are_done:
         return Retry(lambda: _in_the_way(declared, routines))
@@ -211,7 +208,6 @@ def _in_the_way(declared: Registry, routines: Iterable[Routine]) -> str:
 
 def _is_installed(using: str) -> bool:
     try:
-        with database(using).reading():
-            return history.is_installed(using)
+        return history.is_installed(using)
     except Error:
         return True  # unless the database answers, nothing says that they are missing

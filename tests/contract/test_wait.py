@@ -7,11 +7,11 @@ import pytest
 from django.db import OperationalError, ProgrammingError
 
 from once.databases import unapplied
-from once.exceptions import DatabaseUnavailable
+from once.exceptions import DatabaseUnavailable, TimedOut
 from once.record import history
 from once.routines.registry import Registry
 from once.status import readiness, survey
-from tests.support import run, seed
+from tests.support import rows, run, seed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -52,3 +52,13 @@ def test_error_of_a_database_without_routines_is_told_as_it_is(
     monkeypatch.setattr(unapplied, "names", names)
     with pytest.raises(DatabaseUnavailable, match=r"'sqlite' cannot be used: .*permission denied"):
         readiness.wait(Registry([routine]), [routine], ["default", "sqlite"], timeout=0.2)
+
+
+def test_wait_for_tables_that_are_missing_says_what_makes_them(using: str) -> None:
+    routine = seed(using)
+    rows(using, "ALTER TABLE once_completion RENAME TO elsewhere")
+    try:
+        with pytest.raises(TimedOut, match=r"tables of once are missing: run `.* run --migrate`"):
+            readiness.wait(Registry([routine]), [routine], [], timeout=0.2)
+    finally:
+        rows(using, "ALTER TABLE elsewhere RENAME TO once_completion")
