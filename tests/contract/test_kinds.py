@@ -343,8 +343,7 @@ def test_body_is_not_repeated_where_the_caller_says_so(using: str) -> None:
 
 @pytest.fixture
 def _nothing_pending(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutdown, "_pending", None)
-    monkeypatch.setattr(shutdown, "_is_deferred", False)
+    monkeypatch.setattr(shutdown, "_now", shutdown._State())
 
 
 @pytest.mark.usefixtures("_nothing_pending")
