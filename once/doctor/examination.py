@@ -34,6 +34,7 @@ _FIRST: tuple[Probe, ...] = (
 )
 _THEN: tuple[Probe, ...] = (
     lock_probes.eviction,
+    lock_probes.duration,
     lock_probes.endurance,
     lock_probes.fencing,
     record_probes.privileges,

@@ -12,25 +12,28 @@ from time import monotonic
 from django.db import Error
 
 from once import conf
+from once.databases import tables
 from once.databases.lock import AdvisoryLock
 from once.doctor.deployment import DEADLINE, PATIENCE, Deployment
 from once.doctor.findings import Finding
 from once.doctor.kinds import kind
 from once.exceptions import CannotFence, LockLost
+from once.text import one_line
 
-__all__ = ["endurance", "eviction", "exclusion", "fencing", "pool"]
+__all__ = ["duration", "endurance", "eviction", "exclusion", "fencing", "pool"]
 
 #: Seconds of silence after which a lock is to be evicted here, and how late that may be.
 _LIVENESS = 2.0
 _GRACE = 1.0
-#: Seconds of silence that are tried at most, where the configured timeout calls for more.
-_ENDURANCE = 20.0
 #: Other sessions that must be refused the lock: a balancer spreads them over its servers.
 _RIVALS = 5
 
-_RAISE_TIMEOUT = (
-    "See which timeout ends idle transactions (idle_transaction_timeout in PgBouncer), and raise "
-    "it above ONCE_LIVENESS_TIMEOUT."
+#: A statement that takes so long, by vendor.
+_REST = {"mysql": "SELECT SLEEP(%s)", "postgresql": "SELECT pg_sleep(%s)"}
+
+_LIMITS = (
+    "In PgBouncer, set query_timeout and transaction_timeout to 0, and idle_transaction_timeout "
+    "above ONCE_LIVENESS_TIMEOUT. Elsewhere, see which limit ends transactions or statements."
 )
 
 
@@ -135,7 +138,7 @@ def eviction(deployment: Deployment) -> list[Finding]:
         message = (
             f"A lock lasted for {lasted:.1f} s, though it may be silent for {_LIVENESS:.0f} s."
         )
-        return [deployment.fault("eviction", message, _RAISE_TIMEOUT)]
+        return [deployment.fault("eviction", message, _LIMITS)]
     message = f"A lock that fell silent was evicted after {seconds:.1f} s."
     return [deployment.ok("eviction", message)]
 
@@ -151,23 +154,65 @@ def _until_free(deployment: Deployment, since: float) -> float | None:
         time.sleep(0.1)
 
 
-def endurance(deployment: Deployment) -> list[Finding]:
-    """See that a lock lives from one sign of life to the next, by the configured timeout."""
-    interval = min(conf.liveness_timeout() / 3, _ENDURANCE)
-    if not deployment.database.is_server or interval <= _LIVENESS:  # which the eviction proves
+def duration(deployment: Deployment) -> list[Finding]:
+    """Say beforehand that the proof of endurance takes long."""
+    seconds = _interval()
+    if not deployment.database.is_server or seconds <= DEADLINE:
         return []
+    message = f"The proof of endurance takes {seconds:.0f} s, a third of ONCE_LIVENESS_TIMEOUT."
+    return [deployment.ok("duration", message)]
+
+
+def endurance(deployment: Deployment) -> list[Finding]:
+    """See that a lock lives from one sign of life to the next, and a statement for as long."""
+    if not deployment.database.is_server:
+        return []
+    seconds = _interval()
     with deployment.lock(conf.liveness_timeout()) as lock:
         lock.acquire()
-        time.sleep(interval)
-        try:
-            lock.ping()
-        except LockLost:
-            message = (
-                f"A lock was lost within {interval:.0f} s, before its first sign of life: none "
-                "would last, and no run could finish."
-            )
-            return [deployment.fault("endurance", message, _RAISE_TIMEOUT)]
-    return []
+        work = deployment.beside(lambda: _rest(deployment, seconds))
+        time.sleep(seconds)
+        return [_silence(deployment, lock, seconds), _statement(deployment, work, seconds)]
+
+
+def _interval() -> float:
+    """Return the seconds between two signs of life."""
+    return conf.liveness_timeout() / 3
+
+
+def _silence(deployment: Deployment, lock: AdvisoryLock, seconds: float) -> Finding:
+    try:
+        lock.ping()
+    except LockLost as error:
+        message = (
+            f"A lock was lost within {seconds:.1f} s, before its first sign of life: none would "
+            f"last, and no run could finish. ({one_line(error)})"
+        )
+        return deployment.fault("endurance", message, _LIMITS)
+    message = f"A lock lasted for {seconds:.1f} s, from one sign of life to the next."
+    return deployment.ok("endurance", message)
+
+
+def _rest(deployment: Deployment, seconds: float) -> None:
+    with deployment.database.work():
+        # By a name of its own, because a pooler may leave the session to the server.
+        deployment.database.mark_backend(f"{deployment.name}.statement")
+        deployment.database.limit_statements(0)  # a limit of the server's is no pooler's
+        connection = deployment.database.connection
+        tables.ask(connection, _REST[connection.vendor], [seconds])
+
+
+def _statement(deployment: Deployment, work: "Future[None]", seconds: float) -> Finding:
+    error = work.exception(DEADLINE)
+    if error is None:
+        message = f"A statement of {seconds:.1f} s came to its end. No longer one was tried."
+        return deployment.ok("statement", message)
+    return deployment.fault(
+        "statement",
+        f"A statement of {seconds:.1f} s did not come to its end, nor would a body with such a "
+        f"statement: {one_line(error)}",
+        _LIMITS,
+    )
 
 
 def fencing(deployment: Deployment) -> list[Finding]:

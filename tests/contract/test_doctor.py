@@ -101,6 +101,39 @@ def test_server_that_does_not_evict_is_a_fault(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
+    ("liveness", "silence", "told"),
+    [
+        (45, 15, []),
+        (300, 100, ["The proof of endurance takes 100 s, a third of ONCE_LIVENESS_TIMEOUT."]),
+    ],
+)
+@pytest.mark.postgresql
+def test_endurance_is_proved_up_to_the_first_sign_of_life(
+    liveness: float, silence: float, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setenv("ONCE_LIVENESS_TIMEOUT", f"{liveness}")
+    monkeypatch.setattr("once.doctor.lock_probes.time.sleep", slept.append)
+    monkeypatch.setattr(lock_probes, "_REST", {"postgresql": "SELECT 'of %s s'"})
+    assert [one.message for one in probed(lock_probes.duration).values()] == told
+    findings = probed(lock_probes.endurance)
+    assert faults(findings) == []
+    assert slept == [silence]
+    assert f"lasted for {silence:.1f} s" in findings["endurance"].message
+    assert f"of {silence:.1f} s came to its end. No longer" in findings["statement"].message
+
+
+@pytest.mark.postgresql
+def test_limit_of_the_servers_own_is_not_taken_for_a_poolers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ONCE_LIVENESS_TIMEOUT", "3")
+    options = connections["default"].settings_dict["OPTIONS"]
+    monkeypatch.setitem(options, "options", "-c statement_timeout=500ms")
+    assert faults(probed(lock_probes.endurance)) == []
+
+
+@pytest.mark.parametrize(
     ("terminate_backend", "told"),
     [
         (lambda here, name: 0, "was not found by another"),

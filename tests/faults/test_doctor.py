@@ -27,11 +27,12 @@ SEED = """
 """
 
 #: What is found where nothing is wrong, and in this order.
-ON_A_SERVER = ["tables", "pool", "exclusion", "eviction", "fencing", "privileges", "clock"]
+ON_A_SERVER = ["tables", "pool", "exclusion", "eviction", "endurance", "statement", "fencing"]
+RECORD = ["privileges", "clock", "routines"]
 SESSIONS = ["server", "driver", "session", "durability"]
 WELL = {
-    "postgresql": [*SESSIONS, *ON_A_SERVER, "routines"],
-    "pgbouncer": [*SESSIONS[:2], "pooler", *SESSIONS[2:], *ON_A_SERVER, "routines"],
+    "postgresql": [*SESSIONS, *ON_A_SERVER, *RECORD],
+    "pgbouncer": [*SESSIONS[:2], "pooler", *SESSIONS[2:], *ON_A_SERVER, *RECORD],
     "sqlite": ["server", "tables", "exclusion", "eviction", "privileges", "routines"],
 }
 
@@ -237,8 +238,35 @@ def test_pooler_that_ends_locks_before_their_first_sign_of_life(
         found = doctor(project, DATABASE_URL=url, ONCE_LIVENESS_TIMEOUT="15")
         assert (found.code, found.of("fault")) == (1, ["endurance"])
         assert "before its first sign of life" in found.said("endurance")
-        assert "idle_transaction_timeout in PgBouncer" in found.said("endurance")
+        assert "idle_transaction_timeout above ONCE_LIVENESS_TIMEOUT" in found.said("endurance")
         assert doctor(project, DATABASE_URL=url, ONCE_LIVENESS_TIMEOUT="6").code == 0
+
+
+@on_postgresql
+def test_pooler_that_ends_statements(project: Project, tmp_path: Path) -> None:
+    project.routines(
+        """
+        @routine
+        def long():
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_sleep(4)")
+        """
+    )
+    with pooled(project, tmp_path, "query_timeout = 3") as url:
+        found = doctor(project, DATABASE_URL=url, ONCE_LIVENESS_TIMEOUT="15")
+        assert (found.code, found.of("fault")) == (1, ["endurance", "statement"])
+        said = found.said("statement")
+        assert "A statement of 5.0 s did not come to its end, nor would a body" in said
+        assert "OperationalError: query timeout" in said
+        assert "set query_timeout and transaction_timeout to 0" in said
+        assert "was lost: OperationalError: query timeout" in found.said("endurance")
+        brief = doctor(project, DATABASE_URL=url, ONCE_LIVENESS_TIMEOUT="3")
+        assert (brief.code, brief.of("fault")) == (0, [])
+        assert "of 1.0 s came to its end. No longer one was tried" in brief.said("statement")
+        run = project.once("run", "--timeout=1", DATABASE_URL=url)
+        assert run.finish() == 4, run.output
+        assert "INTERRUPTED" in run.output
+        assert "query timeout" in run.output
 
 
 @on_postgresql
