@@ -51,7 +51,7 @@ class DatabaseFilter(admin.SimpleListFilter):
         return queryset  # which AttemptAdmin took from that database
 
     def choices(self, changelist: ChangeList) -> Any:
-        selected = self.value() or _usual()
+        selected = self.value() or _aliases()[0]
         for alias, title in self.lookup_choices:
             yield {
                 "selected": alias == selected,
@@ -89,8 +89,9 @@ class AttemptAdmin(ReadOnlyAdmin):
     readonly_fields = ["began", "ended", "took", "failure"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        aliases = _aliases()
         alias = request.GET.get(DatabaseFilter.parameter_name)
-        using = alias if alias in _aliases() else _usual()
+        using = alias if alias in aliases else aliases[0]
         return super().get_queryset(request).using(using)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
@@ -166,12 +167,6 @@ def _row(attempt: Attempt) -> "PastAttempt":
 
 
 def _aliases() -> list[str]:
-    """Return the databases that may have a record."""
-    return [alias for alias in connections if router.allow_migrate_model(alias, Attempt)]
-
-
-def _usual() -> str:
-    """Return the database that is shown where none is asked for."""
-    aliases = _aliases()
-    is_usual = DEFAULT_DB_ALIAS in aliases or not aliases
-    return DEFAULT_DB_ALIAS if is_usual else aliases[0]
+    """Return the databases that may have a record; first the one that is shown by default."""
+    found = [alias for alias in connections if router.allow_migrate_model(alias, Attempt)]
+    return sorted(found, key=lambda alias: alias != DEFAULT_DB_ALIAS) or [DEFAULT_DB_ALIAS]
