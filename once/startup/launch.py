@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
@@ -40,20 +40,41 @@ LOADS_APPS = ("django.apps.registry", "populate")
 
 _GUNICORNS_WORKER = ("gunicorn.arbiter", "spawn_worker")
 
-#: Functions that run while a server loads the application, by module; and the server's name.
+
+class _Server(NamedTuple):
+    """A server that loads the application in a certain function."""
+
+    name: str
+    #: True, by the local names of that function, if this process replaces a worker.
+    replaces: Callable[[dict[str, Any]], bool] = lambda names: False
+
+
+def _number() -> int:
+    """Return the number of this process at its parent, from 1 (manual, "multiprocessing")."""
+    process = sys.modules["multiprocessing"].current_process()  # by which it was started
+    return int((getattr(process, "_identity", None) or (0,))[-1])
+
+
+_HYPERCORN = _Server("hypercorn", lambda names: _number() > int(names["config"].workers))
+
+#: Servers, by the module and the function that runs while they load the application.
 _SERVERS = {
-    ("gunicorn.arbiter", "setup"): "gunicorn",  # the master, under --preload
-    _GUNICORNS_WORKER: "gunicorn",
-    ("uvicorn.main", "run"): "uvicorn",
-    ("uvicorn.server", "_serve"): "uvicorn",
-    ("hypercorn.asyncio.run", "asyncio_worker"): "hypercorn",
-    ("hypercorn.asyncio.run", "uvloop_worker"): "hypercorn",
-    ("hypercorn.trio.run", "trio_worker"): "hypercorn",
-    ("granian.server.mp", "wrapped"): "granian",
-    ("granian.server.mt", "_serve"): "granian",  # where Python has no GIL
-    ("daphne.cli", "run"): "daphne",
-    ("celery.worker.worker", "setup_instance"): CELERY_WORKER,
-    ("celery.beat", "start"): CELERY_BEAT,
+    ("gunicorn.arbiter", "setup"): _Server("gunicorn"),  # the master, under --preload
+    _GUNICORNS_WORKER: _Server(
+        "gunicorn", lambda names: names["worker"].age > names["worker"].cfg.workers
+    ),
+    ("uvicorn.main", "run"): _Server("uvicorn"),
+    ("uvicorn.server", "_serve"): _Server("uvicorn"),
+    ("hypercorn.asyncio.run", "asyncio_worker"): _HYPERCORN,
+    ("hypercorn.asyncio.run", "uvloop_worker"): _HYPERCORN,
+    ("hypercorn.trio.run", "trio_worker"): _HYPERCORN,
+    ("granian.server.mp", "wrapped"): _Server(
+        "granian", lambda names: _number() > int(names["worker_id"])
+    ),
+    ("granian.server.mt", "_serve"): _Server("granian"),  # where Python has no GIL
+    ("daphne.cli", "run"): _Server("daphne"),
+    ("celery.worker.worker", "setup_instance"): _Server(CELERY_WORKER),
+    ("celery.beat", "start"): _Server(CELERY_BEAT),
 }
 
 
@@ -63,7 +84,7 @@ def known_server() -> str:
         return "uwsgi"
     if hasattr(sys.modules.get("mod_wsgi"), "process_group"):  # its installer is a package, too
         return MOD_WSGI
-    return next((_SERVERS[where] for _, where in frames() if where in _SERVERS), "")
+    return next((_SERVERS[where].name for _, where in frames() if where in _SERVERS), "")
 
 
 def is_replacement() -> bool:
@@ -76,7 +97,9 @@ def is_replacement() -> bool:
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is not None and uwsgi.worker_id():
         return bool(uwsgi.workers()[uwsgi.worker_id() - 1]["respawn_count"] > 1)
-    return any(where in _LOADERS and _LOADERS[where](frame.f_locals) for frame, where in frames())
+    return any(
+        where in _SERVERS and _SERVERS[where].replaces(frame.f_locals) for frame, where in frames()
+    )
 
 
 def gunicorns_worker() -> Any:
@@ -98,27 +121,6 @@ def failure(message: str) -> RoutineFailed:
     reported: Any = type("RoutineFailed", (RoutineFailed, AppImportError), {})
     error: RoutineFailed = reported(f"RoutineFailed: {message}")
     return error
-
-
-def _number() -> int:
-    """Return the number of this process at its parent, from 1 (manual, "multiprocessing")."""
-    process = sys.modules["multiprocessing"].current_process()  # by which it was started
-    return int((getattr(process, "_identity", None) or (0,))[-1])
-
-
-def _is_hypercorns_replacement(names: dict[str, Any]) -> bool:
-    return _number() > int(names["config"].workers)
-
-
-#: Functions of servers that load an application in a worker; by their local names, True if the
-#: server started that worker after its first ones.
-_LOADERS: dict[tuple[str, str], Callable[[dict[str, Any]], bool]] = {
-    _GUNICORNS_WORKER: lambda names: names["worker"].age > names["worker"].cfg.workers,
-    ("hypercorn.asyncio.run", "asyncio_worker"): _is_hypercorns_replacement,
-    ("hypercorn.asyncio.run", "uvloop_worker"): _is_hypercorns_replacement,
-    ("hypercorn.trio.run", "trio_worker"): _is_hypercorns_replacement,
-    ("granian.server.mp", "wrapped"): lambda names: _number() > int(names["worker_id"]),
-}
 
 
 def command() -> list[str]:
