@@ -96,6 +96,15 @@ class Wait:
             except (AttemptLost, CannotFence, LockLost) as error:
                 self.retreat(str(error))
 
+    def ask(self, question: Callable[[], T]) -> T:
+        """Ask the database, which may be another than the run is at, until it answers."""
+
+        def look() -> T:
+            with database(self.using).session(), self.asking():
+                return question()
+
+        return self.until(look)
+
     def retreat(self, reason: Sentence) -> None:
         """Free the lock, unless this is its standby, and pause if there is a reason."""
         self.lock.release_unless_standby()

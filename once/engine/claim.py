@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -47,8 +48,9 @@ class Claim:
     lock: AdvisoryLock
     wait: Wait
     options: RunOptions
-    #: Routines of the same database that this one comes after.
+    #: Routines that this one comes after: of the same database, and of others.
     after: Sequence[Routine] = ()
+    elsewhere: Sequence[Routine] = ()
     #: The record as of a moment ago.
     known: Record | None = None
     #: Attempts in a row of this call that failed.
@@ -68,8 +70,7 @@ class Claim:
         try:
             return self.wait.until(self._look)
         except TimedOut as error:
-            seconds = self.wait.seconds
-            return self._skipped(str(error), seconds=seconds, reason=Reason.TIMED_OUT)
+            return self._skipped(str(error), seconds=self.wait.seconds, reason=Reason.TIMED_OUT)
 
     def _look(self) -> Result | Retry:
         """Look at the lock and the record once, and attempt the routine if it is due."""
@@ -126,6 +127,11 @@ class Claim:
             # Because an attempt that runs may be a dead process's, the lock is asked for.
             if self._is_put_off(record) and not record.is_running:
                 return self._put_off(record)
+        # Before the lock, because their databases may be out of reach for long.
+        for other in self.elsewhere:
+            there = replace(self.wait, using=other.using)
+            if undone := there.ask(partial(history.undone, [other])):
+                return self._skipped(_too_early(undone))
         # First the connection for the work: a lock without one would only keep waiters waiting.
         self.here.connection.ensure_connection()
         refuse_left_open(self.here)
@@ -197,8 +203,7 @@ class Claim:
             here=self.here,
             lock=self.lock,
             wait=self.wait,
-            # Not a command of `once call`, because its input from stdin is gone.
-            may_repeat=self.routine.retry and self.options.trigger != Trigger.CALL,
+            may_repeat=self.options.repeats(self.routine),
             was_batched=ahead.record.is_batched,
         )
         try:
@@ -211,10 +216,10 @@ class Claim:
                 return Retry()
             # A failover after the claim loses the claim together with a predecessor's completion.
             # Only an earlier failover leaves the claim: therefore ask again.
-            if self.options.calls_body and (undone := history.undone(self.after)):
-                why = f"Not tried, since {undone[0]} must be done before, and is not any more."
+            if undone := history.undone(self.after):
+                why = _too_early(undone)
                 recorder.close(attempt, State.INTERRUPTED, why, body_not_started=True)
-                return self._skipped(f"{why} Run this again.")
+                return self._skipped(why)
             # Before the transaction, which a receiver's query could break.
             is_announced = True
             signals.attempt_started.send_robust(self.routine, attempt=attempt)
@@ -267,8 +272,7 @@ class Claim:
             return True
         # A new attempt may repeat the body where the same attempt may not.
         leaves_it = self.routine.kind == "batched" or not self.routine.retry
-        may_pass = isinstance(failed.error, Error) and self.here.is_conflict(failed.error)
-        return leaves_it and may_pass
+        return leaves_it and isinstance(failed.error, Error) and self.here.is_conflict(failed.error)
 
     def _leave(self, record: Record) -> Result:
         """Return the result if there is nothing to do for this process."""
@@ -290,3 +294,7 @@ class Claim:
 
     def _skipped(self, message: str, **details: Any) -> Result:
         return Result(routine=self.routine, outcome=Outcome.SKIPPED, message=message, **details)
+
+
+def _too_early(undone: Sequence[str]) -> str:
+    return f"Not tried, since {undone[0]} must be done before, and is not any more."

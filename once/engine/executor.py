@@ -16,6 +16,7 @@ from once.databases.lock import AdvisoryLock, NoLock
 from once.engine import shutdown
 from once.engine.backoff import Retry, Wait
 from once.engine.options import RunOptions
+from once.exceptions import AttemptLost
 from once.models import Trigger
 from once.record import history
 from once.record.standing import Record, Standing
@@ -34,6 +35,11 @@ __all__ = ["run"]
 
 T = TypeVar("T")
 
+_LOST = (
+    "was done, and is not any more: the database lost commits, by a failover or a crash, or a "
+    "person reset it"
+)
+
 
 def run(routines: Sequence[Routine], registry: Registry, options: RunOptions) -> list[Result]:
     """Bring routines to completion, in their order, and stop where one fails.
@@ -49,6 +55,8 @@ def run(routines: Sequence[Routine], registry: Registry, options: RunOptions) ->
     Raises:
         InsideTransaction: the calling thread is inside a transaction.
         DatabaseUnavailable: a database was out of reach for longer than ``ONCE_STARTUP_TIMEOUT``.
+        AttemptLost: a database lost what was done, and must not be done again by the same call.
+        TimedOut: at the deadline, a database had lost what was done.
         ImproperlyConfigured: a routine's scope lacks ``ONCE_RELEASE``, or a file.
 
     """
@@ -58,11 +66,16 @@ def run(routines: Sequence[Routine], registry: Registry, options: RunOptions) ->
         database(using).refuse_transaction()
     timeout = options.timeout
     deadline = None if timeout is None else monotonic() + timeout
-    current = _Pass(registry=registry, options=options, deadline=deadline)
-    try:
-        return current.through(routines)
-    finally:
-        current.end()
+    results: dict[str, Result] = {}
+    left = routines
+    while left:
+        current = _Pass(registry=registry, options=options, deadline=deadline)
+        try:
+            current.through(left, results)
+            left = current.lost(results)
+        finally:
+            current.end()
+    return list(results.values())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +94,9 @@ class _Pass:
     _session: ExitStack = field(default_factory=ExitStack)
     #: The lock there, which serves one routine after another.
     _lock: AdvisoryLock | None = None
+    #: True if what was done may be lost by now; and why no further routine is tried, if so.
+    _is_stale: bool = False
+    _stopped: str = ""
     #: Aliases of the databases to which a connection was open before.
     _found_open: set[str] = field(default_factory=lambda: {each.alias for each in _open()})
 
@@ -104,16 +120,14 @@ class _Pass:
             self._session.enter_context(database(using).session())
             self._using = using
 
-    def through(self, routines: Sequence[Routine]) -> list[Result]:
-        """Return one result for each routine, in order."""
-        results: dict[str, Result] = {}
-        stands = self._read(routines) if routines else {}
-        stopped = ""
+    def through(self, routines: Sequence[Routine], results: dict[str, Result]) -> None:
+        """Add one result for each routine, in order."""
+        stands = self._read(routines)
         for number, routine in enumerate(routines):
             known = stands.get(routine.name)  # what is not known is open, which is due in any case
             if known and not self.options.is_due(known.standing):
                 result = self._left(routine, known)
-            elif blocker := stopped or self._blocker(routine, results):
+            elif blocker := self._stopped or self._blocker(routine, results):
                 result = Result(routine=routine, outcome=Outcome.SKIPPED, message=blocker)
             else:
                 if known and not known.number and self.options.calls_body:
@@ -125,14 +139,35 @@ class _Pass:
                 if claim.wait.has_paused:  # in which another process may have done the next
                     stands = self._read(routines[number + 1 :])
                 if result.outcome is Outcome.FAILED and not self.options.keep_going:
-                    stopped = f"Not tried, since {routine.name} failed. Fix that one first."
+                    self._stopped = f"Not tried, since {routine.name} failed. Fix that one first."
                 elif result.reason is Reason.TIMED_OUT:
-                    stopped = f"Not tried, since the deadline passed at {routine.name}."
+                    self._stopped = f"Not tried, since the deadline passed at {routine.name}."
                 shutdown.heed()
             if result.outcome is Outcome.SKIPPED:
                 signals.skipped.send_robust(routine, result=result)
             results[routine.name] = result
-        return list(results.values())
+
+    def lost(self, results: dict[str, Result]) -> list[Routine]:
+        """Return what another pass is for: what a database lost meanwhile, and what is behind it.
+
+        A failover or a crash may lose completions that this pass has read, or made. Therefore they
+        are read again where a routine was claimed, by connections of now.
+        """
+        has_failed = any(each.outcome is Outcome.FAILED for each in results.values())
+        if not self._is_stale or self._stopped or has_failed:
+            return []
+        self.end()  # a session may have stayed on a database server that is no primary any more
+        done = [each for each in results.values() if each.is_done]
+        stands = self._read([each.routine for each in done])
+        still = {name for name, record in stands.items() if record.is_done}
+        lost = [each for each in done if each.routine.name not in still]
+        for each in lost:
+            if each.outcome is Outcome.RAN and not self.options.repeats(each.routine):
+                raise AttemptLost(f"{each.routine.name} {_LOST}. To call it again, run this again.")
+        if not lost:
+            return []
+        self._new_wait(lost[0].routine).pause(f"{lost[0].routine.name} {_LOST}")
+        return [each.routine for each in results.values() if each.routine.name not in still]
 
     def _suspect(
         self, routine: Routine, routines: Sequence[Routine], stands: dict[str, Record]
@@ -170,6 +205,8 @@ class _Pass:
     def _claim(self, routine: Routine, known: Record | None) -> "Claim":
         from once.engine.claim import Claim
 
+        self._is_stale = self.options.trigger != Trigger.RESET  # after which nothing is done
+        before = self.registry.predecessors(routine) if self.options.calls_body else []
         here = database(routine.using)
         self._go_to(routine.using)
         if self._lock is None:
@@ -184,9 +221,8 @@ class _Pass:
             wait=self._new_wait(routine, self._lock),
             options=self.options,
             known=known,
-            after=[
-                each for each in self.registry.predecessors(routine) if each.using == routine.using
-            ],
+            after=[each for each in before if each.using == routine.using],
+            elsewhere=[each for each in before if each.using != routine.using],
         )
 
     def _new_wait(self, routine: Routine, lock: AdvisoryLock | None = None) -> Wait:
@@ -206,8 +242,7 @@ class _Pass:
     def _blocker(self, routine: Routine, results: dict[str, Result]) -> str:
         if self.options.calls_body:
             for other in self.registry.predecessors(routine):
-                before = results.get(other.name)
-                if before is None:
+                if (before := results.get(other.name)) is None:
                     continue
                 if not before.is_done:
                     return f"Not tried, since {other.name} must be done before."

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from once.models import DECISIONS
+from once.models import DECISIONS, Trigger
 from once.record.standing import Standing
+from once.routines.base import Routine
 
 __all__ = ["RunOptions"]
 
@@ -33,6 +34,13 @@ class RunOptions:
     def calls_body(self) -> bool:
         """True if bodies are called: a person's decision calls none."""
         return self.trigger not in DECISIONS
+
+    def repeats(self, routine: Routine) -> bool:
+        """Return True if a call may call the routine's body more than once.
+
+        Not a command of ``once call``, because its input from stdin is gone.
+        """
+        return not self.calls_body or (routine.retry and self.trigger != Trigger.CALL)
 
     def is_due(self, standing: Standing) -> bool:
         """Return True if there is something to do for a routine that stands so."""

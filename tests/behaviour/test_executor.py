@@ -14,8 +14,11 @@ from once.databases import database, unapplied
 from once.engine import executor, shutdown
 from once.engine.options import RunOptions
 from once.exceptions import (
+    AttemptLost,
+    DatabaseUnavailable,
     InsideRun,
     InsideTransaction,
+    TimedOut,
 )
 from once.models import Attempt, Completion, State
 from once.record import history, recorder
@@ -30,6 +33,7 @@ from tests.support import (
     conflict,
     effects,
     last,
+    lost_connection,
     raising,
     receiving,
     run,
@@ -121,20 +125,78 @@ def test_pass_stops_after_a_failure_and_says_why(using: str) -> None:
     assert effects(using) == ["done", "good"]
 
 
-def test_routine_is_skipped_where_the_database_lost_what_it_comes_after(using: str) -> None:
-    """A failover may lose the record that this process has just seen committed."""
-    first, second = seed(using, "first"), seed(using, "second", after=["first"])
+@pytest.mark.parametrize("place", ["default", "sqlite"])
+@pytest.mark.parametrize(
+    ("loser", "ran"),
+    [("second", ["second", "first", "third"]), ("third", ["second", "third", "first"])],
+)
+def test_what_the_database_lost_meanwhile_is_done_again(
+    using: str, place: str, loser: str, ran: list[str]
+) -> None:
+    """A failover may lose what this process has read, and is about to build on."""
+    first, second = seed(place, "first"), seed(using, "second")
+    third = seed(using, "third", after=["first"])
+    run(first)
+    called: list[str] = []
 
     def lose(sender: Routine, **kwargs: object) -> None:
-        Completion.objects.using(using).filter(routine="first").delete()
+        called.append(sender.name)
+        if called[-1] == loser and "first" not in called:
+            losing("first", place)()
 
     with receiving(signals.attempt_finished, lose):
-        results = run(first, second)
-    assert [result.outcome for result in results] == [Outcome.RAN, Outcome.SKIPPED]
-    assert "first must be done before" in results[1].message
-    assert effects(using) == ["first"]
-    assert ("second", 1, "interrupted") in attempts(using)
-    assert run(first, second)[1].outcome is Outcome.RAN
+        results = run(first, second, third)
+    assert called == ran
+    assert [result.outcome for result in results] == [Outcome.RAN] * 3
+    assert ("first", 1) in completions(place)
+    is_claimed = loser == "second" and place == using
+    assert (("third", 1, "interrupted") in attempts(using)) is is_claimed
+
+
+def test_what_the_database_lost_is_not_done_after_the_deadline(using: str) -> None:
+    routines = [seed(using, "first"), seed(using, "second")]
+    with (
+        receiving(signals.attempt_finished, losing("first", using)),
+        pytest.raises(TimedOut, match=r"first was done, and is not any more: the database lost"),
+    ):
+        run(*routines, timeout=0)
+    assert [result.outcome for result in run(*routines)] == [Outcome.RAN, Outcome.ALREADY_DONE]
+
+
+@pytest.mark.parametrize(("retry", "trigger"), [(False, "command"), (True, "call")])
+def test_body_that_is_called_at_most_once_is_not_called_again_by_the_same_call(
+    using: str, retry: bool, trigger: str
+) -> None:
+    with (
+        receiving(signals.attempt_finished, losing("shop.seed", using)),
+        pytest.raises(AttemptLost, match="To call it again, run this again"),
+    ):
+        run(seed(using, retry=retry), trigger=trigger, timeout=0)
+    assert effects(using) == ["shop.seed"]
+
+
+def test_other_database_that_is_out_of_reach_before_a_claim_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    routines = [seed("default", "first"), seed("sqlite", "second", after=["first"])]
+    run(routines[0])
+
+    def undone(routines: list[Routine]) -> list[str]:
+        raise lost_connection("default")
+
+    monkeypatch.setattr(history, "undone", undone)
+    with pytest.raises(DatabaseUnavailable, match="database 'default' cannot be used"):
+        run(*routines, patience=0.1)
+    assert attempts("sqlite") == []
+
+
+def losing(name: str, using: str) -> Callable[..., None]:
+    """A receiver that deletes a completion, as a failover that loses commits does."""
+
+    def lose(**kwargs: object) -> None:
+        Completion.objects.using(using).filter(routine=name).delete()
+
+    return lose
 
 
 def test_nested_pass_is_refused(using: str) -> None:

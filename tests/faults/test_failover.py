@@ -194,3 +194,43 @@ def test_address_that_moves_between_batches_to_a_standby_that_lagged(
         assert process.finish() == 0, process.output
     assert changes(project) == [1] * 8
     assert project.completions() == ["plant.backfill"]
+
+
+#: The second comes after nothing, and the third after what was done before the process began.
+PASS = """
+    @routine
+    def first():
+        effect("first")
+
+
+    @routine
+    def second(run):
+        effect("second")
+        hold(f"second{run.attempt}")
+
+
+    @routine(after=[first])
+    def third():
+        effect("third")
+"""
+
+
+def test_address_that_moves_in_a_pass_to_a_standby_that_lagged(
+    pair: Pair, project: Project
+) -> None:
+    """What was done before the process began is lost with what it does on the old primary."""
+    project.routines(PASS)
+    pair.stop_sending()
+    assert project.once("run", "plant.first").finish() == 0
+    servers = [pair.url]
+    with moved(servers, "once_project") as url:
+        process = project.once("run", DATABASE_URL=url)
+        project.wait_for("second1")
+        pair.promote()
+        servers.append(pair.standby_url)
+        project.admin_url = with_database(pair.standby_url, "once_project")
+        project.release("second1")
+        assert process.finish() == 0, process.output
+    assert "was done, and is not any more: the database lost commits" in process.output
+    assert project.effects() == ["first", "second", "third"]
+    assert project.completions() == ["plant.first", "plant.second", "plant.third"]
