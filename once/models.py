@@ -151,6 +151,11 @@ class Attempt(Scoped):
     def __str__(self) -> str:
         return f"{self.routine} v{self.version} attempt {self.number}"
 
+    @property
+    def error_line(self) -> str:
+        """The error without its traceback."""
+        return self.error.partition("\n")[0]
+
 
 class Anchor(Scoped):
     """Having a row means that its attempt must stay, as long as people delete old ones by hand.

@@ -11,25 +11,14 @@ from django.db import DatabaseError, DataError
 from once import conf
 from once.exceptions import OnceError
 
-__all__ = [
-    "from_body",
-    "headline",
-    "one_line",
-    "plain",
-    "shortened",
-    "storable",
-    "trace",
-    "whole",
-    "written",
-]
+__all__ = ["escaped", "inline", "one_line", "trace", "whole", "written"]
 
 T = TypeVar("T")
 
 _LENGTH = 10_000
 _LINE = 300
 
-#: Characters that a terminal obeys or shows out of order, and half characters. New lines and tabs
-#: stay.
+#: Characters that a terminal obeys or shows out of order, and half characters.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 #: Packages between this function and a body: the last two carry a coroutine.
@@ -53,17 +42,16 @@ def one_line(error: BaseException | None) -> str:
     except Exception:  # a message that cannot be made must not hide the error
         text = "its message cannot be shown"
     if isinstance(error, OnceError):
-        return plain(" ".join(text.split()))
+        return escaped(" ".join(text.split()))
     first = " ".join(next(iter(text.strip().splitlines()), "").split())
     line = f"{type(error).__name__}: {first}" if first else type(error).__name__
     if isinstance(error, BaseExceptionGroup):
-        line = f"{shortened(line)}: {one_line(error.exceptions[0])}"
-    return shortened(line)
+        line = f"{_shortened(line)}: {one_line(error.exceptions[0])}"
+    return _shortened(line)
 
 
-def shortened(text: str) -> str:
-    """Return a text of 300 characters at most, fit for a terminal and for a database."""
-    text = plain(text)
+def _shortened(text: str) -> str:
+    text = escaped(text)
     return text if len(text) <= _LINE else f"{text[: _LINE - 6]} [...]"
 
 
@@ -78,11 +66,11 @@ def whole(error: BaseException) -> str:
 
 def trace(error: BaseException) -> str:
     """Return the traceback of an error; that of a body begins at the body."""
-    lines = traceback.format_exception(type(error), error, from_body(error))
-    return plain(_scrubbed("".join(lines)))
+    lines = traceback.format_exception(type(error), error, _from_body(error))
+    return escaped(_scrubbed("".join(lines)))
 
 
-def from_body(error: BaseException) -> TracebackType | None:
+def _from_body(error: BaseException) -> TracebackType | None:
     """Return the traceback of an error, which begins at the body if that raised it."""
     frame, is_inside = error.__traceback__, False
     while frame is not None:
@@ -104,20 +92,18 @@ def _scrubbed(text: str) -> str:
         return f"[not shown, because ONCE_SCRUB failed: {type(error).__name__}]\n"
 
 
-def headline(text: str) -> str:
-    """Return the first line of what an attempt keeps of its error."""
-    return next(iter(text.splitlines()), "")
+def escaped(text: str) -> str:
+    """Return a text that no terminal obeys and every database takes; new lines and tabs stay.
 
-
-def plain(text: str) -> str:
-    """Return a text fit for a terminal, by escaping as Python does what a terminal would obey."""
+    What is unfit is written as Python writes it: half characters come from file names, and
+    PostgreSQL refuses NUL in text (manual, 8.3).
+    """
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def storable(text: str) -> str:
-    """Return a text that every database takes, by escaping what some would refuse."""
-    # Lone surrogates come from file names; PostgreSQL refuses NUL in text (manual, 8.3).
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+def inline(text: str) -> str:
+    """Return a text as a part of a line, escaped."""
+    return escaped(text).replace("\n", "\\n")
 
 
 def written(write: Callable[[dict[str, str]], T], texts: dict[str, str]) -> T:

@@ -148,7 +148,7 @@ class AttemptAdmin(ReadOnlyAdmin):
             return None
         return format_html(
             '<strong class="once-error">{}</strong>\n<pre class="once-traceback">{}</pre>',
-            _row(attempt).error_line,
+            attempt.error_line,
             _row(attempt).trace,
         )
 

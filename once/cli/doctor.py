@@ -19,7 +19,7 @@ from once.cli.output import TerminalCommand
 from once.doctor import examination
 from once.doctor.findings import Finding, Level
 from once.routines.registry import Registry
-from once.text import plain
+from once.text import escaped
 
 HELP = "Prove that this deployment can keep the promise."
 USAGE = ""
@@ -63,7 +63,7 @@ def _lines(finding: Finding, style: Style, verbosity: int) -> Iterator[str]:
         begin = indent = " " * 4
     width = max(40, shutil.get_terminal_size().columns - len(indent))
     next_step = [f"Next: {finding.hint}"] if finding.hint else []
-    for text in map(plain, [finding.message, *next_step]):
+    for text in map(escaped, [finding.message, *next_step]):
         for line in textwrap.wrap(text, width, break_on_hyphens=False):
             yield f"{begin}{line}"
             begin = indent

@@ -12,7 +12,7 @@ from django.db import Error
 from once.engine import shutdown
 from once.exceptions import DatabaseUnavailable, Held, OnceError, TimedOut, UnknownRoutine
 from once.results import Outcome, Reason, Result
-from once.text import one_line, plain
+from once.text import escaped, inline, one_line
 
 __all__ = ["FAILED", "HELD", "NOT_DONE", "USAGE", "after", "misused", "translated"]
 
@@ -51,7 +51,7 @@ def translated() -> Iterator[None]:
         raise CommandError(message, returncode=_SIGNALLED + number) from None
     except (OnceError, ImproperlyConfigured) as error:
         code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
-        raise CommandError(plain(str(error)), returncode=code) from error
+        raise CommandError(escaped(str(error)), returncode=code) from error
     except Error as error:
         message = f"A database cannot be used: {one_line(error)}"
         raise CommandError(message, returncode=TIMED_OUT) from error
@@ -66,7 +66,7 @@ def after(results: list[Result], *, no_wait: bool = False) -> None:
     """End the command with what results stand for; return where everything is done."""
     failed = [result for result in results if result.outcome is Outcome.FAILED]
     if failed:
-        lines = [f"{result.routine.name} failed. {plain(result.message)}" for result in failed]
+        lines = [f"{result.routine.name} failed. {inline(result.message)}" for result in failed]
         raise CommandError("\n".join(lines), returncode=FAILED) from failed[0].error
     undone = [result for result in results if not result.is_done]
     if not undone:
@@ -74,6 +74,6 @@ def after(results: list[Result], *, no_wait: bool = False) -> None:
     reasons = {result.reason for result in undone}
     code = TIMED_OUT if Reason.TIMED_OUT in reasons else NOT_DONE
     code = HELD if Reason.HELD in reasons else code
-    lines = [f"  {result.routine.name}: {plain(result.message)}" for result in undone]
+    lines = [f"  {result.routine.name}: {inline(result.message)}" for result in undone]
     hint = ["Run this without --no-wait to wait for others."] if no_wait else []
     raise CommandError("\n".join(["Not everything is done.", *lines, *hint]), returncode=code)

@@ -17,7 +17,7 @@ from once.routines.registry import Registry, match
 from once.status import attempts, state
 from once.status.attempts import PastAttempt
 from once.status.survey import recording
-from once.text import plain
+from once.text import escaped, inline
 
 HELP = "Show the attempts at a routine, and who decided what about it."
 USAGE = "NAME [NAME ...]"
@@ -37,7 +37,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
         return
     for (name, using), rows in past.items():
         where = "" if using == DEFAULT_DB_ALIAS else f"  in {using}"
-        command.stdout.write(command.style.MIGRATE_HEADING(output.inline(name)) + where)
+        command.stdout.write(command.style.MIGRATE_HEADING(inline(name)) + where)
         for line in _lines(rows, command.style, options.verbosity):
             command.stdout.write(line)
 
@@ -82,11 +82,11 @@ def _lines(past: list[PastAttempt], style: Style, verbosity: int) -> Iterator[st
         parts += [f"on {attempt.host} (pid {attempt.pid})", f"by {each.by}"]
         if attempt.release:
             parts.append(f"release {attempt.release}")
-        yield "  ".join([f"{attempt.number:>4}", paint(f"{label:<11}"), *map(output.inline, parts)])
+        yield "  ".join([f"{attempt.number:>4}", paint(f"{label:<11}"), *map(inline, parts)])
         if attempt.reason:
-            yield f"      {output.inline(attempt.reason)}"
+            yield f"      {inline(attempt.reason)}"
         if attempt.error:
-            error = attempt.error.strip() if verbosity > 1 else each.error_line
-            yield indent(plain(error), " " * 6)
+            error = attempt.error.strip() if verbosity > 1 else attempt.error_line
+            yield indent(escaped(error), " " * 6)
     if len(past) > attempts.LAST:
         yield f"  Only the last {attempts.LAST} are shown."

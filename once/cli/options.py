@@ -16,7 +16,7 @@ from once.routines.base import CALL, Routine
 from once.routines.registry import Registry, match
 from once.status.state import Status
 from once.status.survey import statuses
-from once.text import storable
+from once.text import escaped
 
 __all__ = [
     "Subcommand",
@@ -137,7 +137,7 @@ def _not_in(database: str) -> CommandError:
 def user() -> str:
     """Return the name of the operating system's user, for the history."""
     try:
-        return storable(getpass.getuser())  # which the environment may say
+        return escaped(getpass.getuser())  # which the environment may say
     except (KeyError, OSError):  # a container's user may have no name
         return f"uid {os.getuid()}"
 
@@ -165,8 +165,8 @@ def _django_options() -> CommandParser:
 
 
 def _text(text: str) -> str:
-    if storable(text) != text:
-        raise ArgumentTypeError(f"{text!r} is no text. Write it in UTF-8, without NUL")
+    if escaped(text) != text:
+        raise ArgumentTypeError(f"{text!r} is no text. Write UTF-8 without control characters")
     return text
 
 

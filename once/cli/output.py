@@ -22,9 +22,9 @@ from once.routines.registry import Registry
 from once.status import state, text
 from once.status.state import RoutineState, Status
 from once.status.survey import statuses_of
-from once.text import plain
+from once.text import escaped, inline
 
-__all__ = ["Terminal", "TerminalCommand", "conclude", "inline", "lines", "print_json"]
+__all__ = ["Terminal", "TerminalCommand", "conclude", "lines", "print_json"]
 
 #: Columns for names at most; what follows a longer name is not below what follows the others.
 _NAME = 32
@@ -36,12 +36,20 @@ _ASKED = 5
 _COLOUR = re.compile(r"(\x1b\[(?:0|1|[34][0-7])(?:;[14])?m)")
 _CELL = re.compile(f"{_COLOUR.pattern}|.")
 
+#: A line of a traceback, as far as it is copied.
+_PLACE = re.compile(r' *File "[^"]*", line \d+,?')
+
 
 class Terminal:
-    """A stream that escapes what a terminal would obey, or its encoding lacks, and folds lines."""
+    """A stream that escapes what a terminal would obey, or its encoding lacks.
 
-    def __init__(self, stream: Any) -> None:
+    Because it cannot tell the command's colours from those of foreign text, callers escape that.
+    At a terminal it folds lines; JSON and bars go to its ``unfolded``.
+    """
+
+    def __init__(self, stream: Any, *, folds: bool = True) -> None:
         self._stream = stream
+        self._folds = folds and getattr(stream, "isatty", bool)()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -50,17 +58,18 @@ class Terminal:
         """Write a text, with what is unfit escaped as Python does."""
         bar = "\r" if text.startswith("\r") else ""  # with which a progress bar begins
         parts = _COLOUR.split(text.removeprefix(bar))
-        parts[::2] = [plain(part) for part in parts[::2]]
+        parts[::2] = map(escaped, parts[::2])
         text = bar + "".join(parts)
-        if self._is_prose(text) and getattr(self._stream, "isatty", bool)():
-            text = "\n".join("\n".join(folded(each, self._width())) for each in text.split("\n"))
+        if self._folds:
+            width = self._width()
+            given = text.expandtabs().split("\n")
+            text = "\n".join(piece for line in given for piece in folded(line, width))
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
-    @staticmethod
-    def _is_prose(text: str) -> bool:
-        """True if a text may be folded: no progress bar, no JSON, and no traceback to copy."""
-        return not text.startswith(("\r", "{")) and "Traceback (most recent call last)" not in text
+    @property
+    def unfolded(self) -> "Terminal":
+        return Terminal(self._stream, folds=False)
 
     def _width(self) -> int:
         try:
@@ -71,16 +80,21 @@ class Terminal:
 
 
 def folded(line: str, width: int) -> Iterator[str]:
-    """Yield a line in pieces of that many columns at most, between words where there are any."""
+    """Yield a line in pieces of that many columns at most, between words where there are any.
+
+    The place that a line of a traceback names stays whole, because it is copied.
+    """
     begin = " " * min(len(line) - len(line.lstrip(" ")) + 4, width // 2)
-    while (end := _fitting(line, width)) < len(line):
-        least = len(begin) + (width - len(begin)) // 3
+    place = _PLACE.match(line)
+    whole = place.end() if place else 0
+    while (end := max(whole, _fitting(line, width))) < len(line):
+        least = max(whole, len(begin) + (width - len(begin)) // 3)
         # Because two spaces stand between details, a fold is rather there.
         spaces = [line.rfind("  ", least, end + 2), line.rfind(" ", least, end + 1)]
         at = next((space for space in spaces if space > 0), end)
         if piece := line[:at].rstrip(" "):
             yield piece
-        line = begin + line[at:].lstrip(" ")
+        line, whole = begin + line[at:].lstrip(" "), 0
     yield line
 
 
@@ -114,7 +128,8 @@ class TerminalCommand(BaseCommand):
 
 
 def print_json(command: TerminalCommand, value: dict[str, Any]) -> None:
-    command.stdout.write(json.dumps(value, indent=2, cls=DjangoJSONEncoder))
+    out: Any = command.stdout
+    out.unfolded.write(json.dumps(value, indent=2, cls=DjangoJSONEncoder) + "\n")
 
 
 def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterator[str]:
@@ -139,14 +154,9 @@ def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterato
         yield line
         if status.error:
             error = status.error.strip() if verbosity > 1 else status.error_line
-            yield indent(plain(error), " " * 6)
+            yield indent(escaped(error), " " * 6)
         if status.message:
             yield f"      {inline(status.message)}"
-
-
-def inline(text: str) -> str:
-    """Return what a process or a person said, as part of a line."""
-    return plain(text).replace("\n", "\\n")
 
 
 def conclude(

@@ -21,7 +21,7 @@ from once.results import Result
 from once.routines.base import CALL, Routine
 from once.status import text
 from once.status.reading import progress
-from once.text import plain, trace
+from once.text import inline, trace
 
 __all__ = ["Reporter", "reporting"]
 
@@ -116,25 +116,25 @@ class Reporter:
         about = f"  {sender.name}..." if self._takes_two_lines(sender) else ""
         self.out.write(f"{about} {word} ({result.seconds:.3f}s)")
         if result.message and not failed:
-            self.out.write(self.style.WARNING(f"    {plain(result.message)}"))
+            self.out.write(self.style.WARNING(f"    {inline(result.message)}"))
         self.out.flush()
         if failed and result.error is not None:
             self.errors.write(trace(result.error))
 
     def lost(self, sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
-        place = plain(f"{attempt.host} (pid {attempt.pid})")
+        place = inline(f"{attempt.host} (pid {attempt.pid})")
         self.out.write(self.style.WARNING(f"  Took over from attempt {attempt.number} on {place}."))
 
     def suspected(self, sender: Routine, message: str, **kwargs: Any) -> None:
-        self.out.write(self.style.WARNING(f"  {plain(message)}"))
+        self.out.write(self.style.WARNING(f"  {inline(message)}"))
 
     def waiting(self, sender: None, name: str, reason: str, waited: float, **kwargs: Any) -> None:
-        self.out.write(f"  Waiting for {waited:.1f}s: {plain(reason)}")
+        self.out.write(f"  Waiting for {waited:.1f}s: {inline(reason)}")
         self.out.flush()
 
     def waited(self, sender: None, name: str, waited: float, message: str, **kwargs: Any) -> None:
         done = self.style.SUCCESS("done by another process")
-        end = self.style.WARNING(plain(message)) if message else done
+        end = self.style.WARNING(inline(message)) if message else done
         self.out.write(f"  Waited for {name}... {end} ({waited:.3f}s)")
 
     def _is_untold(self, record: logging.LogRecord) -> bool:
@@ -154,7 +154,7 @@ class Reporter:
                 desc=f"  {attempt.routine}",
                 unit="",
                 unit_scale=True,
-                file=self.out._out,
+                file=self.out.unfolded,
                 # A terminal to which nobody is attached has no size.
                 ncols=size.columns,
                 nrows=size.lines,

@@ -20,6 +20,7 @@ from once.models import Trigger
 from once.routines.registry import Registry
 from once.status.decisions import carry_out, refusal
 from once.status.state import RoutineState, Status
+from once.text import inline
 
 HELP = "Make routines pending again: completed, failed or held ones."
 USAGE = "NAME [NAME ...]"
@@ -77,7 +78,7 @@ def _may_reset(command: TerminalCommand, status: Status) -> bool:
         return True
     if refused.exit_code:
         raise CommandError(refused.message, returncode=refused.exit_code)
-    command.stdout.write(f"  {output.inline(refused.message)}")
+    command.stdout.write(f"  {inline(refused.message)}")
     return False
 
 

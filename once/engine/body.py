@@ -13,7 +13,7 @@ from once.databases.tables import ask
 from once.engine import shutdown
 from once.exceptions import BodyError
 from once.routines.base import Routine, Run
-from once.text import one_line, shortened
+from once.text import one_line
 
 __all__ = ["call", "call_outside", "exit_of_body"]
 
@@ -109,6 +109,6 @@ def exit_of_body(error: SystemExit) -> BodyError:
     """Return the error to raise instead of a body's ``SystemExit``."""
     return BodyError(
         "The body, or a signal handler of the server while it ran, called "
-        f"sys.exit({shortened(repr(error.code))}), which would pass for the end of the program. "
+        f"sys.exit({error.code!r:.300}), which would pass for the end of the program. "
         "A body should return, or raise what went wrong."
     )

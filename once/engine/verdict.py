@@ -18,7 +18,7 @@ from once.record import history, recorder
 from once.record.standing import Record
 from once.results import Outcome, Reason, Result
 from once.routines.base import Routine
-from once.text import headline, one_line, whole
+from once.text import one_line, whole
 
 __all__ = ["conclude", "describe", "ended", "held", "hint", "put_off"]
 
@@ -127,7 +127,7 @@ def put_off(routine: Routine, found: Record, failure: Attempt | None) -> Result:
 def describe(attempt: Attempt) -> str:
     """Say how an attempt ended that did not succeed, as a sentence without its full stop."""
     what = _ENDS.get(State(attempt.state), "was interrupted")
-    why = f": {headline(attempt.error)}" if attempt.state == State.FAILED else ""
+    why = f": {attempt.error_line}" if attempt.state == State.FAILED else ""
     return f"Attempt {attempt.number} on {attempt.host} (pid {attempt.pid}) {what}{why}".rstrip(".")
 
 

@@ -12,7 +12,6 @@ from once.models import DECISIONS, Attempt
 from once.record import history
 from once.routines.base import RESERVED
 from once.status import text
-from once.text import headline
 
 __all__ = ["LAST", "PastAttempt", "last", "names", "to_json"]
 
@@ -58,10 +57,6 @@ class PastAttempt:
             return ""
         seconds = (self.attempt.finished_at - self.attempt.started_at).total_seconds()
         return text.duration(max(0.0, seconds))
-
-    @property
-    def error_line(self) -> str:
-        return headline(self.attempt.error)
 
     @property
     def trace(self) -> str:

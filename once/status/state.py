@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from once.results import Result
-from once.text import headline, one_line
+from once.text import one_line
 
 __all__ = ["RoutineState", "Status", "to_json"]
 
@@ -81,7 +81,7 @@ class Status:
     @property
     def error_line(self) -> str:
         """The error without its traceback."""
-        return headline(self.error or "")
+        return (self.error or "").partition("\n")[0]
 
     @property
     def progress(self) -> tuple[int, int | None, float | None, float | None] | None:

@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from fcntl import ioctl
 from typing import Any
+from unicodedata import east_asian_width
 
 import pytest
 
@@ -178,10 +179,10 @@ def together(project: Project, *calls: str | Sequence[str]) -> list[Answer]:
         return list(pool.map(lambda call: once(project, *call), split))
 
 
-def at_terminal(project: Project, *arguments: str, types: str = "") -> Answer:
-    """Call it at a terminal of 100 columns, on which everything appears."""
+def at_terminal(project: Project, *arguments: str, types: str = "", columns: int = 100) -> Answer:
+    """Call it at a terminal, on which everything appears."""
     ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     os.write(ours, types.encode())
     seen = b""
     with subprocess.Popen(
@@ -785,6 +786,48 @@ def test_colour_and_progress_at_a_terminal(project: Project) -> None:
     plain = at_terminal(project, "status", "--no-color")
     assert plain.out.startswith("[X] plant.many  v1  completed  20")
     assert "\x1b" not in plain.out
+
+
+#: What a person, a process or a server may have written.
+HOSTILE = (
+    "\x1b[31mred\x1b[0m \x1b[2J\x07" + "x" * 90 + " 漢字" * 16 + "\n[X] forged\tand\u202e more"
+)
+
+
+def test_terminal_of_80_columns_bears_hostile_text_in_every_field(project: Project) -> None:
+    wide = " or ".join(f"'{'漢' * 9}{number}'" for number in range(20))
+    project.routines(f"""
+        @routine
+        def {"long_" * 30}name():
+            raise LookupError({HOSTILE!r} if {wide} else 0)
+
+        @routine
+        def seed():
+            pass
+    """)
+    answers = [at_terminal(project, "run", "--keep-going", columns=80)]
+    said = quoted(HOSTILE)
+    given = ", ".join(f'"{name}" = {said}' for name in ("host", "user", "reason", "release"))
+    called = f"routine = {quoted('call:' + HOSTILE)}, \"trigger\" = 'fake'"
+    project.execute(f"UPDATE once_attempt SET {given}, error = error || {said}")
+    project.execute(f"UPDATE once_attempt SET {called} WHERE routine = 'plant.seed'")
+    for call in ("run", "status", "status -v 2", "history -v 2 call:* plant.*", "doctor"):
+        answers.append(at_terminal(project, *call.split(), columns=80))
+    for answer in answers:
+        shown = re.sub(r"\x1b\[(?:3\d;1|1|0)m", "", answer.out)
+        assert shown.replace("\n", "").isprintable(), shown
+        for line in shown.splitlines():
+            assert columns(line) <= 80 or re.fullmatch(r' *File "[^"]+", line \d+,', line), line
+    # What a body raises is no line of the list, whatever it says.
+    assert "\n[X] forged" not in "".join(answer.out for answer in answers[2:])
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def columns(line: str) -> int:
+    return sum(1 + (east_asian_width(character) in "WF") for character in line)
 
 
 def test_help_fits_the_terminal_and_names_the_exit_codes(project: Project) -> None:

@@ -128,7 +128,7 @@ def test_line_is_folded_where_it_reads_best(line: str, pieces: list[str]) -> Non
 @pytest.mark.parametrize("text", ["\r" + "x" * 200, '{"key": "' + "x y" * 90 + '"}'])
 def test_bar_and_json_are_not_folded(text: str) -> None:
     out = Screen()
-    Terminal(out).write(text)
+    Terminal(out).unfolded.write(text)
     assert out.getvalue() == text
 
 
@@ -145,8 +145,18 @@ def test_deep_line_is_folded_between_words() -> None:
     assert {word for piece in pieces for word in piece.split()} == {*words.split()}
 
 
-def test_traceback_is_not_folded_because_it_is_copied() -> None:
-    out = Screen()
-    text = f'  Traceback (most recent call last):\n  File "{"x" * 200}.py", line 3'
-    Terminal(out).write(text)
-    assert out.getvalue() == text
+@pytest.mark.parametrize(
+    "place",
+    [f'  File "/{"x y" * 30}.py", line 3', '  File "a b.py", line 3'],
+    ids=["long", "short"],
+)
+def test_place_in_a_traceback_stays_whole_because_it_is_copied(place: str) -> None:
+    first, _ = folded(f"{place}, in {'z' * 50}", 60)
+    assert first.startswith(place)
+    assert list(folded(place, 60)) == [place]
+
+
+def test_text_for_no_terminal_has_whole_lines() -> None:
+    out = io.StringIO()
+    Terminal(out).write("x y " * 90)
+    assert out.getvalue() == "x y " * 90
