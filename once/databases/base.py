@@ -181,9 +181,7 @@ class Database(ABC):
     def mark_backend(self, name: str) -> bool:
         """Mark the transaction in hand, by its first statement, as working on ``name``.
 
-        Returns:
-            True if no other transaction bears that mark now.
-
+        Return True if no other transaction bears that mark now.
         """
 
     def unmark_backend(self) -> None:
@@ -197,10 +195,7 @@ class Database(ABC):
 
     @abstractmethod
     def terminate_backend(self, name: str) -> int:
-        """End every other session whose open transaction bears the mark of ``name``.
-
-        Returns:
-            The number of sessions that were told to end.
+        """End every other session whose open transaction bears the mark; return their number.
 
         Raises:
             CannotFence: this user may not end them.

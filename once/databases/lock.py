@@ -71,12 +71,7 @@ class AdvisoryLock(ABC):
             )
 
     def switch_to(self, name: str) -> None:
-        """Be the lock of another name; :meth:`acquire` frees the one before, if nothing else does.
-
-        Args:
-            name: as :meth:`once.databases.Database.lock` takes it.
-
-        """
+        """Be the lock of another name. The next :meth:`acquire` frees the one before."""
         self.release()
 
     @abstractmethod

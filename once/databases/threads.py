@@ -16,11 +16,6 @@ def start(function: Callable[[], object], name: str) -> threading.Thread:
 
     Because a back end may keep the schema that it reads in a context variable (django-pgschemas
     does), a thread with a context of its own would read another schema.
-
-    Args:
-        function: what to call.
-        name: of the thread.
-
     """
     run = copy_context().run
     thread = threading.Thread(target=run, args=[function], name=name, daemon=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from time import monotonic
+from typing import TypeVar
 
 from django.db import DatabaseError, Error, transaction
 
@@ -24,6 +25,8 @@ from once.routines.batches import START, Batch, Batches, Progress, batches
 from once.text import one_line
 
 __all__ = ["Work"]
+
+T = TypeVar("T")
 
 #: Repetitions, in one attempt, of a transaction that another transaction was in the way of.
 _REPEATS = 10
@@ -114,20 +117,19 @@ class Work:
         with self._projects_own():
             made = batches(self.routine)
         with closing(made) as found:
-            starts: list[Progress] = []
 
-            def resume() -> None:
+            def resume() -> Progress:
                 # In one transaction: an address may lead to another server from one to the next.
                 before = recorder.progress(self.attempt)
                 total = self._total(found, before)
                 start = replace(before, cursor=before.cursor or START, total=total)
                 recorder.resume(self.attempt, start)
                 anchors.move(self.attempt)
-                starts[:] = [start]
+                return start
 
-            self._transact(resume, may_repeat=True)
+            start = self._transact(resume, may_repeat=True)
             self.lock.confirm()
-            self._go_through(found, *starts)
+            self._go_through(found, start.cursor)
 
     def _total(self, found: Batches, before: Progress) -> int | None:
         """Return the number of items, or ``None`` if counting takes too long."""
@@ -140,10 +142,9 @@ class Work:
                 raise
             return None
 
-    def _go_through(self, found: Batches, start: Progress) -> None:
+    def _go_through(self, found: Batches, cursor: str) -> None:
         began = monotonic()
         seconds = 0.0
-        cursor = start.cursor
         while True:
             batch = self._commit_batch(found, cursor)
             cursor = batch.cursor
@@ -162,9 +163,8 @@ class Work:
 
     def _commit_batch(self, found: Batches, cursor: str) -> Batch:
         """Commit the effects of one batch and the cursor in one transaction."""
-        committed: list[Batch] = []
 
-        def work() -> None:
+        def work() -> Batch:
             self._limit_statements()
             with self._projects_own():
                 batch = found.after(cursor)
@@ -174,10 +174,9 @@ class Work:
             recorder.advance(self.attempt, cursor, batch.cursor, len(batch.items))
             if batch.is_last:
                 recorder.complete(self.attempt)
-            committed[:] = [batch]
+            return batch
 
-        self._transact(work, may_repeat=self.may_repeat and found.is_repeatable)
-        return committed[0]
+        return self._transact(work, may_repeat=self.may_repeat and found.is_repeatable)
 
     def _limit_statements(self) -> None:
         if self.routine.statement_timeout is not None:
@@ -234,7 +233,7 @@ class Work:
             self.of_project = error
             raise
 
-    def _transact(self, work: Callable[[], None], *, may_repeat: bool) -> None:
+    def _transact(self, work: Callable[[], T], *, may_repeat: bool) -> T:
         """Run one work transaction, and repeat it if another transaction was in its way."""
         for repeats_left in reversed(range(_REPEATS)):
             unit = self.here.work()
@@ -242,7 +241,7 @@ class Work:
             try:
                 with unit:
                     self._take_right_to_commit()
-                    work()
+                    result = work()
                     # It checks the constraints that were deferred.
                     is_at_commit = self.is_begun and self.routine.kind != "external"
             except Exception as error:
@@ -262,6 +261,7 @@ class Work:
         if not (unit.is_committed or unit.is_nested):
             raise BodyError("The transaction was to be committed, and was not.")
         self.is_begun = False
+        return result
 
     def _refuse_own_lock(self, error: Exception) -> None:
         """Raise where the lock that the body waited for is its own, which no repetition frees."""

@@ -8,7 +8,7 @@ as a connection, the load grows with the number of waiters.
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TypeVar
@@ -156,6 +156,12 @@ class Wait:
                 self._unreachable_since = began
             raise
         self._looks = (self._looks[0], monotonic() - began)
+
+    def holder(self) -> str:
+        """Return the holder of the lock for people to read, as far as the database tells."""
+        with suppress(Error), self.asking():
+            self.lock.find_holder()
+        return self.lock.holder
 
     @property
     def is_report_due(self) -> bool:

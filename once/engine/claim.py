@@ -1,7 +1,6 @@
 """The claim protocol for one routine: read, lock, claim, work; or wait for the holder."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
@@ -161,9 +160,7 @@ class Claim:
         return not self.wait.is_report_due
 
     def _name_holder(self) -> str:
-        with suppress(Error), self.wait.asking():
-            self.lock.find_holder()
-        return f"{self.routine.name} is run by {self.lock.holder}"
+        return f"{self.routine.name} is run by {self.wait.holder()}"
 
     def _try(self) -> Result | Retry:
         """Lock, claim and work; or find out what keeps this process from it."""

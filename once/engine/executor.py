@@ -42,15 +42,9 @@ _LOST = (
 
 
 def run(routines: Sequence[Routine], registry: Registry, options: RunOptions) -> list[Result]:
-    """Bring routines to completion, in their order, and stop where one fails.
+    """Bring routines to completion, and stop where one fails; return one result for each routine.
 
-    Args:
-        routines: what to run, in order, with all that they come after.
-        registry: the routines of this code.
-        options: what the caller wants of every routine.
-
-    Returns:
-        One result for each routine, in order.
+    The routines are in their order, and with them is all that they come after.
 
     Raises:
         InsideTransaction: the calling thread is inside a transaction.

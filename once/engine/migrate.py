@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -36,14 +36,8 @@ def migrate(
 ) -> str | None:
     """Bring databases to the migrations of this code, one process at a time.
 
-    Args:
-        aliases: of the databases.
-        command: runs Django's ``migrate`` on the database of an alias.
-        wait: whether to wait for another process that migrates.
-        timeout: seconds after which to stop waiting for another process; none by default.
-
-    Returns:
-        A sentence that names the process in the way, if the call does not wait.
+    ``command`` runs Django's ``migrate`` on the database of an alias. Where the call does not wait
+    for another process that migrates, it returns a sentence that names that process.
 
     Raises:
         TimedOut: another process still migrates at the deadline.
@@ -83,9 +77,7 @@ def _migrate(
                 patient.end()
             return None
     if is_locked_elsewhere or not lock.acquire(patient.answer_within):
-        with suppress(Error), patient.asking():
-            lock.find_holder()
-        return Retry(f"migrations are applied by {lock.holder}")
+        return Retry(f"migrations are applied by {patient.holder()}")
     # Fence, then read: a frozen predecessor may still be inside a migration.
     with lock.yielding():
         is_fenced = not here.terminate_backend(NAME)

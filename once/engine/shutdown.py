@@ -102,15 +102,10 @@ def handled(*numbers: int, are_forwarded: bool = False) -> Iterator[None]:
 
 
 def interrupt(error: BaseException) -> bool:
-    """Ask the run in the main thread to end. To be called by a signal handler there.
+    """Ask the run in the main thread to end with an error. For a signal handler there.
 
-    Args:
-        error: what to raise.
-
-    Returns:
-        Whether it is raised later: after the batch in hand, at the end of a body whose effects
-        are outside, or when what commits is over. It is raised at once everywhere else.
-
+    Return True if it is raised later: after the batch in hand, at the end of a body whose effects
+    are outside, or when what commits is over. It is raised at once everywhere else.
     """
     if _now.pending is not None:
         return False

@@ -39,9 +39,7 @@ _ENDS = {
 def conclude(work: Work, problem: BaseException) -> State:
     """Settle how an attempt ended that did not end well: fence, then read.
 
-    Returns:
-        The state that is recorded, or ``RUNNING`` where nothing could be recorded.
-
+    Return the state that is recorded, or ``RUNNING`` where nothing could be recorded.
     """
     stopped = isinstance(problem, LockLost | CannotFence | TimedOut | KeyboardInterrupt)
     # Its commits may be gone; or its body starved the heartbeat, and the lock was lost.

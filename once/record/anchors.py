@@ -42,14 +42,10 @@ def move(attempt: Attempt) -> None:
 
 
 def prune(using: str, days: float) -> int:
-    """Delete attempts that ended more than some days ago, except those that must stay.
+    """Delete attempts that ended more than some days ago but must not stay; return their number.
 
     An anchor of what is completed is needed as long as it is the last of its routine, whose
     attempts go on being counted. A process that is killed in between has deleted less.
-
-    Returns:
-        How many attempts were deleted.
-
     """
     old = {"finished_at__lt": Now() - timedelta(days=days)}
     attempts = Attempt.objects.using(using)

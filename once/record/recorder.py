@@ -54,9 +54,7 @@ def begin(
 ) -> Attempt | None:
     """Claim the next attempt: a row in state running, and with it the right to commit.
 
-    Returns:
-        The attempt, or ``None`` if another process claimed that number: the lock was lost.
-
+    Return ``None`` if another process claimed that number: the lock was lost.
     """
     attempt = Attempt(
         routine=routine.name,
@@ -97,11 +95,7 @@ def close(
     If a transaction that may still commit locks the row, its session is ended, and the update
     repeated. Therefore the returned state is final, also after a COMMIT that got no answer.
 
-    Args:
-        attempt: this process's own, or a predecessor.
-        state: the end to record, unless the attempt ended before.
-        error: the reason.
-        body_not_started: True if another attempt may follow in any case.
+    If the body was not started, another attempt may follow in any case.
 
     Raises:
         CannotFence: a session that may still commit could not be ended.
