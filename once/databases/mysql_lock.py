@@ -9,7 +9,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once.databases import tables
 from once.databases.servers import apart
-from once.databases.session_lock import SessionLock
+from once.databases.session_lock import SessionLock, foreign
 from once.databases.standby import Place
 from once.exceptions import OnceError
 
@@ -21,6 +21,9 @@ LOCK = "CONCAT('once:', LEFT(SHA2(CONCAT(DATABASE(), ':', %s), 256), 48))"
 
 #: The same of the place of its standby.
 _PLACE = LOCK.replace("once:", "once standby:")
+
+#: A lock by which a session is known to be of once: the server shows no name of a program.
+_OWN = "CONCAT('once session:', {session})"
 
 
 class MySQLLock(SessionLock):
@@ -67,8 +70,9 @@ class MySQLLock(SessionLock):
 
     def find_holder(self) -> bool:
         # Without the right to PROCESS, the list has the sessions of the same user only.
-        [(session, host, silence)] = self.ask(
-            "SELECT held.session, p.HOST, p.TIME "
+        [(session, own, user, host, silence)] = self.ask(
+            f"SELECT held.session, IS_USED_LOCK({_OWN.format(session='held.session')}), "
+            "p.USER, p.HOST, p.TIME "
             f"FROM (SELECT IS_USED_LOCK({LOCK}) AS session) AS held "
             "LEFT JOIN information_schema.PROCESSLIST AS p ON p.ID = held.session",
             [digest(self.name)],
@@ -76,12 +80,17 @@ class MySQLLock(SessionLock):
         if session is None:
             return False
         address = str(host or "another process")  # with the port, but for a socket file
-        self.holder = f"{address.rpartition(':')[0] or address} (session {session})"
+        address = address.rpartition(":")[0] or address
+        self.holder = f"{address} (session {session})"
+        if own != session:
+            identity = f"user {user}, host {address}" if user else "of another user"
+            self.holder = foreign(f"id {session}, {identity}", f"KILL {session}")
         self.expect_end(float(silence or 0))
         return True
 
     def set_liveness(self) -> None:
-        self.ask(f"SET SESSION wait_timeout = {_whole(self.liveness)}")
+        own = f"@once_session = GET_LOCK({_OWN.format(session='CONNECTION_ID()')}, 0)"
+        self.ask(f"SET {own}, SESSION wait_timeout = {_whole(self.liveness)}")
 
     def end(self) -> None:
         self.ask("SELECT RELEASE_ALL_LOCKS()")

@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from once.databases import tables
 from once.databases.messages import message, whole_savepoint
 from once.databases.servers import apart
-from once.databases.session_lock import SessionLock
+from once.databases.session_lock import SessionLock, foreign
 from once.databases.standby import Place
 from once.exceptions import OnceError
 
@@ -136,11 +136,8 @@ class PostgreSQLLock(SessionLock):
         process = name.removeprefix("once ").removeprefix("standby ")
         self.holder = f"{process or 'another process'}{since}"
         if not name.startswith("once "):
-            # Because every user that may connect may take any advisory lock, say what this is.
-            self.holder = (
-                f"a session that is none of once (pid {pid}, role {role}, application {name!r})"
-                f"{since}: unless it ends soon, SELECT pg_terminate_backend({pid})"
-            )
+            session = f"pid {pid}, role {role}, application {name!r}"
+            self.holder = foreign(session, f"SELECT pg_terminate_backend({pid})", since)
         self.expect_end(silence or 0.0)
         return True
 

@@ -18,7 +18,7 @@ from once.databases.standby import Place, Standby
 from once.databases.tables import ask
 from once.exceptions import LockLost
 
-__all__ = ["SessionLock"]
+__all__ = ["SessionLock", "foreign"]
 
 T = TypeVar("T")
 
@@ -221,3 +221,8 @@ class SessionLock(AdvisoryLock):
     def show_life(self) -> None:
         """Ask the server anything."""
         self.ask("SELECT 1")
+
+
+def foreign(session: str, remedy: str, since: str = "") -> str:
+    """Name a holder that is another program, because any user may take any such lock."""
+    return f"a session that is none of once ({session}){since}: unless it ends soon, {remedy}"

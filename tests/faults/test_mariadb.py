@@ -1,9 +1,10 @@
 """What is MariaDB's own: named locks, DDL that commits, engines, privileges, a crash."""
 
+import hashlib
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -172,6 +173,45 @@ def test_missing_right_to_end_a_zombie_is_named(project: Project, mariadb: Maria
     zombie.send(signal.SIGCONT)
     assert zombie.finish() == 0, zombie.output
     assert project.effects() == ["seed"]
+
+
+def test_lock_that_a_foreign_session_holds_is_named_with_its_remedy(
+    project: Project, mariadb: MariaDB
+) -> None:
+    """Any user that may connect may take any named lock."""
+    import MySQLdb
+
+    project.routines(SEED)
+    [(name,)] = project.rows("SELECT DATABASE()")
+    mariadb.query("CREATE OR REPLACE USER stranger@localhost")
+    mariadb.query("CREATE OR REPLACE USER reader@localhost")
+    mariadb.query(f"GRANT ALL ON {name}.* TO reader@localhost")
+    readers_url = project.url.replace("root@", "reader@")
+    key = f"{name}:{hashlib.sha256(b'plant.seed').hexdigest()}"
+    lock = f"once:{hashlib.sha256(key.encode()).hexdigest()[:48]}"
+    with closing(MySQLdb.connect(host="127.0.0.1", port=mariadb.port, user="stranger")) as foreign:
+        foreign.query(f"DO GET_LOCK('{lock}', 0)")
+        session = foreign.thread_id()
+        known = f"none of once (id {session}, user stranger, host localhost)"
+        for command, url, told in (
+            (["run", "--no-wait"], project.url, known),
+            (["status"], project.url, known),
+            (["doctor", "-v0"], project.url, known),
+            (["status"], readers_url, f"none of once (id {session}, of another user)"),
+        ):
+            process = project.once(*command, DATABASE_URL=url, COLUMNS="500")
+            assert process.finish() == (3 if "run" in command else 0), process.output
+            assert f"a session that is {told}: unless it ends soon, KILL {session}" in process.output
+        waiting = project.once("run")
+        waiting.wait_for(f"KILL {session}")
+        mariadb.query(f"KILL {session}")
+        project.wait_for("body")
+        # The next holder is of once.
+        status = project.once("run", "--no-wait", "plant.seed")
+        assert status.finish() == 3, status.output
+        assert project.named(waiting) in status.output
+        project.release("body")
+        assert waiting.finish() == 0, waiting.output
 
 
 def test_table_that_cannot_roll_back_is_refused(project: Project) -> None:
