@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -23,6 +24,10 @@ _NOTE = (
     "\nEnding: first the batch in hand, or the body whose effects are outside, comes to its end. "
     "A second signal ends at once.\n"
 )
+
+#: Seconds in which another SIGTERM has the same cause: what stops a service may send it to all
+#: processes, and a server sends it to its workers.
+_ECHO = 5.0
 
 
 class _State:
@@ -84,8 +89,16 @@ def handled(*numbers: int, are_forwarded: bool = False) -> Iterator[None]:
     }
 
     def end(number: int, frame: FrameType | None) -> None:
+        until = time.monotonic() + _ECHO
+
+        def end_at_once(number: int, frame: FrameType | None) -> None:
+            if time.monotonic() > until:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+
         for each in [number] if are_forwarded else before:
-            signal.signal(each, signal.SIG_DFL)
+            is_echoed = each == number == signal.SIGTERM
+            signal.signal(each, end_at_once if is_echoed else signal.SIG_DFL)
         if interrupt(Signalled(number)):
             with suppress(OSError):
                 # Not print(): the signal may have come in the middle of one.

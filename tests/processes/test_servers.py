@@ -22,7 +22,7 @@ from tests.processes.test_startup import (
 )
 from tests.project import ROOT, Project
 from tests.servers import missing
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.django_db(databases=[])
 
@@ -101,6 +101,10 @@ CASES = [
     Case("tests.manage runserver --noreload", "{address}", "the process", "the process", 1),
 ]
 BY_COMMAND = {case.command: case for case in CASES}
+#: What a body does for minutes: it waits for its release, or for an answer of the database.
+IN_PYTHON = 'hold("body")'
+IN_SQL = 'reach("body"); connection.cursor().execute("SELECT pg_sleep(600)")'
+ASLEEP = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
 COROUTINE = """
     @routine
     async def fetch():
@@ -164,6 +168,11 @@ def _sessions(project: Project) -> int:
             "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )[0][0]
     )
+
+
+def _patient(command: str) -> tuple[str, ...]:
+    """Options by which gunicorn, too, ends no worker that does not heed its signal."""
+    return ("--graceful-timeout", "600") if command.startswith("gunicorn") else ()
 
 
 def _lacks_threads(server: Server) -> bool:
@@ -304,6 +313,7 @@ def test_routine_outlasts_gunicorns_timeout(
         "gunicorn",
         "gunicorn --worker-class gthread",
         "gunicorn --worker-class gevent",
+        ASGI_WORKER,
         UVICORN_WORKER,
         "gunicorn --preload",
     ],
@@ -314,9 +324,9 @@ def test_gunicorn_that_waits_for_another_process_can_be_stopped(
     project.routines(HOLDING)
     holder = project.once("run")
     project.wait_for("body")
-    server = boot(command)
+    server = boot(command, *_patient(command))
     server.process.wait_for("event=waiting", BY_COMMAND[command].processes)
-    assert server.stop(15) in (0, -15), server.output  # long before its graceful timeout of 30 s
+    assert server.stop(PATIENCE) in (0, -15), server.output
     if "gevent" not in command:  # whose hub prints what passes through it
         assert "Traceback" not in server.output
     project.release("body")
@@ -343,17 +353,65 @@ def test_gunicorn_that_waits_for_another_process_can_be_stopped(
         ("celery -A tests.tasks beat", 0),
     ],
 )
+@pytest.mark.parametrize("lasts", [IN_PYTHON, IN_SQL], ids=["Python", "SQL"])
 def test_stopped_server_rolls_its_routine_back_at_once(
-    project: Project, boot: Boot, command: str, code: int
+    project: Project, boot: Boot, command: str, code: int, lasts: str
 ) -> None:
-    project.routines(HOLDING)
-    server = boot(command)
+    """No body ends before the test gives up, and no server ends it by force."""
+    project.routines(f"""
+        @routine
+        def seed():
+            effect("seed")
+            {lasts}
+    """)
+    server = boot(command, *_patient(command))
     project.wait_for("body")
-    assert server.stop(15) == code, server.output
+    if lasts == IN_SQL:
+        wait_until(lambda: project.rows(ASLEEP) == [(1,)], what=lambda: server.output)
+    assert server.stop(PATIENCE) == code, server.output
     assert project.effects() == []
     assert project.attempts() == [("plant.seed", 1, "interrupted")], server.output
     if "gevent" not in command:  # whose hub prints what passes through it
         assert "Traceback" not in server.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        case.command
+        for case in CASES
+        # The reloader kills its child.
+        if not case.command.startswith("uwsgi") and case.command != "tests.manage runserver"
+    ],
+)
+def test_sigterm_to_all_processes_is_one_interruption(
+    project: Project, boot: Boot, command: str
+) -> None:
+    """As systemd sends it. To workers, their server sends it again while they end the attempt."""
+    project.routines(HOLDING)
+    server = boot(command, *_patient(command), TEST_HOLD="once.engine.verdict:conclude=ended")
+    project.wait_for("body")
+    os.killpg(server.pid, signal.SIGTERM)
+    project.wait_for("ended")
+    for program, text in (("granian", "Shutting down"), ("gunicorn", "Handling signal")):
+        if command.startswith(program) and "--preload" not in command:
+            server.process.wait_for(text)
+    if command == "hypercorn --workers 2":  # which ends one after another one has ended
+        wait_until(lambda: len(_children(server)) == 1, what=lambda: server.output)
+    project.release("ended")
+    server.process.finish()
+    assert project.attempts() == [("plant.seed", 1, "interrupted")], server.output
+
+
+def test_hypercorn_ends_after_its_routine(project: Project, boot: Boot) -> None:
+    """It tells its workers by an event, which they read as they serve."""
+    project.routines(HOLDING)
+    server = boot("hypercorn")
+    project.wait_for("body")
+    server.process.send(signal.SIGTERM)
+    project.release("body")
+    assert server.process.finish() == 0, server.output
+    assert project.attempts() == [("plant.seed", 1, "succeeded")]
 
 
 @pytest.mark.parametrize(
@@ -366,6 +424,9 @@ def test_stopped_server_rolls_its_routine_back_at_once(
         UVICORN_WORKER,
         "uvicorn",
         "uvicorn --workers 2",
+        "daphne",
+        "granian --interface wsgi --workers 2",
+        "granian --interface asginl --workers 2",
         "tests.manage runserver --noreload",
     ],
 )
@@ -374,10 +435,10 @@ def test_ctrl_c_while_a_routine_runs_is_an_interruption(
 ) -> None:
     """All processes get SIGINT, for which gunicorn's master sends SIGQUIT to its workers."""
     project.routines(HOLDING)
-    server = boot(command)
+    server = boot(command, *_patient(command))
     project.wait_for("body")
     os.killpg(server.pid, signal.SIGINT)
-    server.process.finish(15)
+    server.process.finish()
     assert project.effects() == []
     assert project.attempts() == [("plant.seed", 1, "interrupted")], server.output
     project.release("body")
@@ -400,7 +461,7 @@ def test_signal_that_comes_just_before_the_run_begins_no_attempt(
     project: Project, boot: Boot, command: str, number: signal.Signals
 ) -> None:
     project.routines(HOLDING)
-    server = boot(command, TEST_HOLD="once.startup.serve:begin=told")
+    server = boot(command, *_patient(command), TEST_HOLD="once.startup.serve:begin=told")
     project.wait_for("told", 2)
     workers = project.reached("told")
     server.process.send(number)
@@ -408,7 +469,7 @@ def test_signal_that_comes_just_before_the_run_begins_no_attempt(
     for worker in workers:  # as the master does, but it may not have come to that yet
         os.kill(worker, signal.SIGTERM if number == signal.SIGTERM else signal.SIGQUIT)
     project.release("told")
-    server.process.finish(15)
+    server.process.finish()
     assert project.attempts() == [], server.output
 
 

@@ -218,6 +218,26 @@ def test_handled_signal_may_be_followed_by_another_one_for_the_same_end() -> Non
     assert raised.value.number == signal.SIGINT
 
 
+@pytest.mark.parametrize("echo", [60.0, -1.0])
+def test_second_sigterm_ends_at_once_unless_it_is_an_echo_of_the_first(
+    monkeypatch: pytest.MonkeyPatch, echo: float
+) -> None:
+    """A service manager sends it to all processes, and a server to its workers."""
+    monkeypatch.setattr(shutdown, "_ECHO", echo)
+    ended: list[int] = []
+    monkeypatch.setattr(signal, "raise_signal", ended.append)
+
+    def work() -> None:
+        with shutdown.handled(*HANDLED, are_forwarded=True), shutdown.deferred():
+            told()
+            told()
+            assert (signal.getsignal(signal.SIGTERM) is signal.SIG_DFL) is (echo < 0)
+
+    with pytest.raises(shutdown.Signalled):
+        work()
+    assert ended == ([] if echo > 0 else [signal.SIGTERM])
+
+
 def test_handled_leaves_signals_that_are_ignored_or_not_pythons_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
