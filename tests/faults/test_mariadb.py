@@ -201,7 +201,8 @@ def test_lock_that_a_foreign_session_holds_is_named_with_its_remedy(
         ):
             process = project.once(*command, DATABASE_URL=url, COLUMNS="500")
             assert process.finish() == (3 if "run" in command else 0), process.output
-            assert f"a session that is {told}: unless it ends soon, KILL {session}" in process.output
+            remedy = f"unless it ends soon, KILL {session}"
+            assert f"a session that is {told}: {remedy}" in process.output
         waiting = project.once("run")
         waiting.wait_for(f"KILL {session}")
         mariadb.query(f"KILL {session}")
