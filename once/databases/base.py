@@ -84,22 +84,14 @@ class Database(ABC):
     def session(self) -> AbstractContextManager[None]:
         """Return a context in which the calling thread's connection is fit for a run.
 
-        A connection that was not open before is not open afterwards.
-
-        Raises:
-            InsideTransaction: as :meth:`refuse_transaction` does.
-
+        A connection that was not open before is not open afterwards. Inside a transaction it is not
+        fit: see :meth:`refuse_transaction`.
         """
         self.refuse_transaction()
         return self.reading()
 
     def refuse_transaction(self) -> None:
-        """Raise if nothing that a run records would be committed by it.
-
-        Raises:
-            InsideTransaction: the thread is inside a transaction, or would be in one for ever.
-
-        """
+        """Raise ``InsideTransaction`` if nothing that a run records would be committed by it."""
         connection = self.connection
         if connection.in_atomic_block:
             raise InsideTransaction(

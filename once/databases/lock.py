@@ -54,12 +54,7 @@ class AdvisoryLock(ABC):
         self._held.pop(self, None)
 
     def refuse_own_thread(self) -> None:
-        """Raise if this thread holds the lock: it would wait for itself.
-
-        Raises:
-            InsideRun: it does.
-
-        """
+        """Raise ``InsideRun`` if this thread holds the lock: it would wait for itself."""
         own = threading.get_ident()
         if any(
             lock.identity == self.identity and thread == own
@@ -109,14 +104,10 @@ class AdvisoryLock(ABC):
         return True
 
     def refuse_other_place(self) -> None:
-        """Raise if the caller's own connection would take another lock than this one.
+        """Raise ``OnceError`` if the lock's session reads another schema than the caller's own.
 
         Because a process with another lock would wait for no other, this is asked where waiting
         cannot be explained.
-
-        Raises:
-            OnceError: the lock's session reads another schema.
-
         """
 
     @property

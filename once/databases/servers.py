@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -89,15 +89,18 @@ class ServerDatabase(Database):
         with self._apart(), self.answering(seconds):
             yield
 
-    def answering(self, seconds: float = PATIENCE) -> AbstractContextManager[None]:
-        own = self.connection
-        return self._answering(own, seconds) if own in _own else nullcontext()
-
     @contextmanager
-    def _answering(self, own: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
+    def answering(self, seconds: float = PATIENCE) -> Iterator[None]:
+        own = self.connection
+        if own not in _own:
+            yield
+            return
         options = own.settings_dict["OPTIONS"]
         before, limit = _own[own], options["connect_timeout"]
-        _own[own], options["connect_timeout"] = seconds, _shorter(limit, seconds)
+        # Of the drivers' timeouts, 0 or less is none, and 2 is the least.
+        most = max(2, math.ceil(seconds))
+        _own[own] = seconds
+        options["connect_timeout"] = min(int(limit), most) if int(limit) > 0 else most
         try:
             with own.execute_wrapper(timeouts.within(seconds)):
                 yield
@@ -125,12 +128,6 @@ class ServerDatabase(Database):
 def mark_name(name: str) -> str:
     """Return the name by which a session is marked that works on a name."""
     return f"work {name}"  # no lock's name holds a space
-
-
-def _shorter(limit: Any, seconds: float) -> int:
-    """Return a limit to connecting within another one; 0 or less is none, 2 is the least."""
-    most = max(2, math.ceil(seconds))
-    return min(int(limit), most) if int(limit) > 0 else most
 
 
 def apart(connection: BaseDatabaseWrapper, connect_timeout: int) -> BaseDatabaseWrapper:

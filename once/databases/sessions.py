@@ -94,12 +94,7 @@ class Session:
             raise self._again(self._lost) from None
 
     def check(self) -> None:
-        """Raise if the last answer is too old. Asks no server.
-
-        Raises:
-            LockLost: the server may have ended the session.
-
-        """
+        """Raise ``LockLost`` if the last answer is too old. Asks no server."""
         silence = monotonic() - self.answered
         if self._lost is None and silence > self.lock.liveness:
             raise LockLost(

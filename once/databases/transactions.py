@@ -127,12 +127,7 @@ def is_left_open(here: "Database") -> bool:
 
 
 def refuse_left_open(here: "Database") -> None:
-    """Raise if other code left a transaction open, in which nothing of ours would be committed.
-
-    Raises:
-        InsideTransaction: it did. The session is to be discarded.
-
-    """
+    """Raise ``InsideTransaction`` if other code left one open, in which nothing is committed."""
     if is_left_open(here):
         raise InsideTransaction(
             f"A signal receiver or an on_commit hook left a transaction of database {here.using!r} "

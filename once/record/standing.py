@@ -66,6 +66,7 @@ class Record:
         return self.standing in (Standing.DONE, Standing.SUPERSEDED)
 
 
+_MAY_BE_DONE = (State.SUCCEEDED, State.RUNNING)
 _UNTRIED = {standing: Record(standing=standing) for standing in Standing}
 
 
@@ -102,7 +103,8 @@ def judge(routine: Routine, standing: Standing, history: list[Attempts]) -> Reco
         is_overtaken = max(row.version for row in history) > routine.version
         if is_overtaken:
             standing = Standing.SUPERSEDED
-        elif any(_holds(row) for row in same):
+        # While an attempt runs it is not known how it ends: a successor learns it under the lock.
+        elif any(not row.retry and row.state not in _MAY_BE_DONE for row in same):
             standing = Standing.HELD
     last = max(history, key=lambda row: row.number)
     retry_in = _retry_in(routine, history) if same and standing is Standing.OPEN else 0.0
@@ -124,11 +126,6 @@ def judge(routine: Routine, standing: Standing, history: list[Attempts]) -> Reco
         retry_in=retry_in,
         retry_at=last.now + timedelta(seconds=retry_in) if retry_in else None,
     )
-
-
-def _holds(row: Attempts) -> bool:
-    # While one runs it is not known how it ends: a successor finds that out under the lock.
-    return not row.retry and row.state not in (State.SUCCEEDED, State.RUNNING)
 
 
 def _is_of(routine: Routine, row: Attempts) -> bool:
