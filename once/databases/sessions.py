@@ -1,7 +1,6 @@
 """A database session in a thread of its own, which proves to its server that it lives."""
 
 import queue
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -45,10 +44,7 @@ class Session:
         self.answered = monotonic()
         self.took = 0.0
         self._give_up_at: float | None = None
-        self._thread = threading.Thread(
-            target=self._serve, name=f"once lock of {lock.name}", daemon=True
-        )
-        self._thread.start()
+        self._thread = threads.start(self._serve, f"once lock of {lock.name}")
 
     @property
     def is_lost(self) -> bool:

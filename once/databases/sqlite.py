@@ -42,7 +42,9 @@ class SQLite(Database):
         name = str(wrapper.settings_dict["NAME"])
         if wrapper.is_in_memory_db():
             return MemoryLock(name)
-        return SQLiteLock(Path(_path(name)).resolve())
+        if name.startswith("file:"):  # SQLite manual, "Uniform Resource Identifiers"
+            name = unquote(urlsplit(name).path)
+        return SQLiteLock(Path(name).resolve())
 
     def holder(self, name: str) -> str | None:
         with self.lock(name, 0) as lock:
@@ -161,13 +163,13 @@ class SQLiteLock(AdvisoryLock):
 class MemoryLock(AdvisoryLock):
     """A lock within the process: no other process can share an in-memory database."""
 
+    holder = "another thread"
     _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def __init__(self, name: str) -> None:
         self.identity = name
         self._lock = self._locks[name]
         self._is_taken = False
-        self.holder = "another thread"
 
     def acquire(self, within: float = inf) -> bool:
         if self.take():
@@ -184,8 +186,3 @@ class MemoryLock(AdvisoryLock):
             self.unmark()
             self._is_taken = False
             self._lock.release()
-
-
-def _path(name: str) -> str:
-    # SQLite takes a URI as well (SQLite manual, "Uniform Resource Identifiers").
-    return unquote(urlsplit(name).path) if name.startswith("file:") else name

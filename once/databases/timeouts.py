@@ -81,7 +81,7 @@ class _Watch:
             return self._due.pop(line, None) is not None
 
     def rest(self) -> None:
-        """End the thread, unless another connection needs it."""
+        """Leave no thread behind, because the process may be about to fork; unless it is needed."""
         with self._changed:
             thread = self._thread
             if thread is None or self._due:
@@ -104,11 +104,7 @@ class _Watch:
 
 
 _watch = _Watch()
-
-
-def rest() -> None:
-    """Leave no thread behind: the process may be about to fork."""
-    _watch.rest()
+rest = _watch.rest
 
 
 #: An option of a socket, by its level and number.

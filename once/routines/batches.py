@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
-from django.db.models import CompositePrimaryKey, DecimalField, Field, QuerySet
+from django.db.models import CompositePrimaryKey, Field, QuerySet
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.manager import BaseManager
 
@@ -260,13 +260,10 @@ def _key(routine: Routine, rows: "QuerySet[Any]") -> "tuple[Field[Any, Any], boo
             f"over= of {routine} must be in the order of one unique field that is never NULL, not "
             f"of {', '.join(map(str, order))}. {advice}"
         )
-    if isinstance(field, DecimalField) and _rounds(rows.db, field):
+    digits = getattr(field, "max_digits", None) or 0  # of a DecimalField
+    if digits > 15 and connections[rows.db].vendor == "sqlite":
         raise BatchError(
             f"over= of {routine} is in the order of {field.name}, of which SQLite keeps 15 digits "
-            f"and not {field.max_digits}. Order by another unique field."
+            f"and not {digits}. Order by another unique field."
         )
     return field, str(order[0]).startswith("-")
-
-
-def _rounds(using: str, field: "DecimalField[Any, Any]") -> bool:
-    return connections[using].vendor == "sqlite" and (field.max_digits or 0) > 15
