@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 
 from once.status.readiness import UNANSWERED, answering, is_ready
 
-__all__ = ["outside_transactions", "readiness"]
+__all__ = ["readiness"]
 
 V = TypeVar("V", bound=Callable[..., Any])
 
