@@ -187,12 +187,7 @@ class Database(ABC):
 
     @abstractmethod
     def terminate_backend(self, name: str) -> int:
-        """End every other session whose open transaction bears the mark; return their number.
-
-        Raises:
-            CannotFence: this user may not end them.
-
-        """
+        """End every other session whose open transaction bears the mark; return their number."""
 
     @abstractmethod
     def code(self, error: BaseException) -> int | str | None:
@@ -233,12 +228,7 @@ class Database(ABC):
 
 
 def database(using: str) -> Database:
-    """Return the database of this alias.
-
-    Raises:
-        ImproperlyConfigured: its kind is not supported.
-
-    """
+    """Return the database of this alias, whose kind must be supported."""
     vendor = connections[using].vendor
     if vendor not in SUPPORTED:
         raise ImproperlyConfigured(

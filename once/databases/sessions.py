@@ -66,12 +66,7 @@ class Session:
         return self._call(partial(self._ask, function), timeout)
 
     def prove(self, function: Callable[[], T], timeout: float) -> T:
-        """Call a function that asks the server, where an error is the loss of the session.
-
-        Raises:
-            LockLost: the session is lost, or there was no answer in time.
-
-        """
+        """Call a function that asks the server, where an error is the loss of the session."""
         return self._call(partial(self._prove, function), timeout)
 
     def _call(self, function: Callable[[], T], timeout: float) -> T:

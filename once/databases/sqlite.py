@@ -116,13 +116,8 @@ class SQLiteLock(AdvisoryLock):
         return True
 
     def take(self) -> bool:
-        """Take the lock without writing the holder's name to it.
-
-        Raises:
-            OperationalError: the directory of the database is missing; SQLite raises the same.
-
-        """
-        if not self._path.parent.is_dir():  # which filelock would make
+        """Take the lock without writing the holder's name to it."""
+        if not self._path.parent.is_dir():  # which filelock would make; SQLite raises the same
             raise OperationalError(
                 f"unable to open database file: there is no directory {self._path.parent}"
             )

@@ -18,13 +18,9 @@ __all__ = ["exchange", "expected", "keep_alive", "rest", "within"]
 
 @contextmanager
 def expected(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
-    """End an open connection, by its socket, if this context lasts longer than that.
+    """End an open connection, by its socket, if this context lasts longer than that: an error.
 
     Because a pooler that has not lent a server connection yet passes on no cancel request.
-
-    Raises:
-        django.db.OperationalError: there was no answer.
-
     """
     line = _line(connection)
     if line is None:

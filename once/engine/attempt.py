@@ -63,13 +63,6 @@ class Work:
         """Call the body and record its effects, in the way of the routine's kind.
 
         What a body raises is raised, and what its ``on_commit`` hooks raise, at the end.
-
-        Raises:
-            AttemptLost: another process took over; nothing is committed any more.
-            LockLost: another process may have taken over.
-            BodyError: the body broke the transaction that its record belongs to.
-            BatchError: what the routine is called for cannot be gone through.
-
         """
         ways = {"atomic": self._atomic, "batched": self._batched, "external": self._external}
         self._end(ways[self.routine.kind])

@@ -78,11 +78,6 @@ class Wait:
 
         An error of the database is survived, whatever it is, and a lost race with another process
         leads to another look. During a pause the lock is free, but a standby stays it.
-
-        Raises:
-            TimedOut: another process was in the way at the deadline.
-            DatabaseUnavailable: the database was out of reach for too long.
-
         """
         while True:
             try:

@@ -19,12 +19,7 @@ __all__ = ["call", "call_outside", "exit_of_body"]
 
 
 def call(routine: Routine, run: Run, *batch: Any) -> None:
-    """Call a body inside the transaction in hand.
-
-    Raises:
-        BodyError: the body ended, broke or left the transaction, or could not be in it.
-
-    """
+    """Call a body inside the transaction in hand, which it may not end, break or leave."""
     connection = connections[routine.using]
     session = connection.connection
     if inspect.iscoroutinefunction(routine.function):
@@ -71,12 +66,7 @@ def _refuse_other_thread(connection: BaseDatabaseWrapper) -> None:
 
 
 def call_outside(routine: Routine, run: Run) -> None:
-    """Call a body outside of any transaction but a test's, with no connection idle meanwhile.
-
-    Raises:
-        BodyError: the body left a transaction open.
-
-    """
+    """Call a body outside of any transaction but a test's, with no connection idle meanwhile."""
     connection = connections[routine.using]
     if connection.in_atomic_block:  # a test's, which stays usable after a database error
         with transaction.atomic(using=routine.using):

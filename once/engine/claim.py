@@ -61,10 +61,6 @@ class Claim:
         """Look until the routine is done, failed, or given up.
 
         Where it is done, the lock may still be held, for the next claim to take over.
-
-        Raises:
-            DatabaseUnavailable: the database was out of reach for too long.
-
         """
         try:
             return self.wait.until(self._look)

@@ -20,10 +20,6 @@ def move(attempt: Attempt) -> None:
     An attempt may act only once its predecessors are fenced. Until then the anchor stays at the
     last attempt that acted, which says where to go on, and whether a person has to decide. Because
     it is one statement, a killed process leaves the anchor on one of the two attempts.
-
-    Raises:
-        AttemptLost: the attempt has no right to commit any more.
-
     """
     here = database(str(attempt._state.db))
     unique, changed = ("routine", "version", "scope_key"), ("number", "attempt_id")

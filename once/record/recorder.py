@@ -96,10 +96,6 @@ def close(
     repeated. Therefore the returned state is final, also after a COMMIT that got no answer.
 
     If the body was not started, another attempt may follow in any case.
-
-    Raises:
-        CannotFence: a session that may still commit could not be ended.
-
     """
     here = database(str(attempt._state.db))
     row = Attempt.objects.using(here.using).filter(pk=attempt.pk)
@@ -168,12 +164,7 @@ def advance(attempt: Attempt, before: str, after: str, items: int) -> None:
 
 
 def complete(attempt: Attempt) -> None:
-    """Record that the effects of the work transaction are all there is to do.
-
-    Raises:
-        BodyError: the session does not see the record any more.
-
-    """
+    """Record that the effects of the work transaction are all there is to do."""
     connection = database(str(attempt._state.db)).connection
     table = tables.quoted(connection, "completion")
     sql = f"INSERT INTO {table} (routine, version, scope_key) VALUES (%s, %s, %s)"

@@ -38,12 +38,7 @@ class _Cursor:
 
     @classmethod
     def read(cls, text: str, routine: Routine, by: str) -> "_Cursor":
-        """Return a cursor of this order of items.
-
-        Raises:
-            BatchError: it is one of another order.
-
-        """
+        """Return a cursor of this order of items, and of no other one."""
         at = cls(**json.loads(text)) if text else cls()
         if at.by not in ("", by):
             raise BatchError(
@@ -82,40 +77,25 @@ _ITERATOR = QuerySet._iterator.__code__  # type: ignore[attr-defined]
 
 
 class Batches(ABC):
-    """The items of a batched routine."""
+    """The items of a batched routine. A cursor of other items raises ``BatchError``."""
 
     #: True if a batch can be read again, and is then as it was.
     is_repeatable: bool
 
     @abstractmethod
     def after(self, cursor: str) -> Batch:
-        """Return the batch after a cursor.
-
-        Raises:
-            BatchError: the cursor is one of other items.
-
-        """
+        """Return the batch after a cursor."""
 
     @abstractmethod
     def total(self, done: Progress) -> int | None:
-        """Return the number of items, done items included, or ``None`` if only the end tells.
-
-        Raises:
-            BatchError: they are not those of the attempts before.
-
-        """
+        """Return the number of items, done items included, or ``None`` if only the end tells."""
 
     def close(self) -> None:
         """Free what was opened."""
 
 
 def batches(routine: Routine) -> Batches:
-    """Return the items of a batched routine, by calling its ``over``.
-
-    Raises:
-        BatchError: ``over`` returned what cannot be gone through.
-
-    """
+    """Return the items of a batched routine, by calling its ``over``."""
     found: Any = routine.over() if routine.over is not None else None
     if isinstance(found, BaseManager):
         found = found.all()
