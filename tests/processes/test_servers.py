@@ -556,12 +556,15 @@ def test_coroutine_under_gevent_is_refused_before_it_writes_elsewhere(
 
 
 @pytest.mark.parametrize(
-    ("body", "first"),
+    ("kind", "body", "first"),
     [
-        ("time.sleep(4)", "succeeded"),  # pings come in between, since psycopg waits by gevent
-        ("while time.monotonic() < since + 4: pass", "lost"),
+        # Pings come in between, since psycopg waits by gevent.
+        ("postgresql", "time.sleep(4)", "succeeded"),
+        ("postgresql", 'connection.cursor().execute("SELECT pg_sleep(4)")', "succeeded"),
+        ("mariadb", 'connection.cursor().execute("SELECT SLEEP(4)")', "lost"),
+        ("postgresql", "while time.monotonic() < since + 4: pass", "lost"),
     ],
-    ids=["sleeps", "computes"],
+    ids=["sleeps", "asks psycopg", "asks mysqlclient", "computes"],
 )
 def test_body_under_gevent_lasts_longer_than_the_liveness_timeout(
     project: Project, boot: Boot, body: str, first: str
@@ -579,6 +582,7 @@ def test_body_under_gevent_lasts_longer_than_the_liveness_timeout(
     assert project.effects() == ["seed"]
     states = [state for _, _, state in project.attempts()]
     assert (states[0], states.count("succeeded")) == (first, 1), server.output
+    assert "failed" not in states, server.output
     assert server.process.is_running(), server.output
 
 
