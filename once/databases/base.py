@@ -213,13 +213,9 @@ class Database(ABC):
         """True if an earlier error, which a caller caught, made the transaction useless."""
         return self.code(error) in self.aborted_errors
 
-    def is_read_only(self, error: BaseException) -> bool:
-        """True if the server admits no writes: it is a replica, or was set so."""
-        return self.code(error) in self.read_only_errors
-
     def advice(self, error: BaseException) -> str:
         """Return what to do about an error whose cause is how the database is set up; or empty."""
-        if self.is_read_only(error):
+        if self.code(error) in self.read_only_errors:  # it is a replica, or was set so
             return (
                 f"It admits no writes: see that DATABASES[{self.using!r}] leads to the primary, "
                 "and that nothing keeps this user from writing there."

@@ -12,7 +12,7 @@ from django.db.migrations.loader import MigrationLoader
 from once.databases import PATIENCE, SUPPORTED, database
 from once.databases.tables import ask
 
-__all__ = ["behind", "databases", "lacking", "names"]
+__all__ = ["behind", "blocker", "databases", "lacking", "names"]
 
 
 def databases(of_routines: Iterable[str]) -> list[str]:
@@ -57,6 +57,16 @@ def behind(found: Mapping[str, Sequence[str]]) -> str:
         named = f"{', '.join(names[:3])}{more}"
         told.append(f"database {using!r} lacks migrations of this code ({named})")
     return ", and ".join(told)
+
+
+def blocker(using: str) -> str:
+    """Return why routines of a database are not run, for the migrations that it lacks; or empty."""
+    if not (missing := names(using)):
+        return ""
+    return (
+        f"Blocked: {behind({using: missing})}. Run `manage.py once run --migrate`, or `manage.py "
+        "migrate` first."
+    )
 
 
 def names(using: str) -> list[str]:

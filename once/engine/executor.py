@@ -87,21 +87,16 @@ class _Pass:
     _using: str = ""
     _session: ExitStack = field(default_factory=ExitStack)
     #: The lock there, which serves one routine after another.
-    _lock: AdvisoryLock | None = None
+    _lock: AdvisoryLock = field(default_factory=NoLock)
     #: True if what was done may be lost by now; and why no further routine is tried, if so.
     _is_stale: bool = False
     _stopped: str = ""
     #: Aliases of the databases to which a connection was open before.
     _found_open: set[str] = field(default_factory=lambda: {each.alias for each in _open()})
 
-    def release(self) -> None:
-        """Free what the lock still holds."""
-        if self._lock is not None:
-            self._lock.release()
-
     def end(self) -> None:
         """Leave no session and no connection behind that was not open before."""
-        self._using, self._lock = "", None
+        self._using, self._lock = "", NoLock()
         self._session.close()
         for connection in _open():  # a body may have used any
             if connection.alias not in self._found_open and not connection.in_atomic_block:
@@ -129,7 +124,7 @@ class _Pass:
                 claim = self._claim(routine, known)
                 result = claim.settle()
                 if not result.is_done:
-                    self.release()
+                    self._lock.release()
                 if claim.wait.has_paused:  # in which another process may have done the next
                     stands = self._read(routines[number + 1 :])
                 if result.outcome is Outcome.FAILED and not self.options.keep_going:
@@ -203,7 +198,7 @@ class _Pass:
         before = self.registry.predecessors(routine) if self.options.calls_body else []
         here = database(routine.using)
         self._go_to(routine.using)
-        if self._lock is None:
+        if isinstance(self._lock, NoLock):
             lock = here.lock(routine.name, conf.liveness_timeout())
             self._lock = self._session.enter_context(lock)
         else:
@@ -252,13 +247,7 @@ class _Pass:
         if using not in self._blocked:
             from once.databases import unapplied
 
-            missing = self._patiently(lambda: unapplied.names(using), routine)
-            self._blocked[using] = (
-                f"Blocked: {unapplied.behind({using: missing})}. Run `manage.py once run "
-                "--migrate`, or `manage.py migrate` first."
-                if missing
-                else ""
-            )
+            self._blocked[using] = self._patiently(lambda: unapplied.blocker(using), routine)
         return self._blocked[using]
 
     def _patiently(self, function: Callable[[], T], routine: Routine) -> T:
@@ -270,7 +259,7 @@ class _Pass:
                 with wait.asking():
                     return function()
             except Error as error:
-                self.release()  # it may be what others lack
+                self._lock.release()  # it may be what others lack
                 if self.options.wait and database(routine.using).is_in_the_way(error):
                     return Retry(one_line(error))
                 raise
