@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 from once import conf
-from once.exceptions import RoutineFailed
 
 __all__ = [
     "CELERY",
@@ -21,7 +20,6 @@ __all__ = [
     "LOADS_APPS",
     "MOD_WSGI",
     "command",
-    "failure",
     "frames",
     "gunicorns_worker",
     "is_reloaded",
@@ -106,21 +104,6 @@ def gunicorns_worker() -> Any:
     """Return the worker of gunicorn that is loading the application, or ``None``."""
     calls = (frame for frame, where in frames() if where == _GUNICORNS_WORKER)
     return next((frame.f_locals["worker"] for frame in calls), None)
-
-
-def failure(message: str) -> RoutineFailed:
-    """Return the error that ends a start: in a worker of gunicorn, one that it reports in a line.
-
-    Because all workers fail, any other error would leave as many tracebacks, which lead to this
-    package alone. gunicorn takes this one for an application that cannot be loaded: exit code 4.
-    """
-    if gunicorns_worker() is None:
-        return RoutineFailed(message)
-    from gunicorn.errors import AppImportError
-
-    reported: Any = type("RoutineFailed", (RoutineFailed, AppImportError), {})
-    error: RoutineFailed = reported(f"RoutineFailed: {message}")
-    return error
 
 
 def command() -> list[str]:

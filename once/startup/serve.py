@@ -15,7 +15,7 @@ from once import conf
 from once.databases import threads
 from once.engine import executor, shutdown
 from once.engine.options import RunOptions
-from once.exceptions import OnceError
+from once.exceptions import OnceError, RoutineFailed
 from once.log import forget, news, tell
 from once.models import Trigger
 from once.results import Outcome, Reason, Result
@@ -79,7 +79,7 @@ def _start(declared: Registry, by: str, *, is_replacement: bool) -> None:
         if failed and conf.startup_failure() == "raise" and not is_replacement:
             if failed[0].error is None:  # of which nothing here is logged but that it is put off
                 tell(logging.ERROR, "startup_failed", by=by, message=_why(failed[0]))
-            raise launch.failure(_why(failed[0]))  # without a cause, which the log has
+            raise _failure(_why(failed[0]))  # without a cause, which the log has
         undone = failed or [result for result in results if not result.is_done]
         if not undone:
             _tell_complete(results, by, monotonic() - began)
@@ -160,6 +160,21 @@ def _tell_complete(results: list[Result], by: str, seconds: float) -> None:
 
 def _why(result: Result) -> str:
     return f"{result.routine.name}: {result.message}"
+
+
+def _failure(message: str) -> RoutineFailed:
+    """Return the error that ends a start: in a worker of gunicorn, one that it reports in a line.
+
+    Because all workers fail, any other error would leave as many tracebacks, which lead to this
+    package alone. gunicorn takes this one for an application that cannot be loaded: exit code 4.
+    """
+    if launch.gunicorns_worker() is None:
+        return RoutineFailed(message)
+    from gunicorn.errors import AppImportError
+
+    reported: Any = type("RoutineFailed", (RoutineFailed, AppImportError), {})
+    error: RoutineFailed = reported(f"RoutineFailed: {message}")
+    return error
 
 
 #: The signals by which servers and terminals end a process.

@@ -8,10 +8,8 @@ import pytest
 from django.test import override_settings
 from django.test.utils import _TestState
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
-from gunicorn.errors import AppImportError
 
 from once import conf
-from once.exceptions import RoutineFailed
 from once.startup import launch
 from tests.unit.frames import in_frame
 
@@ -44,19 +42,6 @@ def _plain_process(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_known_server_by_what_is_on_the_stack(module: str, function: str, expected: str) -> None:
     assert in_frame(module, function)(launch.known_server) == expected
-
-
-@pytest.mark.parametrize("is_worker", [True, False])
-def test_failure_is_one_that_gunicorn_reports_in_a_line(
-    is_worker: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(launch, "gunicorns_worker", lambda: object() if is_worker else None)
-    failure = launch.failure("shop.seed: ValueError")
-    assert isinstance(failure, RoutineFailed)
-    assert isinstance(failure, AppImportError) is is_worker
-    # Elsewhere, a traceback names the class.
-    prefix = "RoutineFailed: " if is_worker else ""
-    assert str(failure) == f"{prefix}shop.seed: ValueError"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 from django.test import override_settings
+from gunicorn.errors import AppImportError
 
 from once import Routine, conf
 from once.engine import executor
@@ -23,7 +24,7 @@ from once.exceptions import DatabaseUnavailable, RoutineFailed
 from once.results import Outcome, Reason, Result
 from once.routines import registry
 from once.routines.registry import Registry
-from once.startup import forking, serve
+from once.startup import forking, launch, serve
 
 SEED = Routine(function=lambda: None, name="shop.seed")
 FILL = Routine(function=lambda: None, name="shop.fill")
@@ -199,6 +200,20 @@ def test_failure_stops_the_server_and_names_the_routine(runs: Runs) -> None:
     assert str(failure.value) == "shop.fill: ValueError: no such brand"
     assert failure.value.__cause__ is None  # the log has its traceback already
     assert not runs.later
+
+
+@pytest.mark.parametrize("is_worker", [True, False])
+def test_failure_is_one_that_gunicorn_reports_in_a_line(
+    runs: Runs, is_worker: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "gunicorns_worker", lambda: object() if is_worker else None)
+    runs.answers = [[FAILED]]
+    with pytest.raises(RoutineFailed) as failure:
+        serve.begin(FOUND, "gunicorn")
+    assert isinstance(failure.value, AppImportError) is is_worker
+    # Elsewhere, a traceback names the class.
+    prefix = "RoutineFailed: " if is_worker else ""
+    assert str(failure.value) == f"{prefix}shop.fill: ValueError: no such brand"
 
 
 def test_failure_elsewhere_that_keeps_the_server_from_starting_is_logged(
