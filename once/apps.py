@@ -19,12 +19,12 @@ class OnceConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from once import log
+        from once import receivers
         from once.startup import hook
 
         checks.register(_check, "once")
         checks.register(_check_names, checks.Tags.database)  # by no other tag: it asks databases
-        log.connect()
+        receivers.connect()
         hook.arm()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from once import Routine, log, signals
+from once import Routine, log, receivers, signals
 from once.models import Attempt, State
 from once.results import Outcome, Reason, Result
 from tests.project import ROOT
@@ -58,7 +58,7 @@ def test_progress_is_logged_each_30_s(
     seconds: float, lap: float, speaks: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     attempt = Attempt(number=3, processed=40, total=100)
-    log._progressed(ROUTINE, attempt=attempt, seconds=seconds, lap=lap)
+    signals.progressed.send(ROUTINE, attempt=attempt, seconds=seconds, lap=lap)
     line = (
         "event=progress routine=shop.fill version=2 database=default attempt=3 processed=40 "
         f"total=100 seconds={seconds:.3f}"
@@ -139,7 +139,7 @@ def test_takeover_names_the_attempt_that_was_lost(caplog: pytest.LogCaptureFixtu
         ),
         (
             Result(routine=ROUTINE, outcome=Outcome.SKIPPED, retry_in=29.5, message="It failed"),
-            "INFO",
+            "DEBUG",
             "event=put_off routine=shop.fill version=2 database=default retry_in=29.500 "
             'message="It failed"',
         ),
@@ -201,22 +201,22 @@ def left(message: str, **values: Any) -> None:
 def test_what_lasts_is_told_once_and_where_it_changes(caplog: pytest.LogCaptureFixture) -> None:
     left("Held: decide", reason=Reason.HELD)
     left("Held: decide", reason=Reason.HELD)
-    left("Attempt 1 failed. Starting servers try again in 29 s", retry_in=29.2)
-    left("Attempt 1 failed. Starting servers try again in 8 s", retry_in=8.1)
-    left("Attempt 2 failed. Starting servers try again in 60 s", retry_in=59.9)
-    left("Held: decide", reason=Reason.HELD)
+    left("Held: look", reason=Reason.HELD)
     signals.attempt_started.send(ROUTINE, attempt=Attempt(number=4, trigger="reset"))
-    left("Held: decide", reason=Reason.HELD)
+    left("Held: look", reason=Reason.HELD)
     assert [(level, line.split()[0].removeprefix("event=")) for level, line in lines(caplog)] == [
         ("INFO", "held"),
         ("DEBUG", "held"),
-        ("INFO", "put_off"),
-        ("DEBUG", "put_off"),
-        ("INFO", "put_off"),
         ("INFO", "held"),
         ("INFO", "started"),
         ("INFO", "held"),
     ]
+
+
+def test_other_number_of_seconds_is_no_news() -> None:
+    states = ["Attempt 1 failed, again in 29 s", "Attempt 1 failed, again in 8.5 s", "Attempt 2 s"]
+    told = [log.news(logging.INFO, "a", state) for state in states]
+    assert told == [logging.INFO, logging.DEBUG, logging.INFO]
 
 
 def test_process_in_which_nothing_changes_says_so_every_ten_minutes(
@@ -378,7 +378,7 @@ def _named(keyword: ast.keyword) -> list[str]:
         case ast.keyword(value=ast.Dict(keys=keys)):
             return [key.value for key in keys if isinstance(key, ast.Constant)]  # type: ignore[misc]
         case ast.keyword(value=ast.Call(func=ast.Name("_of"))):
-            return [*log._of(ROUTINE)]
+            return [*receivers._of(ROUTINE)]
     raise AssertionError(ast.dump(keyword))
 
 
