@@ -27,6 +27,9 @@ from once.text import one_line
 
 __all__ = ["begin", "begin_beside"]
 
+#: gunicorn's exit code for an application that cannot be loaded.
+_NOT_LOADED = 4
+
 #: The name of all of it in the memory of the log.
 _STARTUP = "startup"
 
@@ -41,6 +44,7 @@ def begin(declared: Registry, by: str) -> None:
     Raises:
         RoutineFailed: a routine failed, here or lately elsewhere, ``ONCE_STARTUP_FAILURE`` is
             ``"raise"``, and this is no worker of a server that was up, whose end would end all.
+        SystemExit: the same, in a process of gunicorn.
 
     """
     is_background = conf.startup() == "background"
@@ -77,9 +81,11 @@ def _start(declared: Registry, by: str, *, is_replacement: bool) -> None:
         # First what failed here, because what failed elsewhere is known by now.
         failed.sort(key=lambda result: result.error is None)
         if failed and conf.startup_failure() == "raise" and not is_replacement:
-            if failed[0].error is None:  # of which nothing here is logged but that it is put off
+            if failed[0].error is None:  # of which nothing here is logged
                 tell(logging.ERROR, "startup_failed", by=by, message=_why(failed[0]))
-            raise _failure(_why(failed[0]))  # without a cause, which the log has
+            if by == "gunicorn":  # whose workers would all print a traceback that says no more
+                raise SystemExit(_NOT_LOADED)
+            raise RoutineFailed(_why(failed[0]))  # without a cause, which the log has
         undone = failed or [result for result in results if not result.is_done]
         if not undone:
             _tell_complete(results, by, monotonic() - began)
@@ -160,21 +166,6 @@ def _tell_complete(results: list[Result], by: str, seconds: float) -> None:
 
 def _why(result: Result) -> str:
     return f"{result.routine.name}: {result.message}"
-
-
-def _failure(message: str) -> RoutineFailed:
-    """Return the error that ends a start: in a worker of gunicorn, one that it reports in a line.
-
-    Because all workers fail, any other error would leave as many tracebacks, which lead to this
-    package alone. gunicorn takes this one for an application that cannot be loaded: exit code 4.
-    """
-    if launch.gunicorns_worker() is None:
-        return RoutineFailed(message)
-    from gunicorn.errors import AppImportError
-
-    reported: Any = type("RoutineFailed", (RoutineFailed, AppImportError), {})
-    error: RoutineFailed = reported(f"RoutineFailed: {message}")
-    return error
 
 
 #: The signals by which servers and terminals end a process.

@@ -15,7 +15,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 from django.test import override_settings
-from gunicorn.errors import AppImportError
+from gunicorn.arbiter import Arbiter
 
 from once import Routine, conf
 from once.engine import executor
@@ -24,7 +24,7 @@ from once.exceptions import DatabaseUnavailable, RoutineFailed
 from once.results import Outcome, Reason, Result
 from once.routines import registry
 from once.routines.registry import Registry
-from once.startup import forking, launch, serve
+from once.startup import forking, serve
 
 SEED = Routine(function=lambda: None, name="shop.seed")
 FILL = Routine(function=lambda: None, name="shop.fill")
@@ -186,7 +186,7 @@ def test_begin_in_a_callback_of_an_event_loop_runs_as_if_there_were_none(runs: R
 def test_begin_beside_an_event_loop_raises_what_failed(runs: Runs) -> None:
     async def importing() -> None:
         with pytest.raises(RoutineFailed, match=r"shop\.fill: ValueError"):
-            serve.begin(FOUND, "gunicorn")
+            serve.begin(FOUND, "uvicorn")
         await asyncio.sleep(0)
 
     runs.answers = [[DONE, FAILED]]
@@ -196,24 +196,17 @@ def test_begin_beside_an_event_loop_raises_what_failed(runs: Runs) -> None:
 def test_failure_stops_the_server_and_names_the_routine(runs: Runs) -> None:
     runs.answers = [[LEFT, FAILED_BEFORE, FAILED]]
     with pytest.raises(RoutineFailed) as failure:
-        serve.begin(FOUND, "gunicorn")
+        serve.begin(FOUND, "uvicorn")
     assert str(failure.value) == "shop.fill: ValueError: no such brand"
     assert failure.value.__cause__ is None  # the log has its traceback already
     assert not runs.later
 
 
-@pytest.mark.parametrize("is_worker", [True, False])
-def test_failure_is_one_that_gunicorn_reports_in_a_line(
-    runs: Runs, is_worker: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(launch, "gunicorns_worker", lambda: object() if is_worker else None)
+def test_failure_ends_a_process_of_gunicorn_without_a_traceback(runs: Runs) -> None:
     runs.answers = [[FAILED]]
-    with pytest.raises(RoutineFailed) as failure:
+    with pytest.raises(SystemExit) as ended:
         serve.begin(FOUND, "gunicorn")
-    assert isinstance(failure.value, AppImportError) is is_worker
-    # Elsewhere, a traceback names the class.
-    prefix = "RoutineFailed: " if is_worker else ""
-    assert str(failure.value) == f"{prefix}shop.fill: ValueError: no such brand"
+    assert ended.value.code == Arbiter.APP_LOAD_ERROR
 
 
 def test_failure_elsewhere_that_keeps_the_server_from_starting_is_logged(
@@ -222,7 +215,7 @@ def test_failure_elsewhere_that_keeps_the_server_from_starting_is_logged(
     """Because a server's own output may be lost, as in a crash loop with an error log."""
     runs.answers = [[replace(FAILED, error=None, message="Attempt 1 on web-2 (pid 7) failed")]]
     with pytest.raises(RoutineFailed):
-        serve.begin(FOUND, "gunicorn")
+        serve.begin(FOUND, "uvicorn")
     assert events(caplog) == ["startup_failed"]
     assert caplog.records[0].levelname == "ERROR"
     assert "Attempt 1 on web-2" in caplog.text
@@ -246,12 +239,12 @@ def test_failure_in_a_worker_that_replaces_another_does_not_stop_the_server(
     monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
     runs.answers = [[FAILED]]
     with pytest.raises(RoutineFailed) if raises else nullcontext():
-        serve.begin(FOUND, "gunicorn")
+        serve.begin(FOUND, "uwsgi")
     assert ("it replaces one of a server that was up" in caplog.text) is not raises
     assert len(runs.later) == (not raises)
     runs.answers = [ImproperlyConfigured("ONCE_RELEASE is not set")]  # any more
     with pytest.raises(ImproperlyConfigured) if raises else nullcontext():
-        serve.begin(FOUND, "gunicorn")
+        serve.begin(FOUND, "uwsgi")
     assert ("ONCE_RELEASE is not set" in caplog.text) is not raises
 
 
