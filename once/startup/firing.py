@@ -96,7 +96,7 @@ class _Firing:
         from once.startup import serve  # most of this package, which other processes do without
 
         if by == _FIRST_REQUEST:
-            serve.begin_beside(self._declared, by)
+            serve.go_on(self._declared, by)
             return
         try:
             with forking.leaving_no_thread():

@@ -25,7 +25,7 @@ from once.routines.registry import Registry
 from once.startup import forking, launch
 from once.text import one_line
 
-__all__ = ["begin", "begin_beside"]
+__all__ = ["begin", "go_on"]
 
 #: gunicorn's exit code for an application that cannot be loaded.
 _NOT_LOADED = 4
@@ -56,28 +56,24 @@ def begin(declared: Registry, by: str) -> None:
         message = f"{forking.NO_THREADS} {same}{forking.ENABLE_THREADS}"
         tell(logging.WARNING, "no_threads", message=message)
     elif is_background:
-        forking.once_serving(lambda: _go_on(declared, by, pause=0.0))
+        forking.once_serving(lambda: go_on(declared, by))
         return
     with _heeding_signals(), outside_event_loop():
         _start(declared, by, is_replacement=is_replacement)
 
 
-def begin_beside(declared: Registry, by: str) -> None:
-    """Run what starting servers run beside one that serves already."""
-    _go_on(declared, by, pause=0.0)
-
-
 def _start(declared: Registry, by: str, *, is_replacement: bool) -> None:
     """Run what is pending. If that cannot be done, say so, and go on beside the server."""
-    began = monotonic()
     try:
-        results = _run(declared)
+        undone = _run(declared, by, monotonic())
     except Exception as error:
         if not is_replacement and not isinstance(error, (OnceError, Error)):
             raise  # the project's mistake, such as a setting
         problem = one_line(error)
     else:
-        failed = [result for result in results if result.reason is Reason.FAILED]
+        if not undone:
+            return
+        failed = [result for result in undone if result.reason is Reason.FAILED]
         # First what failed here, because what failed elsewhere is known by now.
         failed.sort(key=lambda result: result.error is None)
         if failed and conf.startup_failure() == "raise" and not is_replacement:
@@ -86,11 +82,7 @@ def _start(declared: Registry, by: str, *, is_replacement: bool) -> None:
             if by == "gunicorn":  # whose workers would all print a traceback that says no more
                 raise SystemExit(_NOT_LOADED)
             raise RoutineFailed(_why(failed[0]))  # without a cause, which the log has
-        undone = failed or [result for result in results if not result.is_done]
-        if not undone:
-            _tell_complete(results, by, monotonic() - began)
-            return
-        problem = _why(undone[0])
+        problem = _why((failed or undone)[0])
     starts = (
         "This worker serves all the same, since it replaces one of a server that was up; "
         if is_replacement
@@ -105,10 +97,10 @@ def _start(declared: Registry, by: str, *, is_replacement: bool) -> None:
     news(logging.INFO, _STARTUP, problem)
     tell(logging.WARNING, "startup_incomplete", by=by, message=f"{problem} {starts}{further}")
     if not forking.lacks_threads():
-        forking.once_serving(lambda: _go_on(declared, by, pause=1.0))
+        forking.once_serving(lambda: go_on(declared, by, pause=1.0))
 
 
-def _go_on(declared: Registry, by: str, pause: float) -> None:
+def go_on(declared: Registry, by: str, *, pause: float = 0.0) -> None:
     """Run what is pending beside the server, again and again, until everything is done.
 
     The first try comes after a pause where a problem was told already, and at once otherwise.
@@ -123,13 +115,11 @@ def _keep_trying(declared: Registry, by: str, pause: float) -> None:
         time.sleep(pause)
         trace: Exception | None = None
         try:
-            results = _run(declared)
+            undone = _run(declared, by, began)
         except Exception as error:  # whatever it is, readiness must not say no for ever
             problem, later, trace = one_line(error), 0.0, error
         else:
-            undone = [result for result in results if not result.is_done]
             if not undone:
-                _tell_complete(results, by, monotonic() - began)
                 return
             problem, later = _why(undone[0]), max(result.retry_in for result in undone)
         level = news(logging.INFO, _STARTUP, problem)
@@ -142,26 +132,26 @@ def _keep_trying(declared: Registry, by: str, pause: float) -> None:
         pause = min(60.0, max(1.0, 2 * pause, later))
 
 
-def _run(declared: Registry) -> list[Result]:
+def _run(declared: Registry, by: str, began: float) -> list[Result]:
+    """Run what is pending, and return what is not done: if nothing, say so in one line."""
     respects_backoff = not launch.is_reloaded() and not settings.DEBUG
     options = RunOptions(trigger=Trigger.STARTUP, respects_backoff=respects_backoff)
-    return executor.run(declared.startup, declared, options)
-
-
-def _tell_complete(results: list[Result], by: str, seconds: float) -> None:
-    """Say in one line what this process did about all of them, and note it for readiness."""
-    registry.site.was_complete = True
-    forget(_STARTUP)
-    outcomes = [result.outcome for result in results]
-    tell(
-        logging.INFO,
-        "startup_complete",
-        by=by,
-        total=len(outcomes),
-        ran=outcomes.count(Outcome.RAN),
-        waited=outcomes.count(Outcome.WAITED),
-        seconds=seconds,
-    )
+    results = executor.run(declared.startup, declared, options)
+    undone = [result for result in results if not result.is_done]
+    if not undone:
+        registry.site.was_complete = True  # for readiness
+        forget(_STARTUP)
+        outcomes = [result.outcome for result in results]
+        tell(
+            logging.INFO,
+            "startup_complete",
+            by=by,
+            total=len(outcomes),
+            ran=outcomes.count(Outcome.RAN),
+            waited=outcomes.count(Outcome.WAITED),
+            seconds=monotonic() - began,
+        )
+    return undone
 
 
 def _why(result: Result) -> str:

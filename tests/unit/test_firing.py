@@ -34,7 +34,7 @@ class Process:
         self.begun: list[str] = []
         self.error: BaseException | None = None
         monkeypatch.setattr(serve, "begin", lambda found, by: self._note("start", found))
-        monkeypatch.setattr(serve, "begin_beside", lambda found, by: self._note("beside", found))
+        monkeypatch.setattr(serve, "go_on", lambda found, by: self._note("beside", found))
 
     def _note(self, how: str, found: Registry) -> None:
         assert found is FOUND
