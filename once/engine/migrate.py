@@ -131,32 +131,30 @@ def _fenced(here: Database, lock: AdvisoryLock) -> Iterator[None]:
     def apply(
         executor: MigrationExecutor, state: Any, migration: Migration, *args: Any, **kwargs: Any
     ) -> Any:
-        connection = executor.connection
-        if connection.alias != here.using:
-            return original(executor, state, migration, *args, **kwargs)
+        go_on = partial(original, executor, state, migration, *args, **kwargs)
+        if executor.connection.alias != here.using:
+            return go_on()
         lock.ping()
         # Some back-ends' editors hold no transaction, whatever the migration says.
-        is_atomic = connection.schema_editor(atomic=migration.atomic).atomic_migration
+        is_atomic = executor.connection.schema_editor(atomic=migration.atomic).atomic_migration
         try:
             if not (is_atomic or here.has_fenced_ddl):
-                return original(executor, state, migration, *args, **kwargs)
-            return apply_once(executor, state, migration, *args, **kwargs)
+                return go_on()
+            with here.migration():
+                refuse_zombie(executor, migration)
+                return go_on()
         except Exception as error:
             if isinstance(error, OnceError) or _may_pass(here, error):
                 raise
             raise MigrationFailed(_failure(here.using, migration, error, is_atomic)) from error
 
-    def apply_once(
-        executor: MigrationExecutor, state: Any, migration: Migration, *args: Any, **kwargs: Any
-    ) -> Any:
-        with here.migration():
-            if not here.mark_backend(NAME):
-                raise AttemptLost("Another process applies migrations now.")
-            lock.ping()
-            applied = executor.recorder.applied_migrations()
-            if (migration.app_label, migration.name) in applied:
-                raise AttemptLost(f"Another process applied {migration} meanwhile.")
-            return original(executor, state, migration, *args, **kwargs)
+    def refuse_zombie(executor: MigrationExecutor, migration: Migration) -> None:
+        if not here.mark_backend(NAME):
+            raise AttemptLost("Another process applies migrations now.")
+        lock.ping()
+        applied = executor.recorder.applied_migrations()
+        if (migration.app_label, migration.name) in applied:
+            raise AttemptLost(f"Another process applied {migration} meanwhile.")
 
     MigrationExecutor.apply_migration = apply  # type: ignore[method-assign, assignment]
     try:
