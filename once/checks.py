@@ -13,7 +13,6 @@ from once.databases import SUPPORTED
 from once.doctor.kinds import kind
 from once.models import Completion
 from once.record import history
-from once.record.standing import Standing
 from once.routines import registry, renamed
 from once.startup import early_queries, forking
 
@@ -89,11 +88,7 @@ def check_names(databases: Iterable[str]) -> Iterator[CheckMessage]:
             recorded, records = history.recorded(using), history.read(routines)
         except (Error, ImproperlyConfigured):
             continue  # because a database that is out of reach says nothing about names
-        new = [
-            name
-            for name, record in records.items()
-            if record.standing is Standing.OPEN and not record.number
-        ]
+        new = [name for name, record in records.items() if record.is_untried]
         for suspicion in renamed.suspicions(using, new, registered.labels, recorded):
             yield checks.Warning(suspicion.told, suspicion.remedy, suspicion.new[0], id="once.W004")
 

@@ -119,7 +119,7 @@ class _Pass:
             elif blocker := self._stopped or self._blocker(routine, results):
                 result = Result(routine=routine, outcome=Outcome.SKIPPED, message=blocker)
             else:
-                if known and not known.number and self.options.calls_body:
+                if known and known.is_untried and self.options.calls_body:
                     self._suspect(routine, routines, stands)
                 claim = self._claim(routine, known)
                 result = claim.settle()
@@ -170,10 +170,7 @@ class _Pass:
             new = [
                 each.name
                 for each in routines
-                if each.using == using
-                and (record := stands.get(each.name))
-                and not record.number
-                and self.options.is_due(record.standing)
+                if each.using == using and each.name in stands and stands[each.name].is_untried
             ]
             labels = self.registry.labels
             self._suspicions[using] = renamed.suspicions(using, new, labels, recorded)

@@ -61,6 +61,11 @@ class Record:
     retry_at: datetime | None = None
 
     @property
+    def is_untried(self) -> bool:
+        """True if no version was ever tried, or done."""
+        return self.standing is Standing.OPEN and not self.number
+
+    @property
     def is_done(self) -> bool:
         """True if this version is never to run (again): it is done, or superseded."""
         return self.standing in (Standing.DONE, Standing.SUPERSEDED)

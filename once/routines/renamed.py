@@ -54,12 +54,8 @@ def suspicions(
 ) -> list[Suspicion]:
     """Return a suspicion for each app that has both: so each record is told of once.
 
-    Args:
-        using: alias of the database.
-        new: names of routines of this code that were never tried there.
-        labels: names of the routines of this code, each with the label of its app, or nothing.
-        recorded: names of routines that the database knows.
-
+    ``new`` are routines that were never tried in the database, ``recorded`` those that it knows;
+    ``labels`` are the routines of this code, each with the label of its app, or nothing.
     """
     names = {*recorded} - {*labels}
     gone = sorted(name for name in names if not name.startswith((CALL, RESERVED)))
