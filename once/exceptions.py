@@ -55,7 +55,7 @@ class LockLost(OnceError):
 
 
 class NoConnection(LockLost):
-    """The lock gave itself up: no second connection was to be had for the work."""
+    """The lock gave itself up, because the work beside it had no connection or no answer."""
 
 
 class AttemptLost(OnceError):

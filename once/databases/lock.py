@@ -29,6 +29,8 @@ class AdvisoryLock(ABC):
     holder: str = "another process"
     #: Seconds until the server evicts a holder that is silent. Known like the holder.
     freed_in: float | None = None
+    #: True if a pooler is known to stand before the server: a lock behind it has no standby.
+    is_pooled: bool = False
     #: Key of the lock in this process.
     identity: Hashable
     #: The locks that this process holds, each with the thread that took it.

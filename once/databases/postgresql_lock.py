@@ -62,6 +62,14 @@ _HOLDER = f"""SELECT a.application_name,
         extract(epoch FROM clock_timestamp() - a.state_change)::float, a.pid, a.usename
     FROM (SELECT {KEY} AS key) AS k {HOLDERS} LIMIT 1"""
 
+#: What the server is at with statements of once that take long. Behind a pooler nothing says which
+#: session is the work's.
+_WAITS = """SELECT DISTINCT coalesce(wait_event_type || ' ' || wait_event, 'CPU')
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = session_user AND state = 'active'
+      AND query ~ 'once' AND query_start < clock_timestamp() - interval '500ms'
+      AND pid <> pg_backend_pid()"""
+
 
 class PostgreSQLLock(SessionLock):
     """An advisory lock in an open transaction, which the server ends where it falls silent.
@@ -109,12 +117,13 @@ class PostgreSQLLock(SessionLock):
         pairs = [part for pair in settings.items() for part in pair]
         take, names = self._with_keys(_TAKE, name)
         standby = f"once standby {_this_process()}"
-        *_, [(is_held, self.has_standbys, place, *self._keys[name])] = message(
+        *_, [(is_held, is_direct, place, *self._keys[name])] = message(
             connection,
             (begin, []),
             (f"SELECT {calls}", pairs),
             (take, [standby, session.backend_pid, *names]),
         )
+        self.is_pooled = not is_direct
         if is_held:
             return Place.HOLDER
         return Place.NONE if place is None else Place.STANDBY
@@ -122,7 +131,7 @@ class PostgreSQLLock(SessionLock):
     def look(self) -> bool:
         # Not the keys: this session may be in another place, which refuse_other_place tells.
         [(is_free, has_no_standby, *_)] = self.ask(*self._with_keys(_LOOK, self.name))
-        return is_free or (has_no_standby and self.has_standbys)
+        return is_free or (has_no_standby and not self.is_pooled)
 
     def find_holder(self) -> bool:
         rows = self.ask(_HOLDER, keyed(connections[self.using], self.name))
@@ -140,6 +149,16 @@ class PostgreSQLLock(SessionLock):
             self.holder = foreign(session, f"SELECT pg_terminate_backend({pid})", since)
         self.expect_end(silence or 0.0)
         return True
+
+    def obstacle(self) -> str:
+        if waits := ", ".join(wait for (wait,) in self.ask(_WAITS)):
+            return f"The server itself holds it up: {waits} (pg_stat_activity)"
+        if not self.is_pooled:
+            return super().obstacle()
+        return (
+            "The pooler had no connection for it. A run needs two at once: raise the size of the pool "
+            "that lends them (default_pool_size of PgBouncer), or see what keeps them"
+        )
 
     def refuse_other_place(self) -> None:
         if self.name not in self._keys:

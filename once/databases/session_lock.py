@@ -33,8 +33,6 @@ class SessionLock(AdvisoryLock):
 
     #: Seconds for :meth:`yielding`, drawn at random so that two locks do not give up together.
     patience: ClassVar[tuple[float, float]] = (1.0, 3.0)
-    #: True if there may be a standby.
-    has_standbys = True
 
     def __init__(self, using: str, name: str, liveness: float) -> None:
         self.using = using
@@ -123,12 +121,12 @@ class SessionLock(AdvisoryLock):
 
     @property
     def longest_pause(self) -> float:
-        return 60.0 if self.has_standbys and not self.is_held else 5.0
+        return 5.0 if self.is_pooled or self.is_held else 60.0
 
     def is_worth_trying(self) -> bool:
         if self.standby.has_place:
             return self.standby.tell()
-        if not self.has_standbys:
+        if self.is_pooled:
             self.find_holder()  # it may be about to be evicted, which no standby looks for
         return self.look()
 
@@ -191,6 +189,10 @@ class SessionLock(AdvisoryLock):
         self.freed_in = self.liveness - silence if is_late else None
 
     # In the session's thread:
+
+    def obstacle(self) -> str:
+        """Return what may keep the work from its answer, for people to read."""
+        return "See what the server waits for: a disk, a replica, or a lock of another session"
 
     def leaving_nothing(self) -> AbstractContextManager[None]:
         """Return a context in which a read table is locked no longer than the statement takes.

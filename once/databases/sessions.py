@@ -120,8 +120,8 @@ class Session:
             return self._loss(f"no answer for {seconds:.0f} s")
         return NoConnection(
             f"No connection was to be had for the lock of {self.lock.name} within {seconds:.1f} "
-            "s, beside that for the work. See that the database can be reached, and that the pool "
-            "or pooler which lends connections has two to lend"
+            "s, beside that for the work. See that the server takes new connections. A pool or "
+            "pooler, where one lends them, must have two to lend"
         )
 
     def _loss(self, reason: str) -> LockLost:
@@ -180,13 +180,14 @@ class Session:
 
     def _beat(self, give_up_at: float | None) -> None:
         if give_up_at is not None and self._give_up_at and monotonic() >= give_up_at:
+            try:
+                obstacle = self._context.run(self.lock.obstacle)
+            except Error as error:
+                obstacle = f"Its own session fails: {one_line(error)}"
             self._lose(
                 NoConnection(
-                    f"No answer came in time beside the lock to the work of {self.lock.name}, "
-                    "so the lock gave itself up. Behind a pooler this is for want of a "
-                    "connection. A run needs two at once: raise the size of the pool that lends "
-                    "them (default_pool_size of PgBouncer). Without one, see what the server waits "
-                    "for: a lock on a table, a synchronous standby, a disk"
+                    f"The work of {self.lock.name} had no answer in time beside the lock, which "
+                    f"gave itself up. {obstacle}"
                 )
             )
         else:

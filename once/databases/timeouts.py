@@ -34,9 +34,8 @@ def expected(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
             if _watch.remove(line):
                 raise
             raise OperationalError(
-                f"No answer for {seconds:.1f} s. A pooler may have no connection to lend (see that "
-                "its pool is larger than what holds connections for long), a table may be locked, "
-                "or the server hangs"
+                f"No answer for {seconds:.1f} s. The server hangs, a table is locked, or a pooler, "
+                "where one stands before the server, has no connection to lend"
             ) from (error.__cause__ if isinstance(error, Error) else error)  # the driver's error
         finally:
             _watch.remove(line)

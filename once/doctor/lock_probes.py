@@ -47,18 +47,24 @@ def pool(deployment: Deployment) -> list[Finding]:
         try:
             work.result(PATIENCE)
         except TimeoutError:
-            return [
-                deployment.fault(
-                    "pool",
-                    "A lock had a connection, and the work beside it had none within "
-                    f"{PATIENCE:.0f} s: a pooler lends too few, or all are in use.",
-                    "Have the pooler lend at least 2 to this database and user, better 5 "
-                    "(default_pool_size, or pool_size, in PgBouncer). If routines run now, run "
-                    "this again when they are done.",
-                )
-            ]
+            return [_no_second(deployment, is_pooled=lock.is_pooled)]
         lock.ping()
     return [deployment.ok("pool", "Lock and work have a connection each, at the same time.")]
+
+
+def _no_second(deployment: Deployment, *, is_pooled: bool) -> Finding:
+    message = (
+        f"A lock had a connection, and the work beside it had none within {PATIENCE:.0f} s"
+    )
+    if not is_pooled:
+        hint = "See that the server takes new connections, and that a pool of ENGINE lends two."
+        return deployment.fault("pool", f"{message}.", hint)
+    return deployment.fault(
+        "pool",
+        f"{message}: a pooler lends too few, or all are in use.",
+        "Have the pooler lend at least 2 to this database and user, better 5 (default_pool_size, "
+        "or pool_size, in PgBouncer). If routines run now, run this again when they are done.",
+    )
 
 
 def _begin_work(deployment: Deployment) -> None:

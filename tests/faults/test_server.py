@@ -2,11 +2,15 @@
 
 import os
 import signal
+from contextlib import ExitStack
+from pathlib import Path
 
 import psycopg
+import pytest
 
-from tests.faults.support import Server
+from tests.faults.support import LOCK, Server
 from tests.project import Process, Project
+from tests.servers import PgBouncer
 from tests.shop.calls import calls
 from tests.waiting import wait_until
 
@@ -150,6 +154,30 @@ def see_fences(project: Project, seen: set[str]) -> set[str]:
     )
     seen.update(routine for (routine,) in statements)
     return seen
+
+
+@pytest.mark.parametrize("is_pooled", [False, True], ids=["direct", "pgbouncer"])
+def test_commit_that_waits_for_a_replica_is_told_as_that(
+    own_project: Project, server: Server, tmp_path: Path, is_pooled: bool
+) -> None:
+    """No want of a connection is named, though the lock gives itself up as it does for that."""
+    project = own_project
+    project.routines(SEED)
+    project.release("body")
+    with ExitStack() as ends:
+        if is_pooled:
+            pooler = PgBouncer(tmp_path / "pooler", server.url, 5)
+            ends.callback(pooler.stop)
+            project.environment["DATABASE_URL"] = pooler.url("once_project")
+        server.hold_commits()
+        process = project.once("run")
+        wait_until(server.waiting_commits, what="the COMMIT of the claim")
+        wait_until(lambda: project.rows(f"SELECT pid FROM pg_stat_activity WHERE {LOCK}") == [])
+        server.release_commits()
+        assert process.finish() == 0, process.output
+    assert "gave itself up. The server itself holds it up: IPC SyncRep" in process.output
+    assert "pool" not in process.output
+    assert project.effects() == ["seed"]
 
 
 def test_commits_without_an_answer_that_took_place(own_project: Project, server: Server) -> None:

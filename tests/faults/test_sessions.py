@@ -93,6 +93,7 @@ def test_locked_table_is_waited_for(project: Project, table: str) -> None:
         process = project.once("run")
         process.wait_for("lock timeout")
     assert process.finish() == 0, process.output
+    assert "pool" not in process.output
     assert project.effects() == ["seed"]
 
 
@@ -115,6 +116,7 @@ def test_lock_whose_server_falls_silent_is_lost_in_time(project: Project) -> Non
         os.kill(backend, signal.SIGCONT)
     project.release("body")
     assert holder.finish() == 0, holder.output
+    assert "pool" not in holder.output
     assert project.effects() == ["seed"]
 
 

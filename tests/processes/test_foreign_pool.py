@@ -29,7 +29,7 @@ def test_pool_that_lends_one_is_named_in_time(project: Project) -> None:
     for command in commands:
         assert command.finish() == 4, command.output  # after two looks of ten seconds
         assert "No connection was to be had for the lock of plant.seed" in command.output
-        assert "lends connections has two to lend" in command.output
+        assert "A pool or pooler, where one lends them, must have two to lend" in command.output
     assert project.effects() == []
 
 

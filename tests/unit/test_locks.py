@@ -315,20 +315,20 @@ def test_release_takes_the_turn_of_a_standby(lock: Plain) -> None:
 
 
 @pytest.mark.parametrize(
-    ("has_standbys", "is_held", "seconds"),
-    [(True, False, 60.0), (True, True, 5.0), (False, False, 5.0)],
+    ("is_pooled", "is_held", "seconds"),
+    [(False, False, 60.0), (False, True, 5.0), (True, False, 5.0)],
 )
 def test_longest_pause_is_long_where_a_standby_looks(
-    lock: Plain, has_standbys: bool, is_held: bool, seconds: float
+    lock: Plain, is_pooled: bool, is_held: bool, seconds: float
 ) -> None:
-    lock.has_standbys = has_standbys
+    lock.is_pooled = is_pooled
     if is_held:
         lock.mark()
     assert lock.longest_pause == seconds
 
 
 def test_new_lock_may_have_heirs_and_is_none(lock: Plain) -> None:
-    assert lock.has_standbys
+    assert not lock.is_pooled
     assert not lock.standby.has_place
     assert not lock.is_held
 
@@ -342,12 +342,12 @@ def test_standby_tries_again_where_it_is_its_turn_and_asks_nobody(lock: Plain) -
 
 
 @pytest.mark.parametrize(
-    ("has_standbys", "asked"), [(True, ["look"]), (False, ["find holder", "look"])]
+    ("is_pooled", "asked"), [(False, ["look"]), (True, ["find holder", "look"])]
 )
 def test_others_look_and_at_the_holder_where_nobody_else_does(
-    lock: Plain, has_standbys: bool, asked: list[str]
+    lock: Plain, is_pooled: bool, asked: list[str]
 ) -> None:
-    lock.has_standbys = has_standbys
+    lock.is_pooled = is_pooled
     assert lock.is_worth_trying()
     assert lock.asked == asked
 

@@ -45,6 +45,9 @@ class Holder:
         self.beats += 1
         self.on_beat()
 
+    def obstacle(self) -> str:
+        return "Nobody knows why"
+
     def end(self) -> None:
         self.done.append("end")
         self.on_end()
@@ -297,10 +300,21 @@ def test_gives_itself_up_in_time_and_says_what_to_do(session: Session, holder: H
     assert not session.is_lost
     wait_until(lambda: session.is_lost)
     for question in (session.check, lambda: prove(session)):
-        with pytest.raises(NoConnection, match=r"work of shop\.seed.*raise the size of the pool"):
+        with pytest.raises(NoConnection, match=r"work of shop\.seed.* gave itself up\. Nobody knows"):
             question()
     assert holder.done == ["connect", "end", "close"]
     assert holder.beats == 0
+
+
+def test_says_that_it_failed_itself_where_it_cannot_say_more(
+    session: Session, holder: Holder
+) -> None:
+    holder.obstacle = fail(OperationalError("gone"))  # type: ignore[assignment]
+    ask(session)
+    session.abandon_after(0.05)
+    wait_until(lambda: session.is_lost)
+    with pytest.raises(NoConnection, match=r"Its own session fails: OperationalError: gone"):
+        session.check()
 
 
 def test_does_not_give_itself_up_after_all(session: Session, holder: Holder) -> None:
