@@ -62,7 +62,7 @@ _HOLDER = f"""SELECT a.application_name,
         extract(epoch FROM clock_timestamp() - a.state_change)::float, a.pid, a.usename
     FROM (SELECT {KEY} AS key) AS k {HOLDERS} LIMIT 1"""
 
-#: What the server is at with statements of once that take long. Behind a pooler nothing says which
+#: Waits of the server in statements of once that take long, all, because a pooler hides which
 #: session is the work's.
 _WAITS = """SELECT DISTINCT coalesce(wait_event_type || ' ' || wait_event, 'CPU')
     FROM pg_stat_activity
@@ -156,8 +156,8 @@ class PostgreSQLLock(SessionLock):
         if not self.is_pooled:
             return super().obstacle()
         return (
-            "The pooler had no connection for it. A run needs two at once: raise the size of the pool "
-            "that lends them (default_pool_size of PgBouncer), or see what keeps them"
+            "The pooler had no connection for it. A run needs two at once: raise the size of the "
+            "pool that lends them (default_pool_size of PgBouncer), or see what keeps them"
         )
 
     def refuse_other_place(self) -> None:

@@ -53,9 +53,7 @@ def pool(deployment: Deployment) -> list[Finding]:
 
 
 def _no_second(deployment: Deployment, *, is_pooled: bool) -> Finding:
-    message = (
-        f"A lock had a connection, and the work beside it had none within {PATIENCE:.0f} s"
-    )
+    message = f"A lock had a connection, and the work beside it had none within {PATIENCE:.0f} s"
     if not is_pooled:
         hint = "See that the server takes new connections, and that a pool of ENGINE lends two."
         return deployment.fault("pool", f"{message}.", hint)
