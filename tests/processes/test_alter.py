@@ -34,9 +34,36 @@ EFFECTS = {
     "batched": ["batched1", "batched2", "batched3"],
     "external": ["external"],
 }
-#: As a migration of a later release would: older code inserts beside such a column.
-NULLABLE = "ALTER TABLE once_attempt ADD COLUMN later varchar(20) NULL"
-WITH_DEFAULT = "ALTER TABLE once_completion ADD COLUMN later integer NOT NULL DEFAULT 7"
+ALTER = "ALTER TABLE once_attempt ADD COLUMN later varchar(20) NULL"
+#: Migrations of a later release: those of this one, and one more. Because it keeps what it locks,
+#: it begins with the table that a work transaction locks first.
+LATER = "import once.migrations\n\n__path__ += once.migrations.__path__\n"
+LATEST = """
+from django.db import migrations, models
+
+NULLABLE = models.CharField(max_length=20, null=True)
+WITH_DEFAULT = models.PositiveIntegerField(db_default=7)
+
+
+class Migration(migrations.Migration):
+    dependencies = [("once", "0001_initial")]
+    operations = [
+        *(migrations.AddField(name, "later", NULLABLE) for name in ("attempt", "anchor")),
+        migrations.AddField("completion", "later", WITH_DEFAULT),
+        *(
+            migrations.AddIndex(name, models.Index(fields=["later"], name=f"later_{name}"))
+            for name in ("attempt", "completion")
+        ),
+        migrations.AddConstraint(
+            "attempt",
+            models.CheckConstraint(condition=models.Q(processed__gte=0), name="later_processed"),
+        ),
+        migrations.AddConstraint(
+            "completion",
+            models.UniqueConstraint(fields=["routine", "version", "scope_key"], name="later"),
+        ),
+    ]
+"""
 #: Sessions that hold or wait for more than the lock of a routine, of those that hold that.
 RELATIONS_OF_LOCKS = """
     SELECT DISTINCT relation::regclass::text FROM pg_locks JOIN pg_stat_activity USING (pid)
@@ -83,24 +110,34 @@ def test_session_of_the_lock_holds_no_table(project: Project, name: str) -> None
     assert [holder.finish(), standby.finish()] == [0, 0], holder.output
 
 
-@pytest.mark.parametrize("statement", [NULLABLE, WITH_DEFAULT], ids=["nullable", "default"])
 @pytest.mark.parametrize("name", EFFECTS)
-def test_column_is_added_beside_a_routine(project: Project, name: str, statement: str) -> None:
+def test_later_release_migrates_the_record_beside_a_routine(project: Project, name: str) -> None:
     holder = begin(project, name)
-    with ThreadPoolExecutor() as threads:
-        altering = threads.submit(project.execute, statement)
-        if name == "external" or (statement == WITH_DEFAULT and not project.is_sqlite):
-            altering.result(60)  # the body holds nothing of it
-        else:
-            wait_until_blocked(project)
-        waiter = project.once("run", f"plant.{name}")
-        waiter.wait_for("Waiting")
-        project.release(name)
-        altering.result(60)
-    assert holder.finish() == 0, holder.output
-    assert waiter.finish() == 0, waiter.output
+    waiter = project.once("run", f"plant.{name}")
+    waiter.wait_for("Waiting")
+    later = project.directory / "plant" / "later"
+    later.mkdir()
+    (later / "__init__.py").write_text(LATER)
+    (later / "0002_later.py").write_text(LATEST)
+    project.settings(
+        'MIGRATION_MODULES = {"once": "plant.later"}\n'
+        + 'options["timeout"] = 60\n' * project.is_sqlite
+    )
+    migrating = project.manage("migrate", "once")
+    migrating.wait_for("Applying once.0002_later")
+    if name == "external":
+        assert migrating.finish() == 0, migrating.output  # the body holds nothing of it
+    else:
+        wait_until_blocked(project)
+    project.release(name)
+    for process in (holder, waiter, migrating):
+        assert process.finish() == 0, process.output
     assert project.effects() == EFFECTS[name]
     assert project.attempts() == [(f"plant.{name}", 1, "succeeded")]
+    assert project.rows("SELECT later FROM once_completion WHERE routine LIKE 'plant.%'") == [(7,)]
+    for other in EFFECTS:
+        project.release(other)
+    assert project.once("run").finish() == 0
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
@@ -108,7 +145,7 @@ def test_waiter_behind_a_table_that_is_to_be_altered_waits_on(project: Project) 
     """It does not hang, and does not take the database for one that is out of reach."""
     holder = begin(project, "atomic")
     with ThreadPoolExecutor() as threads:
-        altering = threads.submit(project.execute, NULLABLE)
+        altering = threads.submit(project.execute, ALTER)
         wait_until_blocked(project)
         waiter = project.once("run", "plant.atomic")
         waiter.wait_for("ock wait timeout" if project.is_mysql else "lock timeout")
@@ -149,7 +186,7 @@ def test_readiness_says_no_behind_a_table_that_is_to_be_altered(project: Project
     """It answers in time, and says yes once both have ended."""
     holder = begin(project, "atomic")
     with ThreadPoolExecutor() as threads:
-        altering = threads.submit(project.execute, NULLABLE)
+        altering = threads.submit(project.execute, ALTER)
         wait_until_blocked(project)
         server = Server(project, "gunicorn", ONCE_STARTUP="off")
         try:
