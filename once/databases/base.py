@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 from once.databases.lock import AdvisoryLock
 from once.databases.transactions import TransactionState, WorkTransaction
 from once.exceptions import InsideTransaction
+from once.text import one_line
 
 __all__ = ["PATIENCE", "SUPPORTED", "Context", "Database", "Execute", "database"]
 
@@ -204,6 +205,10 @@ class Database(ABC):
     def is_in_the_way(self, error: BaseException) -> bool:
         """True if another session was in the way, by its transaction or by a lock."""
         return self.is_conflict(error) or self.is_locked(error)
+
+    def obstacle(self, error: Exception) -> str:
+        """Return what was in the way, as far as the server says so when it is asked now."""
+        return one_line(error)
 
     @abstractmethod
     def is_lost(self, error: BaseException) -> bool:

@@ -180,6 +180,14 @@ class MySQL(ServerDatabase):
         code = own.args[0] if own.args and (is_drivers or isinstance(own, Error)) else None
         return code if isinstance(code, int) else None
 
+    def obstacle(self, error: Exception) -> str:
+        if not self.is_locked(error):
+            return super().obstacle(error)
+        return (
+            f"{super().obstacle(error)}: the server does not say which session locks the table or "
+            "row, SHOW FULL PROCESSLIST lists all"
+        )
+
     def is_lost(self, error: BaseException) -> bool:
         code = self.code(error)
         if code == _CLOSED or code in _LOST | _READ_ONLY or code in _CLIENT_ERRORS:

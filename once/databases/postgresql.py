@@ -1,13 +1,13 @@
 """PostgreSQL: transaction-level advisory locks, which pass through a pooler in transaction mode."""
 
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime, tzinfo
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from django.db import DatabaseError
+from django.db import DatabaseError, Error
 
 from once.databases.messages import whole_transaction
 from once.databases.postgresql_lock import (
@@ -19,7 +19,7 @@ from once.databases.postgresql_lock import (
     unlimited,
 )
 from once.databases.servers import ServerDatabase, mark_name
-from once.databases.tables import ask
+from once.databases.tables import MODELS, ask, quoted
 from once.databases.transactions import TransactionState
 
 __all__ = ["PostgreSQL"]
@@ -37,6 +37,15 @@ _END_HOLDERS = f"""WITH holders AS MATERIALIZED (
          login AS MATERIALIZED (
              SELECT set_config('role', 'none', true) FROM (SELECT count(*) FROM holders) AS found)
     SELECT count(pg_terminate_backend(pid, 1000)) FROM holders, login"""
+
+#: A session that has, or wants, a table of the record for itself, and the sessions in its way.
+_TAKER = """SELECT l.relation::regclass::text, l.granted, l.pid, a.usename, a.application_name,
+        array_to_string(pg_blocking_pids(l.pid), ', ')
+    FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+    WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND l.relation IN (to_regclass(%s), to_regclass(%s), to_regclass(%s)) AND l.mode IN
+        ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+    ORDER BY l.granted DESC, l.waitstart LIMIT 1"""
 
 _SERIALIZATION_FAILURE = "40001"
 _DEADLOCK = "40P01"
@@ -127,6 +136,19 @@ class PostgreSQL(ServerDatabase):
 
     def code(self, error: BaseException) -> str | None:
         return getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None)
+
+    def obstacle(self, error: Exception) -> str:
+        names = [quoted(self.connection, model) for model in MODELS]
+        taker: list[Any] = []
+        with suppress(Error), self.answering():
+            taker = ask(self.connection, _TAKER, names)
+        for table, is_granted, pid, role, name, blockers in taker:
+            return (
+                f"{table} is {'locked' if is_granted else 'to be locked'} by a session (pid {pid}, "
+                f"role {role}, application {name!r})"
+                f"{f', which waits for pid {blockers}' if blockers else ''}"
+            )
+        return super().obstacle(error)
 
     def is_lost(self, error: BaseException) -> bool:
         state = self.code(error)

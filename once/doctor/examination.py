@@ -75,7 +75,8 @@ def _survive(probe: Probe, deployment: Deployment) -> list[Finding]:
         return [deployment.fault(name, str(error))]
     except Error as error:
         if deployment.database.is_in_the_way(error):
-            message = f"Not examined, for another session is in the way: {one_line(error)}"
+            obstacle = deployment.database.obstacle(error)
+            message = f"Not examined, for another session is in the way: {obstacle}"
             return [deployment.warning(name, message, "Run this again when that is done.")]
         return [deployment.fault(name, one_line(error), deployment.advice(error))]
 

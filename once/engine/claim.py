@@ -75,7 +75,7 @@ class Claim:
             # No body was called, so that no routine failed, whatever the error is.
             if not self.here.is_in_the_way(error):
                 raise
-            answer = Retry(one_line(error))
+            answer = Retry(partial(self.here.obstacle, error))
         finally:
             self.known = None
         if answer == Retry() and self._has_changed:  # again, after a look at once

@@ -23,7 +23,6 @@ from once.record.standing import Record, Standing
 from once.results import Outcome, Reason, Result, already_done
 from once.routines.base import Routine
 from once.routines.registry import Registry
-from once.text import one_line
 
 if TYPE_CHECKING:
     from once.engine.claim import Claim
@@ -257,8 +256,9 @@ class _Pass:
                     return function()
             except Error as error:
                 self._lock.release()  # it may be what others lack
-                if self.options.wait and database(routine.using).is_in_the_way(error):
-                    return Retry(one_line(error))
+                here = database(routine.using)
+                if self.options.wait and here.is_in_the_way(error):
+                    return Retry(partial(here.obstacle, error))
                 raise
 
         wait = self._new_wait(routine)

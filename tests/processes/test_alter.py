@@ -142,17 +142,27 @@ def test_later_release_migrates_the_record_beside_a_routine(project: Project, na
 
 @pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
 def test_waiter_behind_a_table_that_is_to_be_altered_waits_on(project: Project) -> None:
-    """It does not hang, and does not take the database for one that is out of reach."""
+    """It does not hang, nor take the database for one out of reach, and says what is in the way."""
     holder = begin(project, "atomic")
+    waiters = [project.once("run", "plant.atomic")]
+    waiters[0].wait_for("Waiting")
     with ThreadPoolExecutor() as threads:
         altering = threads.submit(project.execute, ALTER)
         wait_until_blocked(project)
-        waiter = project.once("run", "plant.atomic")
-        waiter.wait_for("ock wait timeout" if project.is_mysql else "lock timeout")
-        assert "cannot be used" not in waiter.output
+        waiters.append(project.once("run", "plant.atomic"))
+        told = "does not say which session locks the table"
+        if not project.is_mysql:
+            [(taker,)] = project.rows(BLOCKED["postgresql"])
+            [(blocker,)] = project.rows(f"SELECT unnest(pg_blocking_pids({taker}))")
+            told = f"once_attempt is to be locked by a session (pid {taker}, role "
+        for waiter in waiters:
+            waiter.wait_for(told)
+            assert project.is_mysql or f"which waits for pid {blocker}" in waiter.output
+            assert "cannot be used" not in waiter.output
         project.release("atomic")
         altering.result(60)
-    assert [holder.finish(), waiter.finish()] == [0, 0], waiter.output
+    for process in (holder, *waiters):
+        assert process.finish() == 0, process.output
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "pgbouncer"])
