@@ -115,7 +115,7 @@ class _Pass:
             known = stands.get(routine.name)  # what is not known is open, which is due in any case
             if known and not self.options.is_due(known.standing):
                 result = self._left(routine, known)
-            elif blocker := self._stopped or self._blocker(routine, results):
+            elif blocker := self._stopped or self._blocker(routine, known, results):
                 result = Result(routine=routine, outcome=Outcome.SKIPPED, message=blocker)
             else:
                 if known and known.is_untried and self.options.calls_body:
@@ -224,7 +224,7 @@ class _Pass:
             found |= self._patiently(partial(_read, using, here), here[0])
         return found
 
-    def _blocker(self, routine: Routine, results: dict[str, Result]) -> str:
+    def _blocker(self, routine: Routine, known: Record | None, results: dict[str, Result]) -> str:
         if self.options.calls_body:
             for other in self.registry.predecessors(routine):
                 if (before := results.get(other.name)) is None:
@@ -243,7 +243,13 @@ class _Pass:
         if using not in self._blocked:
             from once.databases import unapplied
 
-            self._blocked[using] = self._patiently(lambda: unapplied.blocker(using), routine)
+            def blocker() -> str:
+                # In this order, because a migration is recorded after its tables are made.
+                lacks = unapplied.blocker(using)
+                is_lost = not lacks and known is None and not history.is_installed(using)
+                return history.LOST_TABLES if is_lost else lacks
+
+            self._blocked[using] = self._patiently(blocker, routine)
         return self._blocked[using]
 
     def _patiently(self, function: Callable[[], T], routine: Routine) -> T:

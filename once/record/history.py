@@ -13,6 +13,7 @@ from once.record.standing import Attempts, Record, Standing, judge
 from once.routines.base import Routine
 
 __all__ = [
+    "LOST_TABLES",
     "NextAttempt",
     "attempts",
     "has_successor",
@@ -26,6 +27,12 @@ __all__ = [
     "recorded",
     "undone",
 ]
+
+
+LOST_TABLES = (
+    "The tables of once are missing, though their migration is recorded. Restore them, or run "
+    "`manage.py migrate once zero --fake`, then `manage.py once run --migrate`."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,6 @@ from once.status.state import RoutineState, Status
 __all__ = ["recording", "statuses", "statuses_of"]
 
 _NO_TABLES = "The tables of once are missing. Run `manage.py once run --migrate`."
-_LOST_TABLES = (
-    "The tables of once are missing, though their migration is recorded. Restore them, or run "
-    "`manage.py migrate once zero --fake`, then `manage.py once run --migrate`."
-)
 
 
 def statuses(
@@ -110,7 +106,7 @@ def _read(using: str, routines: list[Routine], seconds: float) -> tuple[list[Sta
             reading = Reading(using, routines)
             return [reading.routine(routine) for routine in routines], reading.strangers()
         is_migrated = not any(each.startswith("once.") for each in unapplied.names(using))
-    message = _LOST_TABLES if is_migrated else _NO_TABLES
+    message = history.LOST_TABLES if is_migrated else _NO_TABLES
     blocked = [
         Status(**described(routine), state=RoutineState.BLOCKED, database=using, message=message)
         for routine in routines

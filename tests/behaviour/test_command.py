@@ -238,6 +238,21 @@ def test_blocked_routine_says_the_next_step(
     assert "Run `manage.py once run --migrate`" in answer.message
 
 
+@pytest.mark.parametrize("table", ["completion", "attempt"])
+def test_run_on_tables_that_are_lost_says_so_and_does_not_wait(
+    table: str, using: str, declared: list[Routine]
+) -> None:
+    declared.append(seed(using))
+    rows(using, f"ALTER TABLE once_{table} RENAME TO elsewhere")
+    try:
+        answer = Answer("run")
+        assert answer.code == 3
+        assert "missing, though their migration is recorded. Restore them, or" in answer.message
+    finally:
+        rows(using, f"ALTER TABLE elsewhere RENAME TO once_{table}")
+    assert Answer("run").code == 0
+
+
 @pytest.mark.parametrize(
     ("number", "code", "message"),
     [(signal.SIGTERM, 143, "Ended by SIGTERM."), (signal.SIGINT, 130, "Interrupted.")],
