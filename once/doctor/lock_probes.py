@@ -55,7 +55,7 @@ def pool(deployment: Deployment) -> list[Finding]:
 def _no_second(deployment: Deployment, *, is_pooled: bool) -> Finding:
     message = f"A lock had a connection, and the work beside it had none within {PATIENCE:.0f} s"
     if not is_pooled:
-        hint = "See that the server takes new connections, and that a pool of ENGINE lends two."
+        hint = "See that the server takes connections, and that a pool of ENGINE lends two at once."
         return deployment.fault("pool", f"{message}.", hint)
     return deployment.fault(
         "pool",

@@ -103,6 +103,7 @@ def test_holder_on_a_lost_node(network: Network, remote: Project) -> None:
     for holder in holders:
         assert holder.finish() == 0, holder.output
         assert "lost its right to commit" in holder.output
+        assert "pool" not in holder.output
     assert project.effects() == ["atomic", *(f"batched{number}" for number in range(1, 5))]
     assert project.completions() == [f"plant.{name}" for name in NAMES]
     assert {(number, state) for _, number, state in project.attempts()} == {
@@ -123,6 +124,7 @@ def test_deadline_of_who_waits_on_a_lost_node(network: Network, remote: Project)
     network.cut()
     for waiter in waiters:
         assert waiter.finish(timeout=5 + 2 * GRACE) in (3, 4), waiter.output
+        assert "pool" not in waiter.output
     project.release("atomic1")
     assert holder.finish() == 0, holder.output
     assert project.effects() == ["atomic"]

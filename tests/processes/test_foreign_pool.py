@@ -33,6 +33,16 @@ def test_pool_that_lends_one_is_named_in_time(project: Project) -> None:
     assert project.effects() == []
 
 
+def test_pool_that_lends_one_is_found_by_the_doctor(project: Project) -> None:
+    begin(project)
+    doctor = project.once("doctor", COLUMNS="500")
+    assert doctor.finish() == 1, doctor.output
+    assert "the work beside it had none within 5 s. Next: See that the server" in " ".join(
+        doctor.output.split()
+    )
+    assert "PgBouncer" not in doctor.output
+
+
 def test_error_of_the_pool_is_told(project: Project) -> None:
     begin(project)
     command = project.once("run", TEST_POOL_TIMEOUT="0.2")
