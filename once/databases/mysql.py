@@ -102,11 +102,8 @@ class MySQL(ServerDatabase):
             session.query("SAVEPOINT once_probe")
             session.query("RELEASE SAVEPOINT once_probe")
         except Exception as error:
-            return (
-                TransactionState.NONE
-                if error.args[:1] == (_NO_SAVEPOINT,)
-                else TransactionState.UNKNOWN
-            )
+            is_none = error.args[:1] == (_NO_SAVEPOINT,)
+            return TransactionState.NONE if is_none else TransactionState.UNKNOWN
         return TransactionState.OPEN
 
     def mark_backend(self, name: str) -> bool:

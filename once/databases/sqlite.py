@@ -66,11 +66,8 @@ class SQLite(Database):
             connection.transaction_mode = before
 
     def transaction(self) -> TransactionState:
-        return (
-            TransactionState.OPEN
-            if self.connection.connection.in_transaction
-            else TransactionState.NONE
-        )
+        is_open = self.connection.connection.in_transaction
+        return TransactionState.OPEN if is_open else TransactionState.NONE
 
     @contextmanager
     def migration(self) -> Iterator[None]:

@@ -2,9 +2,9 @@
 
 import importlib.util
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from django.apps import AppConfig, apps
+from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
@@ -12,7 +12,7 @@ from django.db.migrations.loader import MigrationLoader
 from once.databases import PATIENCE, SUPPORTED, database
 from once.databases.tables import ask
 
-__all__ = ["behind", "blocker", "databases", "lacking", "names"]
+__all__ = ["behind", "blocker", "databases", "lacking", "names", "of_code"]
 
 
 def databases(of_routines: Iterable[str]) -> list[str]:
@@ -71,36 +71,30 @@ def blocker(using: str) -> str:
 
 def names(using: str) -> list[str]:
     """Return the migrations of this code, as ``app.name``, that a database lacks."""
-    if _are_recorded(using):
-        return []
-    executor = MigrationExecutor(connections[using])
-    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    return [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
-
-
-def _are_recorded(using: str) -> bool:
-    """True if a database has a record of every migration, by the names of their files.
-
-    Then it lacks none. To load them all takes a hundred times as long, and each process of a herd
-    would, on connections that the others wait for.
-    """
+    # Not loaded where all are recorded, because that takes a hundred times as long, and each
+    # process of a herd would load them, on connections that the others wait for.
     try:
         with database(using).statements():
             recorded = {*ask(connections[using], "SELECT app, name FROM django_migrations")}
     except DatabaseError as error:
         if database(using).is_lost(error):
             raise
-        return False  # there is no such table yet, or what follows says why
-    return all(
-        (app.label, name) in recorded for app in apps.get_app_configs() for name in _files(app)
-    )
+        recorded = set()  # there is no such table yet, or what follows says why
+    if of_code() <= recorded:
+        return []
+    executor = MigrationExecutor(connections[using])
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
 
 
-def _files(app: AppConfig) -> Iterator[str]:
-    """Yield the names of an app's migrations, as Django's ``MigrationLoader`` finds them."""
-    package, _ = MigrationLoader.migrations_module(app.label)
-    found = importlib.util.find_spec(package) if package else None
-    if found and found.origin:
-        for _, name, is_package in pkgutil.iter_modules(found.submodule_search_locations):
-            if not is_package and name[0] not in "_~":
-                yield name
+def of_code() -> set[tuple[str, str]]:
+    """Return app and name of each migration of this code, as ``MigrationLoader`` finds its file."""
+    found: set[tuple[str, str]] = set()
+    for label in (app.label for app in apps.get_app_configs()):
+        package, _ = MigrationLoader.migrations_module(label)
+        spec = importlib.util.find_spec(package) if package else None
+        if spec and spec.origin:
+            modules = pkgutil.iter_modules(spec.submodule_search_locations)
+            names = (name for _, name, is_package in modules if not is_package)
+            found |= {(label, name) for name in names if name[0] not in "_~"}
+    return found

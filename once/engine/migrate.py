@@ -10,7 +10,6 @@ from typing import Any
 from django.db import Error
 from django.db.migrations.exceptions import MigrationSchemaMissing
 from django.db.migrations.executor import MigrationExecutor
-from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.migration import Migration
 
 from once import conf
@@ -114,7 +113,7 @@ def _is_current(using: str) -> bool:
 
 def _digest() -> str:
     """Return a digest of the migrations of this code."""
-    names = sorted(map(".".join, MigrationLoader(None).graph.nodes))
+    names = sorted(map(".".join, unapplied.of_code()))
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 

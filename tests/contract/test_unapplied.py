@@ -12,7 +12,6 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import override_settings
 
 from once.databases import unapplied
-from once.engine import migrate
 
 pytestmark = pytest.mark.django_db(databases=["default", "sqlite"], transaction=True)
 
@@ -66,7 +65,7 @@ def apply(using: str) -> Iterator[Callable[[str], None]]:
 
 
 def test_where_all_are_recorded_none_is_loaded(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrate, "MigrationExecutor", None)
+    monkeypatch.setattr(unapplied, "MigrationExecutor", None)
     assert unapplied.names(using) == []
 
 
