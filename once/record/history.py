@@ -194,10 +194,8 @@ def _read(
     """Read the completions, and the attempts of what is open where they are not known."""
     wanted = [(routine.name, routine.version, routine.scope_key) for routine in routines]
     rows = _completed(using, wanted)
-    highest: dict[str, int] = {}
-    for name, version, _ in rows:
-        if version > highest.get(name, 0):
-            highest[name] = version
+    ascending = sorted(rows, key=lambda row: row[1])
+    highest = {name: version for name, version, _ in ascending}
     stands: dict[str, Standing] = {}
     for completion in wanted:
         name, version, _ = completion
