@@ -24,13 +24,13 @@ from selenium.webdriver.support.select import Select
 from example.browser import prefer, start
 from example.demo.databases import Database, embedded_postgresql
 from example.demo.processes import Process, Processes
-from example.terminal import drawn
+from example.terminal import COLUMNS, drawn
 
 ROOT = Path(__file__).resolve().parent.parent
-WIDTH = 1200
+WIDTH = 1280
 PATIENCE = 60.0
 LIST = "/admin/once/routine/"
-STATUS = ("once", "status")
+AT_TERMINAL = "import pty, sys; pty.spawn([sys.executable, 'manage.py', 'once', 'status'])"
 ENVIRONMENT = {
     "DEBUG": "1",  # which has runserver serve static files
     "DJANGO_SUPERUSER_PASSWORD": "only for pictures",
@@ -155,11 +155,10 @@ def take(pictures: Pictures, processes: Processes, database: Database) -> None:
     try:
         pictures.take("admin-routines-light", LIST)
         pictures.take("admin-routines-dark", LIST, "dark")
-        status = processes.start("status", ("manage.py", *STATUS, "--force-color"))
+        seen = {"COLUMNS": str(COLUMNS), "LOG_LEVEL": "ERROR"}
+        status = processes.start("status", ("-c", AT_TERMINAL), seen)
         status.popen.wait(PATIENCE)
-        pictures.draw(
-            "once-status", f"python manage.py {' '.join(STATUS)}", status.stdout.read_text()
-        )
+        pictures.draw("once-status", "python manage.py once status", status.stdout.read_text())
     finally:
         running.popen.send_signal(signal.SIGCONT)
 

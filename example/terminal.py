@@ -6,10 +6,10 @@ import re
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["drawn"]
+__all__ = ["COLUMNS", "drawn"]
 
 #: Characters in a line.
-COLUMNS = 116
+COLUMNS = 100
 
 
 def drawn(command: str, output: str) -> str:
