@@ -14,7 +14,7 @@ from once.engine.options import RunOptions
 from once.models import Attempt, Completion
 from once.record import history
 from once.routines.registry import Registry
-from tests.behaviour.test_command import Answer
+from tests.behaviour.command import Answer
 from tests.support import effects, seed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])

@@ -18,7 +18,7 @@ from once import Routine, signals
 from once.models import Completion
 from once.routines import registry
 from once.views import readiness as view
-from tests.behaviour.test_command import Answer
+from tests.behaviour.command import Answer
 from tests.support import receiving, run, seed
 
 pytestmark = [
