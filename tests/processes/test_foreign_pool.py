@@ -1,8 +1,12 @@
 """Pools that are not Django's: they lend two connections, or the command says so in time."""
 
+import re
+
 import pytest
 
+from once.databases import PATIENCE as LOOK
 from tests.project import Project
+from tests.waiting import GRACE
 
 pytestmark = [
     pytest.mark.django_db(databases=[]),
@@ -24,12 +28,20 @@ def begin(project: Project) -> None:
 
 
 def test_pool_that_lends_one_is_named_in_time(project: Project) -> None:
+    """The first look after which the deadline, or the patience, has passed is the last one."""
     begin(project)
-    commands = [project.once("run"), project.once("run", "--timeout", "1")]
-    for command in commands:
-        assert command.finish() == 4, command.output  # after two looks of ten seconds
+    # Neither the pool nor the lock would give up in time.
+    patient = {"TEST_POOL_TIMEOUT": "600", "ONCE_LIVENESS_TIMEOUT": "20"}
+    commands = [
+        (project.once("run", "--timeout", "1", **patient), 1.0),
+        (project.once("run", **patient), PATIENCE + 2 * LOOK),
+    ]
+    for command, limit in commands:
+        assert command.finish() == 4, command.output
         assert "No connection was to be had for the lock of plant.seed" in command.output
         assert "A pool or pooler, where one lends them, must have two to lend" in command.output
+        told = re.findall(r"(?:Waiting for|For) (\S+?) ?s\b", command.output)
+        assert 0 < max(map(float, told)) < limit + GRACE, command.output
     assert project.effects() == []
 
 
