@@ -1,5 +1,6 @@
 """A pass over routines: what it answers, what it leaves behind, and what a body may not do."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import (
     DEFAULT_DB_ALIAS,
     DatabaseError,
@@ -655,20 +657,32 @@ def test_body_that_is_always_in_conflict_is_repeated_by_one_attempt_alone(using:
     assert attempts(using) == [("shop.seed", 1, "failed")]
 
 
-@pytest.mark.parametrize("kind", ["atomic", "batched"])
-def test_sqlite_body_that_waits_for_its_own_transaction_is_told_so_at_once(
-    kind: str,
-) -> None:
-    """A thread has a connection of its own: what it writes waits until the body has ended."""
-    calls: list[int] = []
+async def write_in_a_loop() -> None:
+    """Write by asyncio.run(), whose thread has a connection of its own."""
+    try:
+        await Effect.objects.using("sqlite").acreate(name="beside")
+    finally:
+        await sync_to_async(connections.close_all)()
 
-    def write() -> None:
-        Effect.objects.using("sqlite").create(name="beside")
+
+def write_in_a_thread() -> None:
+    with beside(lambda: Effect.objects.using("sqlite").create(name="beside")) as written:
+        written.result(30)
+
+
+@pytest.mark.parametrize("kind", ["atomic", "batched"])
+@pytest.mark.parametrize(
+    "write", [write_in_a_thread, lambda: asyncio.run(write_in_a_loop())], ids=["thread", "asyncio"]
+)
+def test_sqlite_body_that_waits_for_its_own_transaction_is_told_so_at_the_first_call(
+    kind: str, write: Callable[[], None]
+) -> None:
+    """A database in memory says so at once, a file after the connection's timeout."""
+    calls: list[int] = []
 
     def body() -> None:
         calls.append(1)
-        with beside(write) as written:
-            written.result(30)
+        write()
 
     options: dict[str, Any] = {"function": body}
     if kind == "batched":

@@ -122,3 +122,34 @@ def test_lock_of_a_killed_holder_is_not_kept_by_what_its_body_forked(project: Pr
     assert project.effects() == ["seed"]
     assert project.attempts() == [("plant.seed", 1, "lost"), ("plant.seed", 2, "succeeded")]
     project.release("child")
+
+
+def test_body_that_waits_for_its_own_transaction_is_told_so_at_the_first_call(
+    project: Project,
+) -> None:
+    """The wait is SQLite's own, for as long as the connection's timeout says: no test waits 5 s."""
+    project.settings('options["timeout"] = 0.1\n')
+    project.routines("""
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+
+
+        @routine
+        def thread():
+            print("In the body of thread")
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(effect, "beside").result()
+
+
+        @routine
+        def loop():
+            print("In the body of loop")
+            asyncio.run(Effect.objects.acreate(name="beside"))
+    """)
+    command = project.once("run", "--keep-going")
+    assert command.finish() == 1, command.output
+    for name in ("thread", "loop"):
+        assert command.output.count(f"In the body of {name}") == 1, command.output
+    assert command.output.count("A thread or asyncio.run() in the body writes") >= 2
+    assert project.attempts() == [("plant.loop", 1, "failed"), ("plant.thread", 1, "failed")]
+    assert project.effects() == []
