@@ -3,11 +3,12 @@
 import enum
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from once.models import Attempt
 from once.routines.base import Routine
 
-__all__ = ["Outcome", "Reason", "Result", "already_done"]
+__all__ = ["Outcome", "Reason", "Result", "already_done", "skipped"]
 
 
 class Outcome(enum.StrEnum):
@@ -66,3 +67,8 @@ class Result:
 def already_done(routine: Routine) -> Result:
     """Return the result of a done routine: the same value each time, to be cheap for thousands."""
     return Result(routine=routine, outcome=Outcome.ALREADY_DONE)
+
+
+def skipped(routine: Routine, message: str, **details: Any) -> Result:
+    """Return the result of a routine that was not tried."""
+    return Result(routine=routine, outcome=Outcome.SKIPPED, message=message, **details)

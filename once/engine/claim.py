@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
-from typing import Any
 
 from django.db import Error
 
@@ -28,7 +27,7 @@ from once.models import Attempt, State, Trigger
 from once.record import history, recorder
 from once.record.history import NextAttempt
 from once.record.standing import DOUBLINGS, Record, Standing
-from once.results import Outcome, Reason, Result
+from once.results import Outcome, Reason, Result, skipped
 from once.routines.base import Routine
 from once.text import one_line
 
@@ -65,7 +64,9 @@ class Claim:
         try:
             return self.wait.until(self._look)
         except TimedOut as error:
-            return self._skipped(str(error), seconds=self.wait.seconds, reason=Reason.TIMED_OUT)
+            return skipped(
+                self.routine, str(error), seconds=self.wait.seconds, reason=Reason.TIMED_OUT
+            )
 
     def _look(self) -> Result | Retry:
         """Look at the lock and the record once, and attempt the routine if it is due."""
@@ -84,7 +85,7 @@ class Claim:
         self._has_changed = answer == Retry()
         if isinstance(answer, Retry):
             waits = self.options.wait or self._has_changed
-            return answer if waits else self._skipped(answer.message)
+            return answer if waits else skipped(self.routine, answer.message)
         return self._after_failure(answer) if answer.outcome is Outcome.FAILED else answer
 
     def _after_failure(self, failed: Result) -> Result | Retry:
@@ -121,12 +122,12 @@ class Claim:
                 return self._leave(record)
             # Because an attempt that runs may be a dead process's, the lock is asked for.
             if self._is_put_off(record) and not record.is_running:
-                return self._put_off(record)
+                return verdict.put_off(self.routine, record)
         # Before the lock, because their databases may be out of reach for long.
         for other in self.elsewhere:
             there = replace(self.wait, using=other.using)
             if undone := there.ask(partial(history.undone, [other])):
-                return self._skipped(_too_early(undone))
+                return skipped(self.routine, _too_early(undone))
         # First the connection for the work: a lock without one would only keep waiters waiting.
         self.here.connection.ensure_connection()
         refuse_left_open(self.here)
@@ -167,7 +168,7 @@ class Claim:
         if not self.options.is_due(ahead.record.standing):
             return Retry()
         if self._is_put_off(ahead.record):
-            return self._put_off(ahead.record)
+            return verdict.put_off(self.routine, ahead.record)
         if doublings := min(ahead.record.lost_in_a_row, DOUBLINGS):
             self.lock.keep(conf.liveness_timeout() * 2**doublings)
         # From here on a signal waits, except where a body or a pause may be broken off: raised
@@ -212,7 +213,7 @@ class Claim:
             if undone := history.undone(self.after):
                 why = _too_early(undone)
                 recorder.close(attempt, State.INTERRUPTED, why, body_not_started=True)
-                return self._skipped(why)
+                return skipped(self.routine, why)
             # Before the transaction, which a receiver's query could break.
             is_announced = True
             signals.attempt_started.send_robust(self.routine, attempt=attempt)
@@ -279,14 +280,6 @@ class Claim:
             seconds=self.wait.seconds,
             reason=Reason.OVERTAKEN if record.is_overtaken else None,
         )
-
-    def _put_off(self, record: Record) -> Result:
-        """Return the result of a routine that failed lately, for a starting server."""
-        failures = history.last_failures(self.routine.using, [self.routine])
-        return verdict.put_off(self.routine, record, failures.get(self.routine.name))
-
-    def _skipped(self, message: str, **details: Any) -> Result:
-        return Result(routine=self.routine, outcome=Outcome.SKIPPED, message=message, **details)
 
 
 def _too_early(undone: Sequence[str]) -> str:

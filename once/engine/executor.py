@@ -20,7 +20,7 @@ from once.exceptions import AttemptLost
 from once.models import Trigger
 from once.record import history
 from once.record.standing import Record, Standing
-from once.results import Outcome, Reason, Result, already_done
+from once.results import Outcome, Reason, Result, already_done, skipped
 from once.routines.base import Routine
 from once.routines.registry import Registry
 
@@ -116,7 +116,7 @@ class _Pass:
             if known and not self.options.is_due(known.standing):
                 result = self._left(routine, known)
             elif blocker := self._stopped or self._blocker(routine, known, results):
-                result = Result(routine=routine, outcome=Outcome.SKIPPED, message=blocker)
+                result = skipped(routine, blocker)
             else:
                 if known and known.is_untried and self.options.calls_body:
                     self._suspect(routine, routines, stands)

@@ -16,7 +16,7 @@ from once.exceptions import AttemptLost, BodyError, CannotFence, LockLost, NoCon
 from once.models import Attempt, State
 from once.record import history, recorder
 from once.record.standing import Record
-from once.results import Outcome, Reason, Result
+from once.results import Outcome, Reason, Result, skipped
 from once.routines.base import Routine
 from once.text import one_line, whole
 
@@ -101,22 +101,17 @@ def ended(work: Work, problem: BaseException | None, seconds: float) -> Result:
 
 def held(routine: Routine, found: Record) -> Result:
     """Return the result of a routine that waits for a person's decision."""
-    return Result(
-        routine=routine,
-        outcome=Outcome.SKIPPED,
-        message=hint(routine.name, is_gone=found.is_gone),
-        reason=Reason.HELD,
-    )
+    return skipped(routine, hint(routine.name, is_gone=found.is_gone), reason=Reason.HELD)
 
 
-def put_off(routine: Routine, found: Record, failure: Attempt | None) -> Result:
+def put_off(routine: Routine, found: Record) -> Result:
     """Return the result of a routine that failed lately, for a starting server."""
+    failure = history.last_failures(routine.using, [routine]).get(routine.name)
     what = describe(failure) if failure else "An attempt died"
-    return Result(
-        routine=routine,
-        outcome=Outcome.SKIPPED,
-        message=f"{what}. Starting servers try again in {found.retry_in:.0f} s; "
-        "`manage.py once run` tries at once.",
+    return skipped(
+        routine,
+        f"{what}. Starting servers try again in {found.retry_in:.0f} s; `manage.py once run` tries "
+        "at once.",
         retry_in=found.retry_in,
         reason=Reason.FAILED if failure and failure.state == State.FAILED else None,
     )
