@@ -40,6 +40,10 @@ UVICORN = """
 import sys, uvicorn
 uvicorn.run({application}, host=sys.argv[1], port=int(sys.argv[2]))
 """
+ALONE = """
+import threading
+assert threading.enumerate() == [threading.main_thread()]
+"""
 EMBEDDED = """
 from gunicorn.app.base import BaseApplication
 
@@ -122,7 +126,7 @@ PROGRAMS = [
     Launch(
         "a script that uses Django's test client",
         NEVER,
-        source=f"{SET_UP}from django.test import Client\nassert Client().get('/ready/')",
+        source=f"{SET_UP}from django.test import Client\nassert Client().get('/nothing/')",
     ),
 ]
 
@@ -151,14 +155,20 @@ def test_launch_of_a_server_runs_what_is_pending(
     assert project.attempts() == [("plant.seed", 1, "succeeded")]
 
 
+@pytest.mark.parametrize("is_migrated", [True, False], ids=["migrated", "unmigrated"])
 @pytest.mark.parametrize("launch", PROGRAMS, ids=lambda launch: launch.shown)
-def test_launch_of_another_program_runs_nothing(project: Project, launch: Launch) -> None:
+def test_launch_of_another_program_runs_nothing(
+    project: Project, launch: Launch, is_migrated: bool
+) -> None:
+    """Nor does it leave a thread that would begin it once there are tables."""
     project.routines(ONCE_FOR_ALL)
-    (project.directory / "plant" / "program.py").write_text(launch.source)
+    (project.directory / "plant" / "program.py").write_text(launch.source + ALONE)
     process = project.start(sys.executable, "-m", *launch.command.split())
     assert process.finish() == 0, process.output
     events = set(re.findall(r"event=\w+", process.output))
     assert events == ({launch.log} if launch.log else set())
+    if not is_migrated:
+        assert project.manage("migrate").finish() == 0
     assert project.attempts() == []
 
 
