@@ -85,7 +85,8 @@ def news(level: int, about: str, what: str) -> int:
         what: how it stands.
 
     """
-    now, state = monotonic(), (_SECONDS.sub("", what), level)
+    now, about = monotonic(), _SECONDS.sub("", about)
+    state = _SECONDS.sub("", what), level
     if _told.get(about) == state and now - _told_at[level] < _REMINDER:
         return logging.DEBUG
     _told[about], _told_at[level] = state, now
@@ -93,8 +94,12 @@ def news(level: int, about: str, what: str) -> int:
 
 
 def forget(about: str) -> int | None:
-    """Have it be news again, because a thing has ended; return the level at which it was told."""
-    return _told.pop(about, (None, None))[1]
+    """Have it be news again, because a thing has ended; return the level at which it was told.
+
+    Parts of it, as ``"thing: part"``, end with it.
+    """
+    ended = [each for each in [*_told] if f"{each}: ".startswith(f"{about}: ")]
+    return max((_told.pop(each)[1] for each in ended), default=None)
 
 
 #: The level of this logger with the handler of :func:`ensure_handler`. Because no project sets it,

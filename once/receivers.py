@@ -113,8 +113,9 @@ def _suspected(sender: Routine, message: str, **kwargs: Any) -> None:
 
 def _waiting(sender: object, name: str, reason: str, waited: float, **kwargs: Any) -> None:
     # A warning, because a server that is silent while it waits looks like a server that hangs.
+    # Each reason is a part, because processes that wait for a database find each other's locks.
     is_noticed = waited >= _NOTICEABLE
-    level = news(logging.WARNING, f"wait {name}", reason) if is_noticed else logging.DEBUG
+    level = news(logging.WARNING, f"wait {name}: {reason}", "") if is_noticed else logging.DEBUG
     tell(level, "waiting", **{"for": name}, seconds=float(waited), reason=reason)
 
 

@@ -7,16 +7,13 @@ import signal
 import socket
 import sys
 import textwrap
-from collections.abc import Iterator
-from pathlib import Path
-from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 
+from tests.processes.conftest import Pooler
 from tests.processes.http import Serve, Server
 from tests.project import APPS, Project
-from tests.servers import PgBouncer, database_url, free_port, missing
+from tests.servers import free_port, missing
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(databases=[])
@@ -71,40 +68,6 @@ COMPLAINTS = re.compile("RuntimeWarning|multi-threaded|deleted while still open"
 @pytest.fixture
 def kind() -> str:
     return "postgresql"
-
-
-class Pooler:
-    """A PgBouncer on a port of its own, by which a database can be out of reach."""
-
-    def __init__(self, directory: Path, project: Project) -> None:
-        self._directory = directory
-        self._port = free_port()
-        self._running: PgBouncer | None = None
-        self._starts = 0
-        parts = urlsplit(project.url)
-        self.environment = {
-            "DATABASE_URL": f"postgresql://{parts.username}:any@127.0.0.1:{self._port}{parts.path}",
-            "ONCE_STARTUP_TIMEOUT": "0.5",
-        }
-
-    def start(self) -> None:
-        self._starts += 1
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tests.servers.free_port", lambda: self._port)
-            directory = self._directory / f"pooler-{self._starts}"
-            self._running = PgBouncer(directory, database_url(), 5)
-
-    def stop(self) -> None:
-        if self._running is not None:
-            self._running.stop()
-            self._running = None
-
-
-@pytest.fixture
-def pooler(project: Project, tmp_path: Path) -> Iterator[Pooler]:
-    pooler = Pooler(tmp_path, project)
-    yield pooler
-    pooler.stop()
 
 
 def _apps(order: str) -> str:
@@ -641,27 +604,3 @@ def test_declaration_that_cannot_work_ends_a_command_with_its_place(
     traced = project.start(sys.executable, "-m", "django", "check", "--traceback")
     assert traced.finish() == 1
     assert "Traceback" in traced.output
-
-
-@pytest.mark.parametrize("kind", ["postgresql"])
-def test_server_on_a_read_only_database_starts_and_is_ready_once_that_is_over(
-    project: Project, serve: Serve
-) -> None:
-    """As while a primary fails over."""
-    project.routines("""
-        @routine
-        def seed():
-            effect("seed")
-    """)
-    name = urlsplit(project.url).path.strip("/")
-    own = "-c default_transaction_read_only=off"
-    with psycopg.connect(project.url, autocommit=True, options=own) as other:
-        other.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
-        server = serve("gunicorn", ONCE_STARTUP_TIMEOUT="2")
-        server.process.wait_for("event=startup_incomplete")
-        server.wait_for(503)
-        assert "read-only" in server.output
-        other.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
-    server.wait_for(200)
-    assert project.effects() == ["seed"]
-    assert "event=finished" not in server.output.partition("event=started")[0]

@@ -170,14 +170,17 @@ def test_wait_that_lasts_is_a_warning_once_and_where_it_changes(
 ) -> None:
     for seconds in (0, 1.0, 2.0):
         wait(seconds)
-    wait(4.0, "pid 8 runs it")
-    waited(4.25)
+    for seconds, reason in ((4.0, "pid 8 runs it"), (8.0, "pid 7 runs it"), (9.0, "pid 8 runs it")):
+        wait(seconds, reason)
+    waited(9.25)
     assert lines(caplog) == [
         ("DEBUG", 'event=waiting for=shop.fill seconds=0.000 reason="pid 7 runs it"'),
         ("WARNING", 'event=waiting for=shop.fill seconds=1.000 reason="pid 7 runs it"'),
         ("DEBUG", 'event=waiting for=shop.fill seconds=2.000 reason="pid 7 runs it"'),
         ("WARNING", 'event=waiting for=shop.fill seconds=4.000 reason="pid 8 runs it"'),
-        ("WARNING", "event=waited for=shop.fill seconds=4.250"),
+        ("DEBUG", 'event=waiting for=shop.fill seconds=8.000 reason="pid 7 runs it"'),
+        ("DEBUG", 'event=waiting for=shop.fill seconds=9.000 reason="pid 8 runs it"'),
+        ("WARNING", "event=waited for=shop.fill seconds=9.250"),
     ]
     caplog.clear()
     wait(1.0, "pid 8 runs it")  # another wait
