@@ -87,14 +87,12 @@ class PostgreSQL(ServerDatabase):
 
     def transaction(self) -> TransactionState:
         driver: Any = self.connection
-        status = driver.Database.pq.TransactionStatus
-        standings = {
-            status.IDLE: TransactionState.NONE,
-            status.INTRANS: TransactionState.OPEN,
-            status.ACTIVE: TransactionState.OPEN,
-            status.INERROR: TransactionState.ABORTED,
+        states = {
+            "IDLE": TransactionState.NONE,
+            "INERROR": TransactionState.ABORTED,
+            "UNKNOWN": TransactionState.UNKNOWN,
         }
-        return standings.get(driver.connection.info.transaction_status, TransactionState.UNKNOWN)
+        return states.get(driver.connection.info.transaction_status.name, TransactionState.OPEN)
 
     def mark_backend(self, name: str) -> bool:
         # The role's own idle timeout would end a transaction while its body computes for long.

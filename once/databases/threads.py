@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TypeVar
 
-__all__ = ["call", "fulfil", "start"]
+__all__ = ["fulfil", "start"]
 
 T = TypeVar("T")
 
@@ -21,13 +21,6 @@ def start(function: Callable[[], object], name: str) -> threading.Thread:
     thread = threading.Thread(target=run, args=[function], name=name, daemon=True)
     thread.start()
     return thread
-
-
-def call(function: Callable[[], T], name: str) -> "Future[T]":
-    """Call a function in a thread as :func:`start` does; return its result, or error, to come."""
-    answer: Future[T] = Future()
-    start(lambda: fulfil(answer, function), name)
-    return answer
 
 
 def fulfil(answer: "Future[T]", function: Callable[[], T]) -> None:

@@ -57,11 +57,12 @@ class Deployment:
             with self.database.session():
                 return function()
 
+        answer: Future[T] = Future()
         if self.database.is_server:
             # Because a thread in a silent network must not hold up the end of this process.
-            return threads.call(serve, "once doctor")
-        answer: Future[T] = Future()
-        threads.fulfil(answer, serve)  # in memory, another thread may have another database
+            threads.start(lambda: threads.fulfil(answer, serve), "once doctor")
+        else:
+            threads.fulfil(answer, serve)  # in memory, another thread may have another database
         return answer
 
     def advice(self, error: Error) -> str:
