@@ -11,7 +11,7 @@ from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission, User
-from django.db import OperationalError, connections
+from django.db import IntegrityError, OperationalError, connections
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
@@ -136,6 +136,37 @@ def test_list_says_what_happened_and_what_comes_next(
     assert "shop.new1 is new and would run, while database" in shown
     assert "Not in this code. Its record is left alone." in shown
     assert f"{last(using).host}, pid {last(using).pid}" in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            # As PostgreSQL words it.
+            IntegrityError('violates "brand_pkey"\nDETAIL:  Key (name)=(a) already exists.'),
+            'IntegrityError: violates "brand_pkey"',
+        ),
+        (
+            ExceptionGroup("no such brands", [ValueError("no such brand"), KeyError(1)]),
+            "ExceptionGroup: no such brands (2 sub-exceptions): ValueError: no such brand",
+        ),
+        (ValueError("x" * 5_000), f"ValueError: {'x' * 282} [...]"),
+    ],
+    ids=["detail", "group", "long"],
+)
+def test_list_names_an_error_by_its_first_line_and_the_history_has_the_whole(
+    error: Exception, line: str, using: str, staff: Client, declared: list[Routine]
+) -> None:
+    def body() -> None:
+        raise error
+
+    declared.append(seed(using, "shop.bad", function=body))
+    run(*declared)
+    shown = text(staff.get(LIST))
+    assert f" {line} " in shown
+    for more in ("DETAIL", "KeyError", "+---", "x" * 283, "Traceback"):
+        assert more not in shown
+    assert " ".join(str(error).split()) in page(staff, "shop.bad", using)
 
 
 def test_list_says_who_runs_what_is_new(using: str, staff: Client, declared: list[Routine]) -> None:

@@ -1,6 +1,7 @@
 """Start-up with real servers: who runs what is pending, when, and what happens where it cannot."""
 
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -468,6 +469,42 @@ def test_failing_routine_stops_the_server_and_is_named(
     assert failed.output.count('raise ValueError("no such brand")') == 1
     assert "another exception" not in failed.output.partition("HaltServer")[0]
     assert "once/startup/serve.py" not in failed.output
+
+
+LINES = {
+    "detail": (
+        """
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TEMPORARY TABLE brand (name text PRIMARY KEY)")
+            cursor.execute("INSERT INTO brand VALUES ('a'), ('a')")
+        """,
+        'IntegrityError: duplicate key value violates unique constraint "brand_pkey".',
+    ),
+    "group": (
+        'raise ExceptionGroup("no such brands", [ValueError("no such brand"), KeyError(1)])',
+        "ExceptionGroup: no such brands (2 sub-exceptions): ValueError: no such brand.",
+    ),
+    "long": ('raise ValueError("x" * 5_000)', f"ValueError: {'x' * 282} [...]."),
+}
+
+
+@pytest.mark.parametrize(("body", "line"), LINES.values(), ids=[*LINES])
+def test_server_that_a_routine_stops_ends_with_the_first_line_of_its_error(
+    project: Project, serve: Serve, body: str, line: str
+) -> None:
+    """Nothing of the detail, of the other errors, or of a text without end, which the log has."""
+    project.routines(f"""
+    @routine
+    def seed():
+        {textwrap.indent(textwrap.dedent(body).strip(), " " * 8).lstrip()}
+    """)
+    server = serve("uvicorn")
+    assert server.process.finish() == 1, server.output
+    last = server.output.splitlines()[-1]
+    assert last.startswith(f"once.exceptions.RoutineFailed: plant.seed: {line} Nothing of")
+    assert len(last) < 500
+    [finished] = re.findall("event=finished .* state=failed .*", server.output)
+    assert f"message={json.dumps(line)[:-1]} Nothing of" in finished
 
 
 def test_start_that_fails_is_told_in_a_screen(project: Project, serve: Serve) -> None:
