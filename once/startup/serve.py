@@ -78,6 +78,9 @@ def _start(declared: Registry, by: str, *, is_replacement: bool) -> None:
         failed.sort(key=lambda result: result.error is None)
         if failed and conf.startup_failure() == "raise" and not is_replacement:
             if failed[0].error is None:  # of which nothing here is logged
+                if worker := launch.gunicorns_worker():
+                    # Because gunicorn trips over a second one that fails while it ends them all.
+                    time.sleep(worker.age)  # 1, 2, 3 and so on
                 tell(logging.ERROR, "startup_failed", by=by, message=_why(failed[0]))
             if by == "gunicorn":  # whose workers would all print a traceback that says no more
                 raise SystemExit(_NOT_LOADED)

@@ -24,7 +24,7 @@ from once.exceptions import DatabaseUnavailable, RoutineFailed
 from once.results import Outcome, Reason, Result
 from once.routines import registry
 from once.routines.registry import Registry
-from once.startup import forking, serve
+from once.startup import forking, launch, serve
 
 SEED = Routine(function=lambda: None, name="shop.seed")
 FILL = Routine(function=lambda: None, name="shop.fill")
@@ -207,6 +207,20 @@ def test_failure_ends_a_process_of_gunicorn_without_a_traceback(runs: Runs) -> N
     with pytest.raises(SystemExit) as ended:
         serve.begin(FOUND, "gunicorn")
     assert ended.value.code == Arbiter.APP_LOAD_ERROR
+
+
+def test_workers_of_gunicorn_end_one_after_the_other_for_a_failure_elsewhere(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Because it trips over a second worker that fails before it has ended them all."""
+    runs.answers = [[FAILED], [FAILED_BEFORE]]
+    for age in (1, 2, 3):
+        worker = SimpleNamespace(age=age)
+        monkeypatch.setattr(launch, "gunicorns_worker", lambda worker=worker: worker)
+        with pytest.raises(SystemExit):
+            serve.begin(FOUND, "gunicorn")
+    # The first one ran the body.
+    assert [pause for pause in runs.pauses if pause] == [2, 3]
 
 
 def test_failure_elsewhere_that_keeps_the_server_from_starting_is_logged(
