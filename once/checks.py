@@ -9,8 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, Error, connections, router
 
 from once import conf
-from once.databases import SUPPORTED
-from once.doctor.kinds import kind
+from once.databases import SUPPORTED, of_kind
 from once.models import Completion
 from once.record import history
 from once.routines import registry, renamed
@@ -117,8 +116,9 @@ def _check_databases() -> Iterator[CheckMessage]:
 
 
 def _check_driver(using: str, names: str) -> Iterator[CheckMessage]:
-    connection = connections[using]
-    for problem, hint in kind(connection).problems(connection):
+    found = of_kind(using)
+    if misfit := found and found.misfit():
+        problem, hint = misfit
         yield checks.Error(f"Database {using!r}: {problem}.", hint, id="once.E004")
 
 

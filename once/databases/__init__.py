@@ -6,7 +6,7 @@ To be read in this order: ``lock`` and ``base`` (the two faces), ``transactions`
 its kind and its lock; PostgreSQL's ``messages``. The rest is small, and explains itself.
 """
 
-from once.databases.base import PATIENCE, SUPPORTED, Database, database
+from once.databases.base import PATIENCE, SUPPORTED, Database, database, is_supported, of_kind
 from once.databases.transactions import discard, put_to_rest, refuse_left_open
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "Database",
     "database",
     "discard",
+    "is_supported",
+    "of_kind",
     "put_to_rest",
     "refuse_left_open",
 ]

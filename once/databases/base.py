@@ -16,7 +16,16 @@ from once.databases.transactions import TransactionState, WorkTransaction
 from once.exceptions import InsideTransaction
 from once.text import one_line
 
-__all__ = ["PATIENCE", "SUPPORTED", "Context", "Database", "Execute", "database"]
+__all__ = [
+    "PATIENCE",
+    "SUPPORTED",
+    "Context",
+    "Database",
+    "Execute",
+    "database",
+    "is_supported",
+    "of_kind",
+]
 
 #: Vendor of a Django connection to the class that serves it; "mysql" is MariaDB's as well.
 SUPPORTED = {
@@ -50,6 +59,10 @@ class Database(ABC):
 
     def __init__(self, using: str) -> None:
         self.using = using
+
+    def misfit(self) -> tuple[str, str] | None:
+        """Return what is wrong with the driver, with a remedy, if it cannot keep the promise."""
+        return None
 
     @property
     def connection(self) -> BaseDatabaseWrapper:
@@ -229,12 +242,29 @@ class Database(ABC):
 
 
 def database(using: str) -> Database:
-    """Return the database of this alias, whose kind must be supported."""
-    vendor = connections[using].vendor
-    if vendor not in SUPPORTED:
+    """Return the database of this alias, whose kind and driver must be supported."""
+    found = of_kind(using)
+    if found is None:
         raise ImproperlyConfigured(
-            f"Database {using!r} is of the kind {vendor!r}, which has no lock. "
+            f"Database {using!r} is of the kind {connections[using].vendor!r}, which has no lock. "
             f"Supported: {', '.join(SUPPORTED)}."
         )
-    kind: type[Database] = import_string(SUPPORTED[vendor])
+    if misfit := found.misfit():
+        problem, remedy = misfit
+        raise ImproperlyConfigured(f"Database {using!r}: {problem}. {remedy}")
+    return found
+
+
+def of_kind(using: str) -> Database | None:
+    """Return the database of this alias, whatever its driver is, if its kind is supported."""
+    name = SUPPORTED.get(connections[using].vendor)
+    if name is None:
+        return None
+    kind: type[Database] = import_string(name)
     return kind(using)
+
+
+def is_supported(using: str) -> bool:
+    """True if routines can run in the database of this alias."""
+    found = of_kind(using)
+    return found is not None and found.misfit() is None

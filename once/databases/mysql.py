@@ -71,6 +71,18 @@ class MySQL(ServerDatabase):
     read_only_errors = _READ_ONLY
     denied_errors = _DENIED
 
+    def misfit(self) -> tuple[str, str] | None:
+        # PyMySQL takes the place of the module MySQLdb, and keeps its own name.
+        driver = getattr(self.connection, "Database", None)
+        name = getattr(driver, "__name__", type(self.connection).__module__)
+        if name == "MySQLdb":
+            return None
+        return (
+            f"the driver {name} is in use; mysqlclient is needed",
+            'Install it: pip install "django-once[mysql]". Set ENGINE to '
+            '"django.db.backends.mysql", and remove pymysql.install_as_MySQLdb().',
+        )
+
     def locked(self, names: Collection[str]) -> set[str]:
         ordered = [*names]
         questions = ", ".join([f"IS_USED_LOCK({LOCK}) IS NOT NULL"] * len(ordered))

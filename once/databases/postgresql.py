@@ -68,6 +68,14 @@ class PostgreSQL(ServerDatabase):
     aborted_errors = (_IN_FAILED_TRANSACTION,)
     denied_errors = (_INSUFFICIENT_PRIVILEGE,)
 
+    def misfit(self) -> tuple[str, str] | None:
+        connection: Any = self.connection
+        version = str(connection.Database.__version__)
+        if not version.startswith("2"):
+            return None
+        problem = f"psycopg {version.split()[0]} is in use; psycopg 3 is needed"
+        return problem, 'Install it: pip install "django-once[postgresql]".'
+
     def locked(self, names: Collection[str]) -> set[str]:
         with self.statements():
             held = ask(self.connection, _HELD, keyed(self.connection, " ".join(names)))

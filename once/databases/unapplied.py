@@ -9,7 +9,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 
-from once.databases import PATIENCE, SUPPORTED, database
+from once.databases import PATIENCE, database, is_supported
 from once.databases.tables import ask
 
 __all__ = ["behind", "blocker", "databases", "lacking", "names", "of_code"]
@@ -18,10 +18,10 @@ __all__ = ["behind", "blocker", "databases", "lacking", "names", "of_code"]
 def databases(of_routines: Iterable[str]) -> list[str]:
     """Return aliases of databases that must have all migrations: of routines, and ``default``.
 
-    A ``default`` that is of no supported kind is left out: Django has one where none is set.
+    A ``default`` of no supported kind or driver is left out: Django has one where none is set.
     """
     aliases = {*of_routines}
-    if connections[DEFAULT_DB_ALIAS].vendor in SUPPORTED:
+    if is_supported(DEFAULT_DB_ALIAS):
         aliases.add(DEFAULT_DB_ALIAS)
     return sorted(aliases)
 

@@ -9,25 +9,9 @@ from once.databases import mysql_lock, tables
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Finding
 
-__all__ = ["examine", "place", "problems"]
+__all__ = ["examine", "place"]
 
 _READ_ONLY = ("The server is read-only, as a replica is.", "Point HOST at the primary.")
-
-
-def problems(connection: BaseDatabaseWrapper) -> list[tuple[str, str]]:
-    """Return another driver than mysqlclient, with a remedy: its errors and timeouts differ."""
-    # PyMySQL takes the place of the module MySQLdb, and keeps its own name.
-    driver = getattr(connection, "Database", None)
-    name = getattr(driver, "__name__", type(connection).__module__)
-    if name == "MySQLdb":
-        return []
-    return [
-        (
-            f"the driver {name} is in use; mysqlclient is needed",
-            'Install it: pip install "django-once[mysql]". Set ENGINE to '
-            '"django.db.backends.mysql", and remove pymysql.install_as_MySQLdb().',
-        )
-    ]
 
 
 def place(connection: BaseDatabaseWrapper) -> str:

@@ -10,7 +10,7 @@ from once.databases import tables
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Finding
 
-__all__ = ["examine", "place", "problems"]
+__all__ = ["examine", "place"]
 
 _OLDEST = (14,)
 _OLDEST_PSYCOPG = (3, 1, 18)
@@ -45,16 +45,6 @@ SELECT rolname::text FROM pg_roles
    AND NOT pg_has_role(session_user, oid, 'USAGE')
    AND NOT pg_has_role(session_user, 'pg_signal_backend', 'USAGE')
  ORDER BY rolname"""
-
-
-def problems(connection: BaseDatabaseWrapper) -> list[tuple[str, str]]:
-    """Return another driver than psycopg 3, with a remedy."""
-    driver: Any = connection
-    version = str(driver.Database.__version__)
-    if not version.startswith("2"):
-        return []
-    problem = f"psycopg {version.split()[0]} is in use; psycopg 3 is needed"
-    return [(problem, 'Install it: pip install "django-once[postgresql]".')]
 
 
 def place(connection: BaseDatabaseWrapper) -> str:

@@ -5,12 +5,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Finding
 
-__all__ = ["examine", "place", "problems"]
-
-
-def problems(connection: BaseDatabaseWrapper) -> list[tuple[str, str]]:
-    """Return nothing: Python brings the driver."""
-    return []
+__all__ = ["examine", "place"]
 
 
 def place(connection: BaseDatabaseWrapper) -> str:

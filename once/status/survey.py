@@ -6,7 +6,7 @@ from dataclasses import replace
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, Error, connections, router
 
-from once.databases import PATIENCE, SUPPORTED, database, unapplied
+from once.databases import PATIENCE, database, is_supported, unapplied
 from once.models import Completion
 from once.record import history
 from once.routines import in_memory, renamed
@@ -116,9 +116,7 @@ def _read(using: str, routines: list[Routine], seconds: float) -> tuple[list[Sta
 
 def _has_record(using: str, seconds: float) -> bool:
     """True if a database without routines of this code has a record."""
-    if connections[using].vendor not in SUPPORTED:
-        return False
-    if not router.allow_migrate_model(using, Completion):
+    if not is_supported(using) or not router.allow_migrate_model(using, Completion):
         return False
     try:
         with database(using).reading(seconds):

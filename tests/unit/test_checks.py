@@ -1,16 +1,18 @@
 """Each system check: that it speaks, with a hint, and that it is silent without cause."""
 
 from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from django.core import checks
 from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test import override_settings
 
 from once import Routine, Run, conf, content
-from once.doctor import mysql
+from once.databases import database
+from once.databases.mysql import MySQL
 
 
 class NoTables:
@@ -93,6 +95,8 @@ def test_e004_for_an_old_driver(declared: list[Routine], monkeypatch: pytest.Mon
     message = only("once.E004")
     assert message.msg == "Database 'default': psycopg 2.9.10 is in use; psycopg 3 is needed."
     assert "django-once[postgresql]" in str(message.hint)
+    with pytest.raises(ImproperlyConfigured, match="psycopg 3 is needed"):
+        database("default")  # where no check runs
 
 
 @pytest.mark.parametrize(
@@ -105,11 +109,13 @@ def test_e004_for_an_old_driver(declared: list[Routine], monkeypatch: pytest.Mon
     ids=["mysqlclient", "PyMySQL", "connector"],
 )
 def test_e004_for_a_driver_that_stands_for_mysqlclient(
-    driver: ModuleType | None, problem: str
+    driver: ModuleType | None, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = mysql.problems(cast("Any", SimpleNamespace(Database=driver)))
-    assert [message for message, _ in found] == ([problem] if problem else [])
-    assert all("django-once[mysql]" in hint for _, hint in found)
+    connection: Any = SimpleNamespace(Database=driver, vendor="mysql")
+    monkeypatch.setattr(MySQL, "connection", connection)
+    found, hint = MySQL("default").misfit() or ("", "django-once[mysql]")
+    assert found == problem
+    assert "django-once[mysql]" in hint
 
 
 @override_settings(DATABASE_ROUTERS=[NoTables()])
