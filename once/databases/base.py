@@ -95,11 +95,11 @@ class Database(ABC):
         """Return a connection like the calling thread's, not yet open, for another thread."""
         return self.connection.copy()
 
-    def session(self) -> AbstractContextManager[None]:
+    def session(self, *, is_new: bool = False) -> AbstractContextManager[None]:
         """Return a context in which the calling thread's connection is fit for a run.
 
         A connection that was not open before is not open afterwards. Inside a transaction it is not
-        fit: see :meth:`refuse_transaction`.
+        fit: see :meth:`refuse_transaction`. A new one leads to the server that is primary now.
         """
         self.refuse_transaction()
         return self.reading()

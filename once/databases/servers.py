@@ -107,9 +107,9 @@ class ServerDatabase(Database):
         finally:
             _own[own], options["connect_timeout"] = before, limit
 
-    def session(self) -> AbstractContextManager[None]:
+    def session(self, *, is_new: bool = False) -> AbstractContextManager[None]:
         self.refuse_transaction()
-        if self.connection.connection is None:
+        if is_new or self.connection.connection is None:
             return self._apart()
         return _fit_for_a_run(self.connection)
 

@@ -90,6 +90,8 @@ class _Pass:
     #: True if what was done may be lost by now; and why no further routine is tried, if so.
     _is_stale: bool = False
     _stopped: str = ""
+    #: True if no connection that was open before is asked.
+    _renews: bool = False
     #: Aliases of the databases to which a connection was open before.
     _found_open: set[str] = field(default_factory=lambda: {each.alias for each in _open()})
 
@@ -105,7 +107,7 @@ class _Pass:
         """Have a session in one database, and none in another: there may be many, on one server."""
         if using != self._using:
             self.end()
-            self._session.enter_context(database(using).session())
+            self._session.enter_context(database(using).session(is_new=self._renews))
             self._using = using
 
     def through(self, routines: Sequence[Routine], results: dict[str, Result]) -> None:
@@ -144,7 +146,9 @@ class _Pass:
         has_failed = any(each.outcome is Outcome.FAILED for each in results.values())
         if not self._is_stale or self._stopped or has_failed:
             return []
-        self.end()  # a session may have stayed on a database server that is no primary any more
+        # Because a session stays on a database server that is no primary any more.
+        self._renews = True
+        self.end()
         done = [each for each in results.values() if each.is_done]
         stands = self._read([each.routine for each in done])
         still = {name for name, record in stands.items() if record.is_done}
@@ -154,6 +158,7 @@ class _Pass:
                 raise AttemptLost(f"{each.routine.name} {_LOST}. To call it again, run this again.")
         if not lost:
             return []
+        self.end()  # so that the pause closes what was open before, too
         self._new_wait(lost[0].routine).pause(f"{lost[0].routine.name} {_LOST}")
         return [each.routine for each in results.values() if each.routine.name not in still]
 

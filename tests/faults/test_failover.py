@@ -215,11 +215,22 @@ PASS = """
 """
 
 
+#: A connection that is open as the run begins, and afterwards.
+EARLY = """
+    @routine(scope="process")
+    def early():
+        from django.db import connection
+
+        connection.ensure_connection()
+"""
+
+
+@pytest.mark.parametrize("is_found_open", [False, True])
 def test_address_that_moves_in_a_pass_to_a_standby_that_lagged(
-    pair: Pair, project: Project
+    pair: Pair, project: Project, is_found_open: bool
 ) -> None:
     """What was done before the process began is lost with what it does on the old primary."""
-    project.routines(PASS)
+    project.routines(PASS + EARLY * is_found_open)
     pair.stop_sending()
     assert project.once("run", "plant.first").finish() == 0
     servers = [pair.url]
