@@ -11,7 +11,7 @@ from django.db import DatabaseError, Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once import conf, signals
-from once.databases import database
+from once.databases import PATIENCE, database
 from once.databases.lock import AdvisoryLock, NoLock
 from once.engine import shutdown
 from once.engine.backoff import Retry, Wait
@@ -150,7 +150,11 @@ class _Pass:
         self._renews = True
         self.end()
         done = [each for each in results.values() if each.is_done]
+        deadline = self.deadline
+        if deadline is not None:  # after which a body may have ended: done is done
+            self.deadline = max(deadline, monotonic() + PATIENCE)
         stands = self._read([each.routine for each in done])
+        self.deadline = deadline
         still = {name for name, record in stands.items() if record.is_done}
         lost = [each for each in done if each.routine.name not in still]
         for each in lost:

@@ -63,7 +63,8 @@ def digest(files: Content, directory: Path) -> str:
     return sha256.hexdigest()
 
 
-def matches(files: Content, directory: Path) -> list[tuple[str, Path]]:
+@cache
+def matches(files: Content, directory: Path) -> tuple[tuple[str, Path], ...]:
     """Return the files, each with a name that is the same wherever the code lies.
 
     The name is as a relative pattern finds it. Of an absolute pattern, it is the path below the
@@ -84,7 +85,7 @@ def matches(files: Content, directory: Path) -> list[tuple[str, Path]]:
         if not paths:
             raise FileNotFoundError(f"no file matches {pattern!r} in {directory}")
         named.update((os.path.relpath(path, base), path.resolve()) for path in paths)
-    return sorted(named)
+    return tuple(sorted(named))
 
 
 def _base(pattern: str) -> Path:

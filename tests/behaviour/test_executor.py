@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import (
-    transaction,
-)
+from django.db import OperationalError, transaction
 
-from once import Routine, signals
+from once import Routine, content, signals
 from once.databases import database, unapplied
 from once.engine import executor, shutdown
 from once.engine.options import RunOptions
@@ -161,6 +161,33 @@ def test_what_the_database_lost_is_not_done_after_the_deadline(using: str) -> No
     ):
         run(*routines, timeout=0)
     assert [result.outcome for result in run(*routines)] == [Outcome.RAN, Outcome.ALREADY_DONE]
+
+
+@pytest.mark.parametrize("problem", [lost_connection, conflict])
+def test_answer_after_the_deadline_that_all_is_done_is_waited_for(
+    using: str, problem: Callable[[str], OperationalError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body may end after the deadline; how long a run waits says nothing of what is done."""
+    read = history.read
+    errors: list[OperationalError] = []
+
+    def fail_once(routines: list[Routine]) -> dict[str, Record]:
+        if errors:
+            raise errors.pop()
+        return read(routines)
+
+    monkeypatch.setattr(history, "read", fail_once)
+    body = partial(errors.append, problem(using))
+    [result] = run(seed(using, function=body), timeout=0)
+    assert result.outcome is Outcome.RAN
+    assert errors == []
+
+
+def test_file_that_a_body_removes_was_there(using: str, tmp_path: Path) -> None:
+    file = tmp_path / "prices.csv"
+    file.touch()
+    [result] = run(seed(using, function=file.unlink, scope=content(file)))
+    assert result.outcome is Outcome.RAN
 
 
 @pytest.mark.parametrize(("retry", "trigger"), [(False, "command"), (True, "call")])

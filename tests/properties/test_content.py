@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from once import content
-from once.routines.content import digest
+from once.routines.content import digest, matches
 from tests.properties.support import ask
 
 Files = dict[str, bytes]
@@ -25,6 +25,7 @@ def digest_of(files: Files, *patterns: str) -> str:
         for name, data in files.items():
             (Path(directory) / name).write_bytes(data)
         digest.cache_clear()
+        matches.cache_clear()
         return digest(content(*patterns), Path(directory))
 
 

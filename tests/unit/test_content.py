@@ -11,12 +11,13 @@ import pytest
 
 from once import Routine, content
 from once.exceptions import RoutineError
-from once.routines.content import Content, digest
+from once.routines.content import Content, digest, matches
 
 
 def digest_of(directory: Path, *patterns: str | Path) -> str:
     """The digest as a new process reads it."""
     digest.cache_clear()
+    matches.cache_clear()
     return digest(content(*patterns), directory)
 
 
