@@ -34,7 +34,7 @@ class Law(Protocol):
     """How long one waiter pauses after a look that took so many seconds."""
 
     def answered(self, look: float) -> float:
-        """The lock is held."""
+        """The lock is taken."""
 
     def refused(self, look: float) -> float:
         """There was no connection to be had."""

@@ -47,11 +47,11 @@ class DatabaseUnavailable(OnceError):
 
 
 class TimedOut(OnceError):
-    """The deadline passed while another process held what is waited for."""
+    """The deadline passed while another process had what is waited for."""
 
 
 class LockLost(OnceError):
-    """The lock is no longer proven to be held: another process may start."""
+    """The lock is no longer proven to be this process's own: another process may start."""
 
 
 class NoConnection(LockLost):

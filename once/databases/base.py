@@ -71,7 +71,7 @@ class Database(ABC):
 
     @abstractmethod
     def lock(self, name: str, liveness: float) -> AdvisoryLock:
-        """Return the lock, not yet held, under which one process at a time may start ``name``.
+        """Return the lock, not yet taken, under which one process at a time may start ``name``.
 
         Args:
             name: each schema of a database has a lock of its own for it.
@@ -84,7 +84,7 @@ class Database(ABC):
         """Return the present holder of the lock of ``name``, for people to read, or ``None``."""
 
     def locked(self, names: Collection[str]) -> set[str]:
-        """Return the names whose lock is held now."""
+        """Return the names whose lock is taken now."""
         return {name for name in names if self.holder(name) is not None}
 
     def aware(self, moment: datetime) -> datetime:

@@ -33,8 +33,8 @@ class AdvisoryLock(ABC):
     is_pooled: bool = False
     #: Key of the lock in this process.
     identity: Hashable
-    #: The locks that this process holds, each with the thread that took it.
-    _held: ClassVar[dict["AdvisoryLock", int]] = {}
+    #: The locks that this process owns, each with the thread that took it.
+    _owned: ClassVar[dict["AdvisoryLock", int]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -43,24 +43,24 @@ class AdvisoryLock(ABC):
         self.release()
 
     @property
-    def is_held(self) -> bool:
-        """True if this object is known to hold the lock."""
-        return self in self._held
+    def is_owned(self) -> bool:
+        """True if this object is known to own the lock."""
+        return self in self._owned
 
     def mark(self) -> None:
         """Note that this thread holds the lock."""
-        self._held[self] = threading.get_ident()
+        self._owned[self] = threading.get_ident()
 
     def unmark(self) -> None:
         """Note that this thread holds the lock no more."""
-        self._held.pop(self, None)
+        self._owned.pop(self, None)
 
     def refuse_own_thread(self) -> None:
         """Raise ``InsideRun`` if this thread holds the lock: it would wait for itself."""
         own = threading.get_ident()
         if any(
             lock.identity == self.identity and thread == own
-            for lock, thread in [*self._held.items()]
+            for lock, thread in [*self._owned.items()]
         ):
             raise InsideRun(
                 "This thread runs that already: a signal receiver, a hook or a migration of a run "
@@ -89,7 +89,7 @@ class AdvisoryLock(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Free the lock, and be no standby. Harmless where it is not held."""
+        """Free the lock, and be no standby. Harmless where it is not owned."""
 
     def release_unless_standby(self) -> None:
         """Free the lock, but stay its standby where this is."""
@@ -134,13 +134,13 @@ class AdvisoryLock(ABC):
         """Be evicted only after that many seconds without a sign of life, from now on."""
 
     def ping(self) -> None:
-        """Ask the server whether the lock is still held."""
+        """Ask the server whether the lock is still owned."""
 
     def confirm(self) -> None:
-        """Ask the server whether the lock is still held, unless it has just said so."""
+        """Ask the server whether the lock is still owned, unless it has just said so."""
 
     def check(self) -> None:
-        """Raise if the last proof that the lock is held is too old. Asks no server."""
+        """Raise if the last proof of owning the lock is too old. Asks no server."""
 
     def stop_heartbeat(self) -> None:
         """Give no sign of life from now on, as a frozen process would, to see what follows."""

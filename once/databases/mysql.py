@@ -88,7 +88,7 @@ class MySQL(ServerDatabase):
         questions = ", ".join([f"IS_USED_LOCK({LOCK}) IS NOT NULL"] * len(ordered))
         digests = [digest(name) for name in ordered]
         [answers] = ask(self.connection, f"SELECT {questions}", digests)
-        return {name for name, is_held in zip(ordered, answers, strict=True) if is_held}
+        return {name for name, is_taken in zip(ordered, answers, strict=True) if is_taken}
 
     def statements(self) -> AbstractContextManager[None]:
         return self.connection.execute_wrapper(_impatiently)

@@ -71,10 +71,10 @@ class MySQLLock(SessionLock):
     def find_holder(self) -> bool:
         # Without the right to PROCESS, the list has the sessions of the same user only.
         [(session, own, user, host, silence)] = self.ask(
-            f"SELECT held.session, IS_USED_LOCK({_OWN.format(session='held.session')}), "
+            f"SELECT holder.session, IS_USED_LOCK({_OWN.format(session='holder.session')}), "
             "p.USER, p.HOST, p.TIME "
-            f"FROM (SELECT IS_USED_LOCK({LOCK}) AS session) AS held "
-            "LEFT JOIN information_schema.PROCESSLIST AS p ON p.ID = held.session",
+            f"FROM (SELECT IS_USED_LOCK({LOCK}) AS session) AS holder "
+            "LEFT JOIN information_schema.PROCESSLIST AS p ON p.ID = holder.session",
             [digest(self.name)],
         )
         if session is None:

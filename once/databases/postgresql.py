@@ -24,8 +24,8 @@ from once.databases.transactions import TransactionState
 
 __all__ = ["PostgreSQL"]
 
-#: The names, of several, whose lock is held.
-_HELD = f"""SELECT DISTINCT k.name
+#: The names, of several, whose lock is taken.
+_TAKEN = f"""SELECT DISTINCT k.name
     FROM (SELECT name, {KEY.replace("|| %s", "|| name")} AS key
             FROM unnest(string_to_array(%s, ' ')) AS name) AS k {HOLDERS}"""
 
@@ -78,8 +78,8 @@ class PostgreSQL(ServerDatabase):
 
     def locked(self, names: Collection[str]) -> set[str]:
         with self.statements():
-            held = ask(self.connection, _HELD, keyed(self.connection, " ".join(names)))
-        return {name for (name,) in held}
+            taken = ask(self.connection, _TAKEN, keyed(self.connection, " ".join(names)))
+        return {name for (name,) in taken}
 
     def aware(self, moment: datetime) -> datetime:
         if moment.tzinfo is None:  # as Django reads times without USE_TZ

@@ -45,11 +45,11 @@ _KNOWN_KEYS = "SELECT %s::bigint AS lock, %s::bigint AS standby"
 #: Tries the lock of a name; where it is refused, takes the place of the standby and says so in the
 #: server's list of sessions. A pooler numbers sessions as it likes. Behind a pooler there is no
 #: standby, because it would keep a connection that the pooler may need to lend for the work.
-_TAKE = """SELECT is_held, is_direct, CASE
-        WHEN is_held OR NOT is_direct THEN NULL
+_TAKE = """SELECT is_taken, is_direct, CASE
+        WHEN is_taken OR NOT is_direct THEN NULL
         WHEN pg_try_advisory_xact_lock(standby) THEN set_config('application_name', %s, true) END,
         lock, standby
-    FROM (SELECT pg_try_advisory_xact_lock(lock) AS is_held, pg_backend_pid() = %s AS is_direct,
+    FROM (SELECT pg_try_advisory_xact_lock(lock) AS is_taken, pg_backend_pid() = %s AS is_direct,
         lock, standby FROM ({keys}) AS keys) AS tried"""
 
 #: Asks by trying, for as long as this statement lasts, in a mode that other waiters may share.
@@ -117,14 +117,14 @@ class PostgreSQLLock(SessionLock):
         pairs = [part for pair in settings.items() for part in pair]
         take, names = self._with_keys(_TAKE, name)
         standby = f"once standby {_this_process()}"
-        *_, [(is_held, is_direct, place, *self._keys[name])] = message(
+        *_, [(is_taken, is_direct, place, *self._keys[name])] = message(
             connection,
             (begin, []),
             (f"SELECT {calls}", pairs),
             (take, [standby, session.backend_pid, *names]),
         )
         self.is_pooled = not is_direct
-        if is_held:
+        if is_taken:
             return Place.HOLDER
         return Place.NONE if place is None else Place.STANDBY
 

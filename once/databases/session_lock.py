@@ -116,12 +116,12 @@ class SessionLock(AdvisoryLock):
     def release_unless_standby(self) -> None:
         # A standby that has got the lock meanwhile keeps it: the next wait() returns at once. But
         # a waiter that was told, and could not take over, would keep it and never pause.
-        if self.is_held or not self.standby.has_place or self.standby.is_told:
+        if self.is_owned or not self.standby.has_place or self.standby.is_told:
             self.release()
 
     @property
     def longest_pause(self) -> float:
-        return 5.0 if self.is_pooled or self.is_held else 60.0
+        return 5.0 if self.is_pooled or self.is_owned else 60.0
 
     def is_worth_trying(self) -> bool:
         if self.standby.has_place:
@@ -180,7 +180,7 @@ class SessionLock(AdvisoryLock):
 
     def _own_session(self) -> Session:
         if self._session is None:
-            raise LockLost(f"The lock of {self.name} is not held.")
+            raise LockLost(f"The lock of {self.name} is not owned.")
         return self._session
 
     def expect_end(self, silence: float) -> None:

@@ -143,7 +143,7 @@ class SQLiteLock(AdvisoryLock):
         until = monotonic() + seconds
         while (left := until - monotonic()) > 0:
             time.sleep(min(left, ATTENTION))
-            if not self.is_held and self.take():
+            if not self.is_owned and self.take():
                 self.release()
                 return
 

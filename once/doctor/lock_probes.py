@@ -75,7 +75,7 @@ def exclusion(deployment: Deployment) -> list[Finding]:
     with deployment.lock() as lock:
         if not lock.acquire():  # where there is one lock for all routines
             lock.find_holder()
-            message = f"The lock, which is held by {lock.holder}, is refused to others."
+            message = f"The lock, which {lock.holder} holds, is refused to other sessions."
             return [deployment.ok("exclusion", message)]
         for _ in range(_RIVALS):
             with deployment.lock() as rival:
@@ -91,7 +91,7 @@ def exclusion(deployment: Deployment) -> list[Finding]:
                     "Have the pooler reset sessions (server_reset_query in PgBouncer).",
                 )
             ]
-    message = f"{_RIVALS} other sessions were refused a lock that one held; then one had it."
+    message = f"{_RIVALS} sessions were refused a lock that another session had; then one got it."
     return [deployment.ok("exclusion", message)]
 
 
@@ -109,7 +109,7 @@ def _two_holders(deployment: Deployment, *locks: AdvisoryLock) -> Finding:
             f"DATABASES[{deployment.database.using!r}] must always lead to one and the same "
             "database: name the primary there, and no balancer over several servers."
         )
-    message = f"Two sessions held the same lock at the same time, {where}."
+    message = f"Two sessions had the same lock at the same time, {where}."
     return deployment.fault("exclusion", message, hint)
 
 
@@ -118,7 +118,7 @@ def eviction(deployment: Deployment) -> list[Finding]:
     if not deployment.database.is_server:
         message = (
             "A process that dies frees the lock. One that is frozen keeps it, as it keeps the "
-            "write lock: nobody evicts it."
+            "write lock: no server evicts it."
         )
         return [deployment.ok("eviction", message)]
     begun = monotonic()

@@ -52,7 +52,7 @@ class Reading:
         asked |= {name for name, attempt in self.last.items() if attempt.state == State.RUNNING}
         if self.database.is_server:  # elsewhere there is one lock for all routines
             asked |= is_open
-        #: Names of routines whose locks are held.
+        #: Names of routines whose locks are taken.
         self.live = self.database.locked(asked) if asked else set()
         self.held = history.held(using, routines, self.records, self.live)
         self.failures = history.last_failures(using, self.held) if self.held else {}
@@ -104,11 +104,11 @@ class Reading:
             message = f"Unapplied migrations: {lacks}. Run `manage.py once run --migrate`."
             return RoutineState.BLOCKED, message
         if name in self.live and state is not RoutineState.RUNNING:
-            message = f"Its lock is held by {self.database.holder(name)}."
+            message = f"Its lock is taken by {self.database.holder(name)}."
         return state, message
 
     def _tried(self, attempt: Attempt | None) -> tuple[RoutineState, str]:
-        """Return the state by the last attempt and by which locks are held."""
+        """Return the state by the last attempt and by which locks are taken."""
         if attempt is None:
             return RoutineState.PENDING, ""
         if attempt.state == State.FAILED:

@@ -159,7 +159,7 @@ def test_lock_that_a_foreign_session_holds_is_named_with_its_remedy(
         holder = f"a session that is none of once (pid {pid}, role {role}, application 'psql')"
         remedy = f"SELECT pg_terminate_backend({pid})"
         (one,) = statuses(Registry(declared))
-        assert str(one.message).startswith(f"Its lock is held by {holder}")
+        assert str(one.message).startswith(f"Its lock is taken by {holder}")
         assert remedy in str(one.message)
         (result,) = run(*declared, wait=False)
         assert result.message.startswith(f"shop.seed is run by {holder}")

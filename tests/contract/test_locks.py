@@ -261,11 +261,11 @@ def test_session_is_given_back_without_a_transaction(monkeypatch: pytest.MonkeyP
 def test_lock_that_is_not_held_proves_nothing(method: str) -> None:
     arguments: dict[str, list[Any]] = {"read": [lambda: 1], "keep": [5.0]}
     lock = session()
-    with pytest.raises(LockLost, match=r"shop\.seed is not held"):
+    with pytest.raises(LockLost, match=r"shop\.seed is not owned"):
         getattr(lock, method)(*arguments.get(method, []))
     with lock:
         assert lock.acquire()
-    with pytest.raises(LockLost, match=r"shop\.seed is not held"):
+    with pytest.raises(LockLost, match=r"shop\.seed is not owned"):
         getattr(lock, method)(*arguments.get(method, []))
 
 
@@ -548,7 +548,7 @@ def test_lock_that_switches_keeps_its_session_and_frees_the_name_before() -> Non
         assert lock.acquire()
         lock.keep(30.0)
         lock.switch_to("second")
-        assert not lock.is_held
+        assert not lock.is_owned
         assert here.holder("first") is not None
         assert lock.acquire()
         assert here.holder("first") is None
@@ -662,7 +662,7 @@ def test_lock_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
     assert precious.read_text() == "kept"
 
 
-def test_file_is_held_against_another_process(tmp_path: Path) -> None:
+def test_file_is_owned_against_another_process(tmp_path: Path) -> None:
     path = tmp_path / "db.sqlite3"
     with SQLiteLock(path) as lock:
         assert lock.acquire()

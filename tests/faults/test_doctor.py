@@ -276,7 +276,7 @@ def test_balancer_over_two_databases(project: Project, migrated: dict[str, str])
     with balanced(project.admin_url, *names) as url:
         found = doctor(project, DATABASE_URL=url)
     assert (found.code, found.of("fault")) == (1, ["exclusion"])
-    assert "Two sessions held the same lock at the same time, one on" in found.said("exclusion")
+    assert "Two sessions had the same lock at the same time, one on" in found.said("exclusion")
     for database in names:
         assert f"on database {database} of the server on port" in found.said("exclusion")
     assert "name the primary there" in found.said("exclusion")

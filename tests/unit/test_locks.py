@@ -96,7 +96,7 @@ def lock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plain]:
     lock = Plain()
     yield lock
     lock.release()
-    assert not lock.is_held
+    assert not lock.is_owned
 
 
 def session_of(lock: SessionLock) -> Any:
@@ -138,7 +138,7 @@ def test_lock_that_says_no_more_is_tried_often_and_freed(
 
 
 def test_lock_that_is_not_held_says_whose_it_is(lock: Plain) -> None:
-    with pytest.raises(LockLost, match=r"The lock of shop\.seed is not held"):
+    with pytest.raises(LockLost, match=r"The lock of shop\.seed is not owned"):
         lock.check()
 
 
@@ -150,7 +150,7 @@ def test_lock_falls_silent_in_its_session(lock: Plain) -> None:
 
 def test_holder_is_marked_and_keeps_its_session(lock: Plain) -> None:
     assert lock.acquire()
-    assert lock.is_held
+    assert lock.is_owned
     assert not lock.standby.has_place
     with pytest.raises(InsideRun):
         Plain().refuse_own_thread()
@@ -161,7 +161,7 @@ def test_standby_keeps_its_session_and_is_not_marked(lock: Plain) -> None:
     lock.standby._turn.set()
     assert not lock.acquire()
     assert lock.standby.has_place
-    assert not lock.is_held
+    assert not lock.is_owned
     assert not lock.standby._turn.is_set()
     assert not session_of(lock).is_closed
     lock.refuse_own_thread()
@@ -236,7 +236,7 @@ def test_lock_that_switches_keeps_its_session_and_holds_nothing_known(lock: Plai
     session = session_of(lock)
     lock.freed_in = 3.0
     lock.switch_to("shop.other")
-    assert not lock.is_held
+    assert not lock.is_owned
     lock.refuse_own_thread()
     assert lock.freed_in is None
     lock.acquire()
@@ -260,7 +260,7 @@ def test_standby_that_switches_is_the_standby_no_more(lock: Plain) -> None:
 def test_release_of_a_mark_frees_the_name_for_this_thread(lock: Plain) -> None:
     lock.acquire()
     lock.release()
-    assert not lock.is_held
+    assert not lock.is_owned
     lock.refuse_own_thread()
     other = Plain()
     other.acquire()
@@ -315,14 +315,14 @@ def test_release_takes_the_turn_of_a_standby(lock: Plain) -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_pooled", "is_held", "seconds"),
+    ("is_pooled", "is_owned", "seconds"),
     [(False, False, 60.0), (False, True, 5.0), (True, False, 5.0)],
 )
 def test_longest_pause_is_long_where_a_standby_looks(
-    lock: Plain, is_pooled: bool, is_held: bool, seconds: float
+    lock: Plain, is_pooled: bool, is_owned: bool, seconds: float
 ) -> None:
     lock.is_pooled = is_pooled
-    if is_held:
+    if is_owned:
         lock.mark()
     assert lock.longest_pause == seconds
 
@@ -330,7 +330,7 @@ def test_longest_pause_is_long_where_a_standby_looks(
 def test_new_lock_may_have_heirs_and_is_none(lock: Plain) -> None:
     assert not lock.is_pooled
     assert not lock.standby.has_place
-    assert not lock.is_held
+    assert not lock.is_owned
 
 
 def test_standby_tries_again_where_it_is_its_turn_and_asks_nobody(lock: Plain) -> None:
