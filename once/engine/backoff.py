@@ -29,7 +29,7 @@ from once.exceptions import (
 )
 from once.text import one_line
 
-__all__ = ["Retry", "Wait"]
+__all__ = ["AGAIN", "Retry", "Wait"]
 
 T = TypeVar("T")
 
@@ -41,13 +41,17 @@ Sentence = str | Callable[[], str]
 class Retry:
     """The answer of a look that is to be repeated."""
 
-    #: The obstacle that another process is. Empty: the record changed, look again at once.
+    #: The obstacle that another process is.
     reason: Sentence = ""
 
     @property
     def message(self) -> str:
         """The reason in words."""
         return self.reason() if callable(self.reason) else self.reason
+
+
+#: The answer of a look that found the record changed: look again at once.
+AGAIN = Retry()
 
 
 @dataclass(kw_only=True, slots=True)

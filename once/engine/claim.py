@@ -1,4 +1,9 @@
-"""The claim protocol for one routine: read, lock, claim, work; or wait for the holder."""
+"""The claim protocol for one routine: read, lock, claim, work; or wait for the holder.
+
+Each step calls the next: ``settle`` repeats looks, ``_look`` survives errors, ``_poll`` reads,
+``_try`` takes the lock, ``_claim_next`` inserts an attempt, ``_carry_out`` has it work. The answer
+of a step is a ``Result``, which ends the claim; ``Retry(reason)``, which pauses; or ``AGAIN``.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +17,7 @@ from once.databases import Database, put_to_rest, refuse_left_open
 from once.databases.lock import AdvisoryLock
 from once.engine import shutdown, verdict
 from once.engine.attempt import Work
-from once.engine.backoff import Retry, Wait
+from once.engine.backoff import AGAIN, Retry, Wait
 from once.engine.body import exit_of_body
 from once.engine.options import RunOptions
 from once.exceptions import (
@@ -59,7 +64,7 @@ class Claim:
     def settle(self) -> Result:
         """Look until the routine is done, failed, or given up.
 
-        Where it is done, the lock may still be held, for the next claim to take over.
+        Where it is done, the lock may still be owned, for the next claim to take over.
         """
         try:
             return self.wait.until(self._look)
@@ -79,10 +84,10 @@ class Claim:
             answer = Retry(partial(self.here.obstacle, error))
         finally:
             self.known = None
-        if answer == Retry() and self._has_changed:  # again, after a look at once
+        if answer == AGAIN and self._has_changed:  # again, after a look at once
             self.lock.refuse_other_place()
             answer = Retry(f"the record of {self.routine.name} changes again and again")
-        self._has_changed = answer == Retry()
+        self._has_changed = answer == AGAIN
         if isinstance(answer, Retry):
             waits = self.options.wait or self._has_changed
             return answer if waits else skipped(self.routine, answer.message)
@@ -98,7 +103,7 @@ class Claim:
         if self._failed == _ATTEMPTS or not self._is_worth_repeating(failed):
             return failed
         self.wait.retreat(one_line(failed.error))
-        return Retry()
+        return AGAIN
 
     def _hindrance(self, hindered: Result) -> Error:
         """Return the error of the database that kept an attempt, and not its body, from its end."""
@@ -166,7 +171,7 @@ class Claim:
             return Retry(self._name_holder)
         ahead = self.lock.read(lambda: history.next_attempt(self.routine))
         if not self.options.is_due(ahead.record.standing):
-            return Retry()
+            return AGAIN
         if self._is_put_off(ahead.record):
             return verdict.put_off(self.routine, ahead.record)
         if doublings := min(ahead.record.lost_in_a_row, DOUBLINGS):
@@ -174,9 +179,9 @@ class Claim:
         # From here on a signal waits, except where a body or a pause may be broken off: raised
         # inside a COMMIT it would leave the connection in a state that lies.
         with shutdown.deferred():
-            return self._begin(ahead)
+            return self._claim_next(ahead)
 
-    def _begin(self, ahead: NextAttempt) -> Result | Retry:
+    def _claim_next(self, ahead: NextAttempt) -> Result | Retry:
         with self.lock.yielding(), self.here.answering(self.wait.answer_within):
             attempt = recorder.begin(
                 self.routine,
@@ -185,9 +190,9 @@ class Claim:
                 user=self.options.user,
                 reason=self.options.reason,
             )
-        return Retry() if attempt is None else self._attempt(attempt, ahead)
+        return AGAIN if attempt is None else self._carry_out(attempt, ahead)
 
-    def _attempt(self, attempt: Attempt, ahead: NextAttempt) -> Result | Retry:
+    def _carry_out(self, attempt: Attempt, ahead: NextAttempt) -> Result | Retry:
         started = monotonic()
         is_announced = False
         problem: BaseException | None = None
@@ -201,19 +206,8 @@ class Claim:
             was_batched=ahead.record.is_batched,
         )
         try:
-            self.lock.check()  # it may have made way for the claim
-            self._fence(ahead, attempt)
-            # Only now: a predecessor may have committed until it was fenced.
-            if ahead.record.has_running and not self.options.is_due(self._record().standing):
-                why = "There was nothing left to do, or to try by itself."
-                recorder.close(attempt, State.INTERRUPTED, why, body_not_started=True)
-                return Retry()
-            # A failover after the claim loses the claim together with a predecessor's completion.
-            # Only an earlier failover leaves the claim: therefore ask again.
-            if undone := history.undone(self.after):
-                why = _too_early(undone)
-                recorder.close(attempt, State.INTERRUPTED, why, body_not_started=True)
-                return skipped(self.routine, why)
+            if needless := self._prepare(attempt, ahead):
+                return needless
             # Before the transaction, which a receiver's query could break.
             is_announced = True
             signals.attempt_started.send_robust(self.routine, attempt=attempt)
@@ -236,6 +230,24 @@ class Claim:
         if isinstance(problem, TimedOut) or not isinstance(problem, Exception | None):
             raise problem
         return result
+
+    def _prepare(self, attempt: Attempt, ahead: NextAttempt) -> Result | Retry | None:
+        """Fence the predecessors, then read again; end an attempt that has nothing to do."""
+        self.lock.check()  # it may have made way for the claim
+        self._fence(ahead, attempt)
+        # Only now: a predecessor may have committed until it was fenced.
+        if ahead.record.has_running and not self.options.is_due(self._record().standing):
+            why = "There was nothing left to do, or to try by itself."
+            answer: Result | Retry = AGAIN
+        # A failover after the claim loses the claim together with a predecessor's completion.
+        # Only an earlier failover leaves the claim: therefore ask again.
+        elif undone := history.undone(self.after):
+            why = _too_early(undone)
+            answer = skipped(self.routine, why)
+        else:
+            return None
+        recorder.close(attempt, State.INTERRUPTED, why, body_not_started=True)
+        return answer
 
     def _fence(self, ahead: NextAttempt, attempt: Attempt) -> None:
         """Take from every predecessor the right to commit; final, also for a frozen one."""

@@ -34,7 +34,7 @@ def move(attempt: Attempt) -> None:
     with here.statements(), here.connection.cursor() as cursor:
         cursor.execute(sql, [attempt.pk, State.RUNNING])
         if not cursor.rowcount:
-            raise recorder.lost(attempt)
+            raise recorder.lost_error(attempt)
 
 
 def prune(using: str, days: float) -> int:

@@ -32,7 +32,7 @@ __all__ = [
     "close",
     "complete",
     "lock_attempt",
-    "lost",
+    "lost_error",
     "progress",
     "record_migrated",
     "resume",
@@ -90,10 +90,10 @@ def begin(
 def close(
     attempt: Attempt, state: State, error: str = "", *, body_not_started: bool = False
 ) -> State:
-    """Take an attempt's right to commit, unless it ended before: fence, then read.
+    """Fence an attempt and end it, unless it ended before; return the state that it has then.
 
     If a transaction that may still commit locks the row, its session is ended, and the update
-    repeated. Therefore the returned state is final, also after a COMMIT that got no answer.
+    repeated: fence, then read. Therefore that state is final, also after a COMMIT without answer.
 
     If the body was not started, another attempt may follow in any case.
     """
@@ -126,7 +126,7 @@ def lock_attempt(attempt: Attempt) -> None:
     table = tables.quoted(here.connection, "attempt")
     sql = f"SELECT number FROM {table} WHERE id = %s AND state = %s {here.row_lock}"
     if not tables.ask(here.connection, sql, [attempt.pk, State.RUNNING]):
-        raise lost(attempt)
+        raise lost_error(attempt)
 
 
 def progress(attempt: Attempt) -> Progress:
@@ -203,8 +203,8 @@ def work_name(attempt: Attempt) -> str:
     return f"{attempt.pk}"
 
 
-def lost(attempt: Attempt) -> AttemptLost:
-    """Return why a work transaction may not begin."""
+def lost_error(attempt: Attempt) -> AttemptLost:
+    """Return the error of an attempt that has no right to commit."""
     state = _state(attempt)
     if state is None:
         return AttemptLost(
@@ -252,7 +252,7 @@ def _moved(attempt: Attempt) -> AttemptLost | BodyError:
             f"Batches of {attempt} are gone that were committed: the database lost commits, by a "
             "failover or a crash. The next attempt goes on after the last batch that it has"
         )
-    return lost(attempt)
+    return lost_error(attempt)
 
 
 def _unseen() -> BodyError:

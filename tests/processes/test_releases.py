@@ -170,7 +170,7 @@ def test_releases_start_at_once(project: Project) -> None:
 
 
 LOCKED = "once.databases.session_lock:SessionLock.yielding"
-CLAIMED = "once.engine.claim:Claim._attempt"
+CLAIMED = "once.engine.claim:Claim._carry_out"
 
 
 class Takeover:

@@ -16,8 +16,8 @@ __all__ = ["STEPS", "hold_at"]
 
 #: The steps of an attempt in their order, each with the functions that it comes before, or after.
 STEPS: dict[str, tuple[str, ...]] = {
-    "after-lock": ("once.engine.claim:Claim._begin=",),
-    "after-claim": ("once.engine.claim:Claim._attempt=",),
+    "after-lock": ("once.engine.claim:Claim._claim_next=",),
+    "after-claim": ("once.engine.claim:Claim._carry_out=",),
     "before-work": ("once.engine.attempt:Work.do=",),
     "after-body": ("once.routines.base:Routine.call=after:",),
     "before-commit": (
