@@ -62,12 +62,12 @@ _HOLDER = f"""SELECT a.application_name,
         extract(epoch FROM clock_timestamp() - a.state_change)::float, a.pid, a.usename
     FROM (SELECT {KEY} AS key) AS k {HOLDERS} LIMIT 1"""
 
-#: Waits of the server in statements of once that take long, all, because a pooler hides which
-#: session is the work's.
+#: Waits of the server in statements on the record that take long, all, because a pooler hides
+#: which session is the work's.
 _WAITS = """SELECT DISTINCT coalesce(wait_event_type || ' ' || wait_event, 'CPU')
     FROM pg_stat_activity
     WHERE datname = current_database() AND usename = session_user AND state = 'active'
-      AND query ~ 'once' AND query_start < clock_timestamp() - interval '500ms'
+      AND query ~ '"once_' AND query_start < clock_timestamp() - interval '500ms'
       AND pid <> pg_backend_pid()"""
 
 

@@ -184,6 +184,8 @@ class Session:
                 obstacle = self._context.run(self.lock.obstacle)
             except Error as error:
                 obstacle = f"Its own session fails: {one_line(error)}"
+            if self._give_up_at is None:
+                return  # the work had its answer meanwhile
             self._lose(
                 NoConnection(
                     f"The work of {self.lock.name} had no answer in time beside the lock, which "

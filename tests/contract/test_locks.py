@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.backends.signals import connection_created
 from filelock import SoftFileLock
 from psycopg.pq import TransactionStatus
@@ -719,3 +719,17 @@ def test_lock_of_another_schema_is_told_where_a_look_came_first() -> None:
         finally:
             cursor.execute("RESET search_path")
             cursor.execute("DROP SCHEMA elsewhere CASCADE")
+
+
+@pytest.mark.postgresql
+def test_long_statement_of_the_project_is_no_obstacle_of_the_work() -> None:
+    long = (
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid() AND "
+        "state = 'active' AND query_start < clock_timestamp() - interval '500ms'"
+    )
+    with beside(lambda: rows("default", "SELECT pg_sleep(30) AS nonce, '\"concerts_once'")) as work:
+        wait_until(lambda: rows("default", long, ["%AS nonce%"]))
+        obstacle = session().obstacle()
+        rows("default", f"SELECT pg_cancel_backend(pid) FROM ({long}) AS found", ["%AS nonce%"])
+        assert isinstance(work.exception(30), OperationalError)
+    assert obstacle.startswith("See what the server waits for")

@@ -317,6 +317,23 @@ def test_says_that_it_failed_itself_where_it_cannot_say_more(
         session.check()
 
 
+def test_keeps_itself_where_the_work_has_its_answer_while_the_obstacle_is_asked_for(
+    session: Session, holder: Holder
+) -> None:
+    asked = threading.Event()
+
+    def obstacle() -> str:
+        session.abandon_after(None)
+        asked.set()
+        return "Nobody knows why"
+
+    holder.obstacle = obstacle  # type: ignore[method-assign]
+    ask(session)
+    session.abandon_after(0.05)
+    assert asked.wait(30)
+    assert prove(session) == 1
+
+
 def test_does_not_give_itself_up_after_all(session: Session, holder: Holder) -> None:
     ask(session)
     session.abandon_after(30)
