@@ -129,8 +129,8 @@ class Wait:
         self._report(reason)
         if self._left() <= 0:
             raise TimedOut(
-                f"Gave up after {self.seconds:.1f} s: {Retry(reason).message}. Let it finish and "
-                "run this again; `manage.py once status` shows how everything stands."
+                f"Gave up after {self.seconds:.1f} s: {Retry(reason).message}. Run this again; "
+                "`manage.py once status` shows how everything stands."
             )
         self.answered()
         # Because a single look may be slow by chance, the shorter of two counts.

@@ -310,7 +310,7 @@ def test_what_another_process_runs(project: Project) -> None:
     assert as_json.states == {"plant.slow": "running"}
     assert late.code == 4
     assert re.fullmatch(rf"  Waiting for 0\.\ds: {who}\n", late.out), late.out
-    assert re.search(rf": Gave up after 0\.\d s: {who}\. Let it finish and run this", late.err)
+    assert re.search(rf": Gave up after 0\.\d s: {who}\. Run this again", late.err)
     assert (reset.code, reset.out) == (3, "")
     assert f"plant.slow is run now on {os.uname().nodename} (pid {holder.pid})." in reset.err
     waiter = project.once("run", "plant.slow", "--json")
