@@ -96,6 +96,10 @@ class Trigger(models.TextChoices):
     STARTUP = "startup", "server start"
     TEST = "test", "test"
     CALL = "call", "once call"
+    #: A migration that needs it.
+    MIGRATE = "migrate", "migration"
+    #: A migration that needed it was undone: no body was called.
+    REVERSE = "reverse", "migration undone"
     #: A person recorded it as done: no body was called.
     FAKE = "fake", "fake"
     #: A person made it pending again: no body was called.
@@ -103,7 +107,7 @@ class Trigger(models.TextChoices):
 
 
 #: Triggers of a person's decision, which calls no body.
-DECISIONS = (Trigger.FAKE, Trigger.RESET)
+DECISIONS = (Trigger.FAKE, Trigger.RESET, Trigger.REVERSE)
 
 
 class Attempt(Scoped):

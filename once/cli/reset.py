@@ -16,6 +16,8 @@ from once.cli import exit_codes, output
 from once.cli.options import add_database, add_flags, add_names, chosen, user
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
+from once.databases import database
+from once.engine import gates
 from once.models import Trigger
 from once.routines.registry import Registry
 from once.status.decisions import carry_out, refusal
@@ -35,6 +37,11 @@ def add_arguments(parser: CommandParser) -> None:
         dest="interactive",
         help="Do not ask, do it.",
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="Also what a migration that is applied needed, though its rows may be of no use now.",
+    )
     add_database(
         parser, "Only what this database records; needed where several record the same name."
     )
@@ -49,6 +56,8 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     resets = [each for each in meant if _may_reset(command, each)]
     if not resets:
         return
+    if not options.force:
+        _refuse_passed(resets)
     if options.interactive:
         _confirm(command, resets)
     with reporting(command, options):
@@ -69,6 +78,19 @@ def _refuse_ambiguity(meant: Sequence[Status]) -> None:
             where = ", ".join(str(each.database) for each in meant if each.name == name)
             raise exit_codes.misused(
                 f"{name} is recorded in several databases: {where}. Name one by --database."
+            )
+
+
+def _refuse_passed(resets: Sequence[Status]) -> None:
+    for using in {str(each.database) for each in resets}:
+        with database(using).reading():
+            passed = gates.passed(using)
+        if needed := [
+            each.name for each in resets if each.database == using and each.name in passed
+        ]:
+            raise exit_codes.misused(
+                f"A migration that is applied needed {', '.join(needed)}, and what came with it "
+                "may not fit the body any more. To have it run again all the same, pass --force."
             )
 
 

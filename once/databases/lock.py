@@ -121,6 +121,16 @@ class AdvisoryLock(ABC):
         """Sleep for that long, or until the lock may be had, where this can know."""
         time.sleep(seconds)
 
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Free the lock meanwhile, if it is the only lock of its database: others are wanted.
+
+        Raises:
+            AttemptLost: another process has it afterwards.
+
+        """
+        yield
+
     # For the holder. Each raises LockLost if the lock is lost.
 
     def read(self, function: Callable[[], T]) -> T:

@@ -113,6 +113,12 @@ class PostgreSQL(ServerDatabase):
         )
         return bool(is_marked)
 
+    def lock_table(self, table: str) -> None:
+        # Readers go on (PostgreSQL manual, 13.3.1, Table-Level Locks).
+        quoted = self.connection.ops.quote_name(table)
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {quoted} IN SHARE ROW EXCLUSIVE MODE")
+
     def sync(self) -> None:
         ask(self.connection, "SET LOCAL synchronous_commit = on")
 

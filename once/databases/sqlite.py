@@ -19,7 +19,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 from once.databases.base import Database
 from once.databases.lock import ATTENTION, AdvisoryLock
 from once.databases.transactions import TransactionState
-from once.exceptions import OnceError
+from once.exceptions import AttemptLost, OnceError
 
 __all__ = ["SQLite"]
 
@@ -94,8 +94,19 @@ class SQLite(Database):
         return self.code(error) in (_CANNOT_OPEN, _READ_ONLY)
 
 
-class SQLiteLock(AdvisoryLock):
-    """A lock on a file; one for the whole database, which admits one writer anyway."""
+class SingleLock(AdvisoryLock):
+    """A lock of a whole database, which admits one writer anyway."""
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        self.release()
+        yield
+        if not self.acquire():
+            raise AttemptLost(f"The lock of the database went to {self.holder} meanwhile.")
+
+
+class SQLiteLock(SingleLock):
+    """A lock on a file."""
 
     def __init__(self, path: Path) -> None:
         self.identity = self._path = path.with_name(f"{path.name}.once.lock")
@@ -152,7 +163,7 @@ class SQLiteLock(AdvisoryLock):
         self._lock.release(force=True)
 
 
-class MemoryLock(AdvisoryLock):
+class MemoryLock(SingleLock):
     """A lock within the process: no other process can share an in-memory database."""
 
     holder = "another thread"

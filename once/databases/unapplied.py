@@ -59,10 +59,8 @@ def behind(found: Mapping[str, Sequence[str]]) -> str:
     return ", and ".join(told)
 
 
-def blocker(using: str) -> str:
-    """Return why routines of a database are not run, for the migrations that it lacks; or empty."""
-    if not (missing := names(using)):
-        return ""
+def blocker(using: str, missing: Sequence[str]) -> str:
+    """Return why routines are not run, for the migrations that their database lacks."""
     return (
         f"Blocked: {behind({using: missing})}. Run `manage.py once run --migrate`, or `manage.py "
         "migrate` first."

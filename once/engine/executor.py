@@ -26,6 +26,7 @@ from once.routines.registry import Registry
 
 if TYPE_CHECKING:
     from once.engine.claim import Claim
+    from once.engine.gates import Behind
     from once.routines.renamed import Suspicion
 # Because most starts find everything done, `claim`, `renamed` and `unapplied`, and most
 # of the package with them, are loaded only where a routine is open.
@@ -78,8 +79,8 @@ class _Pass:
     registry: Registry
     options: RunOptions
     deadline: float | None
-    #: By alias, why migrations block the routines there; empty where none does.
-    _blocked: dict[str, str] = field(default_factory=dict)
+    #: By alias, what stands of the migrations that the database lacks.
+    _behind: dict[str, "Behind"] = field(default_factory=dict)
     #: By alias, what is not told yet of routines that may have been renamed, where it was asked.
     _suspicions: dict[str, "list[Suspicion]"] = field(default_factory=dict)
     #: Alias of the database that the pass is at, and what ends its session and its lock there.
@@ -201,6 +202,8 @@ class _Pass:
 
         self._is_stale = self.options.trigger != Trigger.RESET  # after which nothing is done
         before = self.registry.predecessors(routine) if self.options.calls_body else []
+        if behind := self._behind.get(routine.using):
+            routine = behind.bound(routine)
         here = database(routine.using)
         self._go_to(routine.using)
         if isinstance(self._lock, NoLock):
@@ -246,20 +249,16 @@ class _Pass:
                         f"Not tried, since {other.name} must be done before: a newer version of "
                         "it was begun, and is not done yet."
                     )
-        if self.options.trigger == Trigger.RESET:
+        if self.options.trigger == Trigger.RESET or self.options.before_migration:
             return ""
         using = routine.using
-        if using not in self._blocked:
-            from once.databases import unapplied
+        if using not in self._behind:
+            from once.engine import gates
 
-            def blocker() -> str:
-                # In this order, because a migration is recorded after its tables are made.
-                lacks = unapplied.blocker(using)
-                is_lost = not lacks and known is None and not history.is_installed(using)
-                return history.LOST_TABLES if is_lost else lacks
-
-            self._blocked[using] = self._patiently(blocker, routine)
-        return self._blocked[using]
+            self._behind[using] = self._patiently(
+                partial(gates.behind, using, is_readable=known is not None), routine
+            )
+        return self._behind[using].blocker(routine)
 
     def _patiently(self, function: Callable[[], T], routine: Routine) -> T:
         """Call a function that reads, again where its database could not be reached."""

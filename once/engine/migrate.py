@@ -15,6 +15,7 @@ from django.db.migrations.migration import Migration
 from once import conf
 from once.databases import Database, database, unapplied
 from once.databases.lock import AdvisoryLock
+from once.engine import gatekeeper
 from once.engine.backoff import Retry, Wait
 from once.exceptions import AttemptLost, MigrationFailed, OnceError
 from once.record import history, recorder
@@ -125,12 +126,8 @@ def _fenced(here: Database, lock: AdvisoryLock) -> Iterator[None]:
     statements are deferred; there, one with ``atomic = False`` cannot be fenced. Where DDL cannot
     be rolled back, the session bears the lock: what a zombie left half-way stays half-way.
     """
-    original = MigrationExecutor.apply_migration
 
-    def apply(
-        executor: MigrationExecutor, state: Any, migration: Migration, *args: Any, **kwargs: Any
-    ) -> Any:
-        go_on = partial(original, executor, state, migration, *args, **kwargs)
+    def apply(executor: MigrationExecutor, migration: Migration, go_on: Callable[[], Any]) -> Any:
         if executor.connection.alias != here.using:
             return go_on()
         lock.ping()
@@ -155,11 +152,8 @@ def _fenced(here: Database, lock: AdvisoryLock) -> Iterator[None]:
         if (migration.app_label, migration.name) in applied:
             raise AttemptLost(f"Another process applied {migration} meanwhile.")
 
-    MigrationExecutor.apply_migration = apply  # type: ignore[method-assign, assignment]
-    try:
+    with gatekeeper.applying(apply, lock):
         yield
-    finally:
-        MigrationExecutor.apply_migration = original  # type: ignore[method-assign]
 
 
 def _may_pass(here: Database, error: Exception) -> bool:

@@ -18,6 +18,8 @@ class RunOptions:
     trigger: str
     #: True if a reset is for a routine that is done, too.
     even_done: bool = False
+    #: True if a migration needs the routines, for which the unapplied ones are no obstacle.
+    before_migration: bool = False
     #: True if the call waits for a routine that another process runs.
     wait: bool = True
     #: Seconds after which the call stops waiting; none by default.

@@ -3,12 +3,15 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from asgiref.sync import async_to_sync
+from django.apps import apps as installed
+from django.apps.registry import Apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
@@ -105,7 +108,7 @@ class Routine:
     #: True if effects and record share a transaction; otherwise the effects are outside.
     atomic: bool = True
     #: Returns the items of all batches: a queryset, or an iterable that has an order.
-    over: Callable[[], Iterable[Any]] | None = None
+    over: Callable[..., Iterable[Any]] | None = None
     #: Items in a batch, at most.
     batch_size: int = BATCH_SIZE
     #: Seconds to rest between batches.
@@ -118,6 +121,8 @@ class Routine:
     retry: bool = True
     #: True if starting servers run it and readiness waits for it; otherwise the command runs it.
     startup: bool = True
+    #: The models for a body or an ``over`` that takes ``apps``; those of this code by default.
+    apps: Apps = field(default=installed, init=False, repr=False)
     takes_run: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -190,7 +195,7 @@ class Routine:
     def call(self, run: Run | None, *batch: Any) -> None:
         """Run the body in this thread to its end, whatever kind of function it is."""
         keywords = {"run": run} if self.takes_run else {}
-        body = partial(self.function, *batch, **keywords)
+        body = partial(self.function, *batch, **keywords, **self._models(self.function))
         if inspect.iscoroutinefunction(self.function):
             # Because asgiref sends the coroutine's database work back to this thread, it keeps
             # Django's connection and its transaction.
@@ -198,6 +203,24 @@ class Routine:
                 call_apart(async_to_sync(body))
         else:
             call_apart(body)
+
+    def with_models(self, models: Apps) -> "Routine":
+        """Return this routine with other models for a body or an ``over`` that takes ``apps``."""
+        bound = copy(self)
+        object.__setattr__(bound, "apps", models)
+        return bound
+
+    def items(self) -> Any:
+        """Return what ``over`` returns: the items of all batches."""
+        return self.over and self.over(**self._models(self.over))
+
+    @property
+    def takes_apps(self) -> bool:
+        """True if the body or ``over`` takes ``apps``."""
+        return any(self._models(each) for each in (self.function, self.over) if each is not None)
+
+    def _models(self, function: Callable[..., Any]) -> dict[str, Apps]:
+        return {"apps": self.apps} if "apps" in inspect.signature(function).parameters else {}
 
     def _check_name(self) -> None:
         if not isinstance(self.name, str):
@@ -256,17 +279,18 @@ class Routine:
         signature = inspect.signature(self.function)
         takes_run = "run" in signature.parameters
         batch = () if self.over is None else ("batch",)
+        keywords = {"run": None} if takes_run else {}
         try:
-            signature.bind(*batch, **{"run": None} if takes_run else {})
+            signature.bind(*batch, **keywords, **self._models(self.function))
         except TypeError as error:
             if batch:
                 raise self._error(
-                    "with over= a body takes the batch, by position, and may take `run`, by name: "
-                    f"write def body(batch) or def body(batch, run) ({error})."
+                    "with over= a body takes the batch, by position, and may take `run` and "
+                    f"`apps`, by name: write def body(batch) or def body(batch, run) ({error})."
                 ) from None
             raise self._error(
-                f"it cannot be called: {error}. A body takes nothing, or `run` by name; with over= "
-                "it takes the batch as well."
+                f"it cannot be called: {error}. A body takes nothing, or `run` and `apps` by "
+                "name; with over= it takes the batch as well."
             ) from None
         if takes_run and self.scope == "process":
             raise self._error('with scope="process" there is no `run`. Remove the parameter.')

@@ -96,7 +96,7 @@ class Batches(ABC):
 
 def batches(routine: Routine) -> Batches:
     """Return the items of a batched routine, by calling its ``over``."""
-    found: Any = routine.over() if routine.over is not None else None
+    found: Any = routine.items()
     if isinstance(found, BaseManager):
         found = found.all()
     if isinstance(found, QuerySet):

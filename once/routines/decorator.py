@@ -37,7 +37,7 @@ def routine(
     using: str | None = None,
     scope: Scope = "database",
     atomic: bool = True,
-    over: Callable[[], Iterable[Any]] | None = None,
+    over: Callable[..., Iterable[Any]] | None = None,
     batch_size: int = BATCH_SIZE,
     pause: float = 0.0,
     statement_timeout: float | None = None,
@@ -51,8 +51,9 @@ def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> An
     """Declare a function whose effects must exist once.
 
     Args:
-        function: the body. It takes nothing, or ``run`` (see :class:`once.Run`); with ``over``
-            it takes the batch as well, by position. ``async def`` works.
+        function: the body. It takes nothing, or ``run`` (see :class:`once.Run`), or ``apps``, the
+            models of the migration that needs it; with ``over`` it takes the batch as well, by
+            position. ``async def`` works.
         name: identity in the record, at most 200 characters; ``app_label.function`` by default.
         version: a higher version runs again, once, from the start; 1 by default.
         after: routines, or their names, that must be done before.
@@ -62,7 +63,8 @@ def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> An
             files. ``"process"``: once in each process, without a database.
         atomic: ``False`` calls the body outside of any transaction, for effects outside of the
             database: at least once, with ``run.key`` to recognise repetitions.
-        over: returns the items of all batches; each batch has a transaction of its own. A
+        over: returns the items of all batches, and may take ``apps``; each batch has a
+            transaction of its own. A
             queryset is read in the order of its primary key, or of the unique field that orders
             it. Another iterable must return the same items on every call.
         batch_size: largest number of items in a batch; 1,000 by default.

@@ -5,7 +5,8 @@ from typing import Any
 
 from django.db.models import Max
 
-from once.databases import database, unapplied
+from once.databases import database
+from once.engine import gates
 from once.engine.verdict import describe, hint
 from once.models import Attempt, Completion, Now, State
 from once.record import history
@@ -56,7 +57,7 @@ class Reading:
         self.live = self.database.locked(asked) if asked else set()
         self.held = history.held(using, routines, self.records, self.live)
         self.failures = history.last_failures(using, self.held) if self.held else {}
-        self.missing = unapplied.names(using) if is_open else []
+        self.behind = gates.behind(using) if is_open else gates.Behind(using)
 
     def routine(self, routine: Routine) -> Status:
         """Return the status of a routine of this code."""
@@ -75,7 +76,7 @@ class Reading:
         elif record.standing is Standing.SUPERSEDED:
             state, message = RoutineState.SUPERSEDED, ""
         else:
-            state, message = self._undone(name, attempt)
+            state, message = self._undone(routine, attempt)
         details = described(routine) | {"retry_at": record.retry_at, "attempts": record.tries}
         return self._status(details, state, message, attempt, (same or done)[-1:])
 
@@ -97,14 +98,17 @@ class Reading:
         details = {"name": name, "version": version, "kind": kind, "attempts": number}
         return self._status(details, state, message, attempt, done[-1:])
 
-    def _undone(self, name: str, attempt: Attempt | None) -> tuple[RoutineState, str]:
+    def _undone(self, routine: Routine, attempt: Attempt | None) -> tuple[RoutineState, str]:
+        name = routine.name
         state, message = self._tried(attempt)
-        if self.missing and state is not RoutineState.RUNNING:
-            lacks = ", ".join(self.missing)
+        if (missing := self.behind.of(routine)) and state is not RoutineState.RUNNING:
+            lacks = ", ".join(missing)
             message = f"Unapplied migrations: {lacks}. Run `manage.py once run --migrate`."
             return RoutineState.BLOCKED, message
         if name in self.live and state is not RoutineState.RUNNING:
             message = f"Its lock is taken by {self.database.holder(name)}."
+        if (gate := self.behind.gates.get(name)) and not message:
+            message = f"Migration {gate} waits for it."
         return state, message
 
     def _tried(self, attempt: Attempt | None) -> tuple[RoutineState, str]:

@@ -25,6 +25,7 @@ MODULES = (
     "once",
     "once.exceptions",
     "once.health_check",
+    "once.operations",
     "once.signals",
     "once.testing",
     "once.views",

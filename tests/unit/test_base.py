@@ -299,7 +299,9 @@ def batch_by_keyword(*, rows: list[int]) -> None: ...
 BATCHED: dict[str, Any] = {"over": items, "function": only_batch}
 COUNT = "an integer from 1 to 2147483647."
 SECONDS = "a number of seconds from"
-TAKES_THE_BATCH = "with over= a body takes the batch, by position, and may take `run`, by name"
+TAKES_THE_BATCH = (
+    "with over= a body takes the batch, by position, and may take `run` and `apps`, by name"
+)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +383,10 @@ TAKES_THE_BATCH = "with over= a body takes the batch, by position, and may take 
         ({"function": generator}, "it is a generator: calling it would run nothing"),
         ({"function": coroutine_generator}, "it is a generator"),
         ({"function": required}, "it cannot be called: missing a required"),
-        ({"function": required_keyword}, "'prices'. A body takes nothing, or `run` by name;"),
+        (
+            {"function": required_keyword},
+            "'prices'. A body takes nothing, or `run` and `apps` by name;",
+        ),
         ({"function": positional_only}, "it cannot be called: "),
         ({"over": items, "function": positional_only}, TAKES_THE_BATCH),
     ],

@@ -1,0 +1,190 @@
+"""Complete routines before the migrations that need them.
+
+Because any command may migrate, importing this module teaches Django's executor to do so: before
+the migration's own transaction begins, by the routine's own lock, claim and batches.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.migration import Migration
+
+from once.databases import Database, database
+from once.databases.lock import AdvisoryLock, NoLock
+from once.engine import body
+from once.engine.gates import Gate, gated, leading
+from once.engine.options import RunOptions
+from once.exceptions import MigrationFailed
+from once.models import Attempt, Completion, State, Trigger
+from once.record import anchors, history, recorder
+from once.routines import registry
+from once.routines.base import Routine, Run
+from once.routines.batches import START
+
+__all__ = ["applying", "confirm", "reverse"]
+
+_Apply = Callable[[MigrationExecutor, Migration, Callable[[], Any]], Any]
+
+#: Batches of rows of old code that a migration does itself, at most.
+_BATCHES = 10
+
+_django_apply = MigrationExecutor.apply_migration
+_django_plan = MigrationExecutor.migration_plan
+
+
+def _plainly(executor: MigrationExecutor, migration: Migration, go_on: Callable[[], Any]) -> Any:
+    return go_on()
+
+
+#: The way to apply a migration whose gates are passed, and the lock that it is applied under.
+_apply: _Apply = _plainly
+_lock: AdvisoryLock = NoLock()
+
+
+@contextmanager
+def applying(apply: _Apply, lock: AdvisoryLock) -> Iterator[None]:
+    """A context in which a function applies the migrations whose gates are passed.
+
+    Args:
+        apply: takes Django's executor, the migration, and what applies it as Django does.
+        lock: under which it does so. Where that is the lock of all routines, a gate gets it.
+
+    """
+    global _apply, _lock
+    before = _apply, _lock
+    _apply, _lock = apply, lock
+    try:
+        yield
+    finally:
+        _apply, _lock = before
+
+
+def _apply_migration(
+    executor: MigrationExecutor,
+    state: Any,
+    migration: Migration,
+    fake: bool = False,
+    fake_initial: bool = False,
+) -> Any:
+    """Apply a migration as Django does, behind its gates; a fake one completes nothing."""
+    gates = [] if fake else leading(migration)
+    if gates and fake_initial:
+        gates = [] if executor.detect_soft_applied(state, migration)[0] else gates
+    for gate in gates:
+        routine = gated(gate, executor.connection.alias, migration.app_label)
+        if routine is not None:
+            with _lock.lent():
+                _complete(routine, migration, state.apps)
+    go_on = partial(_django_apply, executor, state, migration, fake, fake_initial)
+    return _apply(executor, migration, go_on)
+
+
+def _migration_plan(
+    executor: MigrationExecutor, targets: Any, clean_start: bool = False
+) -> list[tuple[Migration, bool]]:
+    """Return Django's plan, in which the record's own tables come before the first gate."""
+    plan: list[tuple[Migration, bool]] = _django_plan(executor, targets, clean_start)
+    forwards = [migration for migration, is_backwards in plan if not is_backwards]
+    for migration in forwards:
+        _refuse_misplaced(migration)
+    if not any(map(leading, forwards)):
+        return plan
+    own = executor.loader.graph.leaf_nodes(Completion._meta.app_label)
+    first = _django_plan(executor, own, clean_start)
+    return first + [step for step in plan if step not in first]
+
+
+MigrationExecutor.apply_migration = _apply_migration  # type: ignore[method-assign, assignment]
+MigrationExecutor.migration_plan = _migration_plan  # type: ignore[method-assign, assignment]
+
+
+def _complete(routine: Routine, migration: Migration, models: Any) -> None:
+    """Complete a routine and all that it comes after, on the models that a migration finds."""
+    from once.engine import executor
+
+    declared = registry.load()
+    routines = [each.with_models(models) for each in declared.with_predecessors([routine])]
+    options = RunOptions(trigger=Trigger.MIGRATE, before_migration=True)
+    results = executor.run(routines, declared, options)
+    undone = [result for result in results if not result.is_done]
+    if undone:
+        reasons = "; ".join(f"{each.routine.name}: {each.message}" for each in undone)
+        raise MigrationFailed(
+            f"Migration {migration} needs the routine {routine.name}, which is not done. {reasons}"
+        ) from undone[0].error
+
+
+def confirm(routine: Routine, models: Any) -> None:
+    """See that a routine is done, in the transaction of a migration that needs it.
+
+    Raises:
+        MigrationFailed: it is not done, or rows of old code come faster than it does them.
+
+    """
+    rows = Completion.objects.using(routine.using).filter(routine=routine.name)
+    if not rows.filter(version__gte=routine.version).exists():
+        raise MigrationFailed(
+            f"The routine {routine.name} is not done, and a migration needs it. Apply that by "
+            f"`manage.py migrate`, or call `manage.py once run {routine.name}` first."
+        )
+    here = database(routine.using)
+    if routine.last_pass and here.connection.features.can_rollback_ddl:
+        _catch_up(routine.with_models(models), here)
+
+
+def _catch_up(routine: Routine, here: Database) -> None:
+    """Do what old code wrote after the routine was done, with no writer beside."""
+    items = routine.items().using(here.using)
+    run = Run(using=here.using, attempt=0, key=uuid.uuid4().hex, check=lambda: None)
+    with transaction.atomic(using=here.using):  # for a migration that is not atomic
+        here.lock_table(items.model._meta.db_table)
+        for _ in range(_BATCHES):
+            batch = [*items.all()[: routine.batch_size]]
+            if not batch:
+                # Because PostgreSQL alters no table for which deferred checks are pending.
+                here.connection.check_constraints()
+                return
+            body.call(routine, run, batch)
+    raise MigrationFailed(
+        f"After {_BATCHES} batches {routine.name} still finds rows to do, under a lock of their "
+        "table. See that its body does what over= asks for, and that no old code is left that "
+        "writes such rows; then migrate again."
+    )
+
+
+def reverse(routine: Routine) -> None:
+    """Make a routine pending again, in the transaction that undoes a migration that needs it.
+
+    Effects outside of the database are not undone, so that a person decides before it runs again.
+
+    Raises:
+        MigrationFailed: the routine runs.
+
+    """
+    upcoming = history.next_attempt(routine)
+    attempt = None if upcoming.predecessors else recorder.begin(routine, upcoming, Trigger.REVERSE)
+    if attempt is None:
+        raise MigrationFailed(
+            f"The routine {routine.name} runs, and the migration that needs it is to be undone. "
+            "Wait for it: `manage.py once status` shows where it runs."
+        )
+    with transaction.atomic(using=routine.using):
+        anchors.move(attempt)
+        recorder.undo(attempt, start=START if routine.kind == "batched" else "")
+        if routine.kind == "external" or not routine.retry:
+            own = Attempt.objects.using(routine.using).filter(pk=attempt.pk)
+            own.update(state=State.INTERRUPTED, retry=False)
+
+
+def _refuse_misplaced(migration: Migration) -> None:
+    """Raise where a gate stands behind another operation, which would be applied before."""
+    if len(leading(migration)) < sum(isinstance(each, Gate) for each in migration.operations):
+        raise MigrationFailed(
+            f"A RunRoutine of {migration} stands behind another operation. Because a routine is "
+            "completed before its migration begins, move that operation into an earlier migration."
+        )

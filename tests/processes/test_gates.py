@@ -1,0 +1,332 @@
+"""``RunRoutine`` in a migration: completed before what follows, by any ``migrate``."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.project import LIVENESS, Project
+from tests.waiting import GRACE
+
+BASE = """
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    initial = True
+    operations = [
+        migrations.CreateModel(
+            "Item",
+            [
+                ("id", models.AutoField(primary_key=True)),
+                ("name", models.CharField(max_length=20, default="")),
+                ("slug", models.CharField(max_length=20, default="")),
+            ],
+        )
+    ]
+"""
+GATE = """
+from django.db import migrations, models
+
+from once.operations import RunRoutine
+
+
+class Migration(migrations.Migration):
+    dependencies = [("plant", "0001_item")]
+    operations = [
+        RunRoutine("plant.fill"),
+        migrations.AlterField("item", "slug", models.CharField(max_length=20, unique=True)),
+        migrations.RemoveField("item", "name"),
+    ]
+"""
+#: The model of the newest code, which has no name any more.
+MODELS = """
+from django.db import models
+
+
+class Item(models.Model):
+    slug = models.CharField(max_length=20, unique=True)
+"""
+FILL = """
+    def unfilled(apps):
+        return apps.get_model("plant", "Item").objects.filter(slug="")
+
+
+    @routine(over=unfilled, batch_size=2, last_pass=True)
+    def fill(items, run):
+        hold("fill")
+        for item in items:
+            item.slug = f"{item.name}-{run.attempt}"
+            item.save()
+"""
+SLUGS = ["a-1", "b-1", "c-1", "d-1", "e-1"]
+
+MIGRATE = [["migrate", "-v0"], ["once", "run", "--migrate"]]
+
+
+@pytest.fixture
+def is_migrated() -> bool:
+    return False
+
+
+@pytest.fixture
+def filled(project: Project) -> Project:
+    """A release with a table and its rows, and the next one, which fills a column and drops one."""
+    project.routines(FILL)
+    (project.directory / "plant" / "models.py").write_text(MODELS)
+    write(project, "0001_item", BASE)
+    project.release("fill")
+    assert project.manage("migrate", "-v0").finish() == 0
+    for name in "abcde":
+        project.execute(f"INSERT INTO plant_item (name, slug) VALUES ('{name}', '')")
+    write(project, "0002_slug", GATE)
+    return project
+
+
+def write(project: Project, name: str, source: str) -> None:
+    directory: Path = project.directory / "plant" / "migrations"
+    directory.mkdir(exist_ok=True)
+    (directory / "__init__.py").touch()
+    (directory / f"{name}.py").write_text(source)
+
+
+def slugs(project: Project) -> list[str]:
+    return [slug for (slug,) in project.rows("SELECT slug FROM plant_item ORDER BY slug")]
+
+
+@pytest.mark.parametrize("command", MIGRATE, ids=" ".join)
+def test_routine_is_completed_before_the_migration(filled: Project, command: list[str]) -> None:
+    migrate = filled.manage(*command)
+    assert migrate.finish() == 0, migrate.output
+    assert slugs(filled) == SLUGS
+    assert filled.completions() == ["plant.fill"]
+    assert filled.rows("SELECT name FROM django_migrations WHERE app = 'plant'")[-1:] == [
+        ("0002_slug",)
+    ]
+
+
+@pytest.mark.parametrize("command", MIGRATE, ids=" ".join)
+def test_empty_database(project: Project, command: list[str]) -> None:
+    project.routines(FILL)
+    (project.directory / "plant" / "models.py").write_text(MODELS)
+    write(project, "0001_item", BASE)
+    write(project, "0002_slug", GATE)
+    migrate = project.manage(*command)
+    assert migrate.finish() == 0, migrate.output
+    assert project.completions() == ["plant.fill"]
+    assert project.reached("fill") == []
+
+
+def test_one_app_brings_the_tables_of_the_record(project: Project) -> None:
+    project.routines(FILL)
+    (project.directory / "plant" / "models.py").write_text(MODELS)
+    write(project, "0001_item", BASE)
+    write(project, "0002_slug", GATE)
+    migrate = project.manage("migrate", "-v0", "plant")
+    assert migrate.finish() == 0, migrate.output
+    assert project.completions() == ["plant.fill"]
+
+
+@pytest.mark.parametrize("command", MIGRATE, ids=" ".join)
+def test_killed_in_the_middle_goes_on_where_it_stopped(filled: Project, command: list[str]) -> None:
+    (filled.directory / "handshake" / "fill.go").unlink()
+    killed = filled.manage(*command, TEST_HOLD="")
+    filled.wait_for("fill")
+    killed.kill()
+    filled.release("fill")
+    migrate = filled.manage(*command)
+    assert migrate.finish() == 0, migrate.output
+    assert [slug[0] for slug in slugs(filled)] == [*"abcde"]
+    assert filled.attempts() == [("plant.fill", 1, "lost"), ("plant.fill", 2, "succeeded")]
+
+
+def test_routine_runs_before_its_migration_on_the_models_of_then(filled: Project) -> None:
+    run = filled.once("run")
+    assert run.finish() == 0, run.output
+    assert slugs(filled) == SLUGS
+    migrate = filled.manage("migrate", "-v0")
+    assert migrate.finish() == 0, migrate.output
+    assert filled.attempts() == [("plant.fill", 1, "succeeded")]
+
+
+def test_routine_is_blocked_before_the_dependencies_of_its_gate(project: Project) -> None:
+    project.routines(FILL)
+    (project.directory / "plant" / "models.py").write_text(MODELS)
+    assert project.manage("migrate", "-v0").finish() == 0
+    write(project, "0001_item", BASE)
+    write(project, "0002_slug", GATE)
+    run = project.once("run")
+    assert run.finish() == 3
+    assert "lacks migrations of this code (plant.0001_item)" in run.output, run.output
+    assert project.attempts() == []
+
+
+def test_failing_routine_stops_the_migration(filled: Project) -> None:
+    filled.routines(FILL.replace('hold("fill")', 'raise ValueError("no such slug")'))
+    for command in MIGRATE:
+        migrate = filled.manage(*command)
+        assert migrate.finish() == 1
+        assert "Migration plant.0002_slug needs the routine plant.fill, which is not done" in (
+            migrate.output
+        ), migrate.output
+        assert "no such slug" in migrate.output
+    assert slugs(filled) == [""] * 5
+    filled.routines(FILL)
+    assert filled.manage("migrate", "-v0").finish() == 0
+    assert len(slugs(filled)) == 5
+
+
+# MariaDB cannot undo what a migration did before.
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "sqlite"])
+def test_rows_that_old_code_writes_meanwhile_are_done(filled: Project) -> None:
+    assert filled.once("run").finish() == 0
+    filled.execute("INSERT INTO plant_item (name, slug) VALUES ('straggler', '')")
+    migrate = filled.manage("migrate", "-v0")
+    assert migrate.finish() == 0, migrate.output
+    assert slugs(filled) == [*SLUGS, "straggler-0"]
+
+
+def test_undone_migration_makes_the_routine_pending_again(filled: Project) -> None:
+    assert filled.manage("migrate", "-v0").finish() == 0
+    back = filled.manage("migrate", "-v0", "plant", "0001")
+    assert back.finish() == 0, back.output
+    assert filled.completions() == []
+    assert filled.status()["plant.fill"]["state"] == "pending"
+    again = filled.manage("migrate", "-v0")
+    assert again.finish() == 0, again.output
+    assert filled.attempts() == [("plant.fill", number, "succeeded") for number in (1, 2, 3)]
+
+
+def test_faked_migration_completes_nothing(filled: Project) -> None:
+    assert filled.manage("migrate", "-v0", "--fake", "plant").finish() == 0
+    assert filled.attempts() == []
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer-5", "mariadb", "sqlite"])
+def test_ten_replicas(filled: Project) -> None:
+    replicas = [filled.once("run", "--migrate") for _ in range(10)]
+    assert [replica.finish(120) for replica in replicas] == [0] * 10, replicas[0].output
+    assert slugs(filled) == SLUGS
+    assert filled.attempts() == [("plant.fill", 1, "succeeded")]
+
+
+# A frozen holder keeps SQLite's lock.
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
+def test_holder_that_freezes_is_taken_over(filled: Project) -> None:
+    (filled.directory / "handshake" / "fill.go").unlink()
+    holder = filled.once("run", "--migrate")
+    filled.wait_for("fill")
+    waiter = filled.once("run", "--migrate")
+    waiter.wait_for(filled.named(holder))
+    holder.send(signal.SIGSTOP)
+    assert filled.wait_for("fill", processes=2) < LIVENESS + GRACE
+    filled.release("fill")
+    assert waiter.finish() == 0, waiter.output
+    holder.send(signal.SIGCONT)
+    assert holder.finish() == 0, holder.output
+    assert [slug[0] for slug in slugs(filled)] == [*"abcde"]
+
+
+def test_external_routine_of_an_undone_migration_waits_for_a_person(filled: Project) -> None:
+    filled.routines("""
+    @routine(atomic=False)
+    def fill(apps):
+        for item in apps.get_model("plant", "Item").objects.all():
+            item.slug = item.name
+            item.save()
+    """)
+    assert filled.manage("migrate", "-v0").finish() == 0
+    back = filled.manage("migrate", "-v0", "plant", "0001")
+    assert back.finish() == 0, back.output
+    assert filled.status()["plant.fill"]["state"] == "held"
+    migrate = filled.manage("migrate", "-v0")
+    assert migrate.finish() == 1
+    assert "plant.fill, which is not done" in migrate.output
+
+
+def test_unfit_gates_are_refused_before_anything_is_applied(filled: Project) -> None:
+    cases = {
+        "stands behind another operation": (
+            FILL,
+            GATE.replace('RunRoutine("plant.fill"),', "").replace(
+                '"name"),', '"name"),\n        RunRoutine("plant.fill"),'
+            ),
+        ),
+        "needs the routine 'plant.fil', which this code does not have": (
+            FILL,
+            GATE.replace('"plant.fill"', '"plant.fil"'),
+        ),
+        "cannot have it run again. Give the changed routine another name": (
+            FILL.replace("batch_size=2", "batch_size=2, version=2"),
+            GATE,
+        ),
+    }
+    for message, (routines, migration) in cases.items():
+        filled.routines(routines)
+        write(filled, "0002_slug", migration)
+        migrate = filled.manage("migrate", "-v0")
+        assert migrate.finish() == 1
+        assert message in migrate.output
+    assert filled.attempts() == []
+
+
+def test_reset_of_what_an_applied_migration_needed_is_forced(filled: Project) -> None:
+    assert filled.manage("migrate", "-v0").finish() == 0
+    refused = filled.once("reset", "--noinput", "plant.fill")
+    assert refused.finish() == 2
+    assert "A migration that is applied needed plant.fill" in refused.output
+    assert "pass --force" in refused.output
+    assert filled.once("reset", "--noinput", "--force", "plant.fill").finish() == 0
+    assert filled.completions() == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_commands_of_django_that_read_migrations(filled: Project) -> None:
+    plan = filled.manage("migrate", "--plan")
+    assert plan.finish() == 0
+    assert "Complete the routine plant.fill" in plan.output
+    sql = filled.manage("sqlmigrate", "plant", "0002")
+    assert sql.finish() == 0, sql.output
+    assert "-- Complete the routine plant.fill" in sql.output
+    assert filled.attempts() == []
+    changes = filled.manage("makemigrations", "--check", "--dry-run", "plant")
+    assert "RunRoutine" not in changes.output
+    squashed = filled.manage("squashmigrations", "--noinput", "plant", "0002")
+    assert squashed.finish() == 0, squashed.output
+    files = (filled.directory / "plant" / "migrations").glob("0001_*squashed*.py")
+    assert "RunRoutine" not in next(files).read_text()
+
+
+def test_predecessors_are_done_on_the_models_of_then(filled: Project) -> None:
+    filled.routines(
+        """
+    @routine
+    def first(apps):
+        apps.get_model("plant", "Item").objects.filter(name="a").update(slug="first")
+    """
+        + FILL.replace("last_pass=True", "last_pass=True, after=[first]")
+    )
+    migrate = filled.manage("migrate", "-v0")
+    assert migrate.finish() == 0, migrate.output
+    assert slugs(filled) == ["b-1", "c-1", "d-1", "e-1", "first"]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_test_database_is_made_with_gates(filled: Project) -> None:
+    (filled.directory / "plant" / "tests.py").write_text(
+        """
+from django.test import TestCase
+
+from once.models import Completion
+
+
+class Tests(TestCase):
+    def test_is_done(self):
+        assert Completion.objects.filter(routine="plant.fill").exists()
+"""
+    )
+    tests = filled.manage("test", "plant")
+    assert tests.finish() == 0, tests.output
+    assert "Ran 1 test" in tests.output
+    assert filled.attempts() == []
