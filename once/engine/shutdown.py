@@ -22,7 +22,7 @@ __all__ = [
 
 _NOTE = (
     "\nEnding: first the batch in hand, or the body whose effects are outside, comes to its end. "
-    "A second signal ends at once.\n"
+    "A second signal ends at once. Of SIGTERM, two within 5 s count as one.\n"
 )
 
 #: Seconds in which another SIGTERM has the same cause: what stops a service may send it to all
