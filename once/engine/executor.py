@@ -35,6 +35,9 @@ __all__ = ["run"]
 
 T = TypeVar("T")
 
+#: Passes of one call, if each one finds that something is lost.
+_PASSES = 10
+
 _LOST = (
     "was done, and is not any more: the database lost commits, by a failover or a crash, or a "
     "person reset it"
@@ -49,7 +52,7 @@ def run(routines: Sequence[Routine], registry: Registry, options: RunOptions) ->
     Raises:
         InsideTransaction: the calling thread is inside a transaction.
         DatabaseUnavailable: a database was out of reach for longer than ``ONCE_STARTUP_TIMEOUT``.
-        AttemptLost: a database lost what was done, and must not be done again by the same call.
+        AttemptLost: a database lost what was done, and what this call must not do again.
         TimedOut: at the deadline, a database had lost what was done.
         ImproperlyConfigured: a routine's scope lacks ``ONCE_RELEASE``, or a file.
 
@@ -58,17 +61,18 @@ def run(routines: Sequence[Routine], registry: Registry, options: RunOptions) ->
         routine.check_scope()
     for using in {routine.using for routine in routines}:
         database(using).refuse_transaction()
-    timeout = options.timeout
-    deadline = None if timeout is None else monotonic() + timeout
+    deadline = None if options.timeout is None else monotonic() + options.timeout
     results: dict[str, Result] = {}
     left = routines
-    while left:
+    for passes_left in reversed(range(_PASSES)):
         current = _Pass(registry=registry, options=options, deadline=deadline)
         try:
             current.through(left, results)
-            left = current.lost(results)
+            left = current.lost(results, is_last=not passes_left)
         finally:
             current.end()
+        if not left:
+            break
     return list(results.values())
 
 
@@ -138,7 +142,7 @@ class _Pass:
                 signals.skipped.send_robust(routine, result=result)
             results[routine.name] = result
 
-    def lost(self, results: dict[str, Result]) -> list[Routine]:
+    def lost(self, results: dict[str, Result], *, is_last: bool) -> list[Routine]:
         """Return what another pass is for: what a database lost meanwhile, and what is behind it.
 
         A failover or a crash may lose completions that this pass has read, or made. Therefore they
@@ -159,7 +163,8 @@ class _Pass:
         still = {name for name, record in stands.items() if record.is_done}
         lost = [each for each in done if each.routine.name not in still]
         for each in lost:
-            if each.outcome is Outcome.RAN and not self.options.repeats(each.routine):
+            is_final = each.outcome is Outcome.RAN and not self.options.repeats(each.routine)
+            if is_final or is_last:
                 raise AttemptLost(f"{each.routine.name} {_LOST}. To call it again, run this again.")
         if not lost:
             return []

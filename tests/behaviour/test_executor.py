@@ -202,6 +202,17 @@ def test_body_that_is_called_at_most_once_is_not_called_again_by_the_same_call(
     assert effects(using) == ["shop.seed"]
 
 
+def test_what_is_lost_again_and_again_ends_the_call(using: str) -> None:
+    """A receiver that resets what has run would otherwise have it run for ever."""
+    routine = seed(using)
+    with (
+        receiving(signals.attempt_finished, losing("shop.seed", using)),
+        pytest.raises(AttemptLost, match="To call it again, run this again"),
+    ):
+        run(routine, timeout=30)
+    assert effects(using) == ["shop.seed"] * 10
+
+
 def test_other_database_that_is_out_of_reach_before_a_claim_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
