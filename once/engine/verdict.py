@@ -15,7 +15,7 @@ from once.engine.attempt import Work
 from once.exceptions import AttemptLost, BodyError, CannotFence, LockLost, NoConnection, TimedOut
 from once.models import Attempt, State
 from once.record import history, recorder
-from once.record.standing import Record
+from once.record.standing import Record, holds
 from once.results import Outcome, Reason, Result, skipped
 from once.routines.base import Routine
 from once.text import one_line, whole
@@ -152,7 +152,7 @@ def _aftermath(work: Work, problem: BaseException, what: str) -> str:
         elif not isinstance(problem, AttemptLost | LockLost):
             what = f"The row of attempt {attempt.number} is gone from the record ({what})"
         return f"{what}. {kept} `manage.py once status` shows how it stands."
-    if not work.routine.retry and work.is_begun:
+    if holds(attempt.state, attempt.retry):
         return f"{what}. {kept} {hint(work.routine.name)}"
     if isinstance(problem, BodyError):
         return what

@@ -9,7 +9,7 @@ from django.db.models.functions import Coalesce
 
 from once.databases import database, tables
 from once.models import DECISIONS, Anchor, Attempt, Completion, Now, State
-from once.record.standing import Attempts, Record, Standing, judge
+from once.record.standing import BAD, HOLDING, Attempts, Record, Standing, judge
 from once.routines.base import Routine
 
 __all__ = [
@@ -166,8 +166,7 @@ def last_failures(using: str, routines: Collection[Routine]) -> dict[str, Attemp
     rows = (
         Attempt.objects.using(using)
         .filter(
-            Q(state__in=(State.FAILED, State.LOST, State.RUNNING))
-            | Q(state=State.INTERRUPTED, retry=False),
+            Q(state__in=BAD) | Q(state__in=HOLDING, retry=False),
             routine__in=[routine.name for routine in routines],
         )
         .values_list("routine", "version", "scope_key")

@@ -107,6 +107,7 @@ def close(
             # Because a deleted row gives no right to commit, its attempt is lost.
             return State(row.values_list("state", flat=True).first() or State.LOST)
 
+    attempt.retry |= body_not_started
     for _ in range(_FENCE_TRIES):
         try:
             return written(end, {"error": error})

@@ -9,7 +9,7 @@ from once import conf
 from once.models import State
 from once.routines.base import Routine
 
-__all__ = ["DOUBLINGS", "Attempts", "Record", "Standing", "judge"]
+__all__ = ["BAD", "DOUBLINGS", "HOLDING", "Attempts", "Record", "Standing", "holds", "judge"]
 
 #: Doublings of the liveness timeout, at most, for attempts that were lost in a row.
 DOUBLINGS = 3
@@ -71,7 +71,10 @@ class Record:
         return self.standing in (Standing.DONE, Standing.SUPERSEDED)
 
 
-_MAY_BE_DONE = (State.SUCCEEDED, State.RUNNING)
+#: States in which an attempt that may not be repeated has its routine held.
+HOLDING = (State.FAILED, State.LOST, State.INTERRUPTED)
+#: States in which starting servers wait before they try again.
+BAD = (State.FAILED, State.LOST, State.RUNNING)
 _UNTRIED = {standing: Record(standing=standing) for standing in Standing}
 
 
@@ -98,6 +101,14 @@ class Attempts:
     is_gone: bool = False
 
 
+def holds(state: str, retry: bool) -> bool:
+    """True if an attempt has its routine held: it may not be repeated, and did not succeed.
+
+    While it runs it is not known how it ends: a successor learns it under the lock.
+    """
+    return not retry and state in HOLDING
+
+
 def judge(routine: Routine, standing: Standing, history: list[Attempts]) -> Record:
     """Return what earlier attempts make of a routine, whose completions say how it stands."""
     if not history:
@@ -108,8 +119,7 @@ def judge(routine: Routine, standing: Standing, history: list[Attempts]) -> Reco
         is_overtaken = max(row.version for row in history) > routine.version
         if is_overtaken:
             standing = Standing.SUPERSEDED
-        # While an attempt runs it is not known how it ends: a successor learns it under the lock.
-        elif any(not row.retry and row.state not in _MAY_BE_DONE for row in same):
+        elif any(holds(row.state, row.retry) for row in same):
             standing = Standing.HELD
     last = max(history, key=lambda row: row.number)
     retry_in = _retry_in(routine, history) if same and standing is Standing.OPEN else 0.0
@@ -125,7 +135,7 @@ def judge(routine: Routine, standing: Standing, history: list[Attempts]) -> Reco
         ),
         is_running=last.state == State.RUNNING,
         has_running=any(row.state == State.RUNNING for row in history),
-        holds_if_lost=last.state == State.RUNNING and not last.retry and _is_of(routine, last),
+        holds_if_lost=last in same and last.state == State.RUNNING and not last.retry,
         is_batched=any(row.cursor for row in same),
         is_gone=any(row.is_gone for row in same),
         retry_in=retry_in,
@@ -147,11 +157,10 @@ def _in_a_row(history: Iterable[Attempts], last: int, is_meant: Callable[[Attemp
 def _retry_in(routine: Routine, history: list[Attempts]) -> float:
     """Return the seconds that starting servers still wait after attempts that did not end well."""
     last = max((row for row in history if _is_of(routine, row)), key=lambda row: row.number)
-    bad = (State.FAILED, State.LOST, State.RUNNING)
-    if last.state not in bad:
+    if last.state not in BAD:
         return 0.0
     in_a_row = _in_a_row(
-        history, last.number, lambda row: _is_of(routine, row) and row.state in bad
+        history, last.number, lambda row: _is_of(routine, row) and row.state in BAD
     )
     if last.state != State.FAILED:
         in_a_row -= 1  # because a deploy or a lost node ends an attempt without a word

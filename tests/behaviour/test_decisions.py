@@ -96,7 +96,9 @@ def test_routine_without_retry_goes_on_after_an_attempt_that_called_no_body(
 def test_routine_without_retry_whose_items_cannot_be_read_is_not_held(using: str) -> None:
     sources: list[Any] = [None, [1]]
     routine = seed(using, function=lambda batch: None, over=lambda: sources.pop(0), retry=False)
-    assert [run(routine)[0].outcome for _ in range(2)] == [Outcome.FAILED, Outcome.RAN]
+    failed, again = [run(routine)[0] for _ in range(2)]
+    assert (failed.outcome, again.outcome) == (Outcome.FAILED, Outcome.RAN)
+    assert HELD not in failed.message
 
 
 def test_held_routine_stops_those_that_come_after_it_and_no_other(using: str) -> None:
