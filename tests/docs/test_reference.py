@@ -6,6 +6,7 @@ import re
 import signal
 from datetime import UTC, datetime
 from importlib import import_module
+from pkgutil import resolve_name
 
 import pytest
 
@@ -97,3 +98,11 @@ def test_states_and_triggers() -> None:
     of_a_routine, in_the_tables = page("states").split("## In the tables")
     assert rows(of_a_routine) == set(RoutineState)
     assert rows(in_the_tables) == {*State.values, *Trigger.values}
+
+
+def test_path_of_a_routine_names_code_that_exists() -> None:
+    path = (ROOT / "CONTRIBUTING.md").read_text().partition("The path of a routine")[2]
+    names = re.findall(r"[\w.]+:[\w.]*\w", path.split("```")[1])
+    assert len(names) > 20
+    for name in names:
+        resolve_name(f"once.{name}")
