@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from django.db.models import Case, CharField, Count, Exists, Max, OuterRef, Q, When
 from django.db.models.functions import Coalesce
+from django.db.models.lookups import LessThanOrEqual
 
 from once.databases import database, tables
 from once.models import DECISIONS, Anchor, Attempt, Completion, Now, State
@@ -229,6 +230,9 @@ def _completed(using: str, wanted: list[tuple[str, int, str]]) -> set[tuple[str,
 def _attempted(using: str, routines: Collection[Routine]) -> dict[str, list[Attempts]]:
     here, names = database(using), [routine.name for routine in routines]
     keys = sorted({routine.scope_key for routine in routines})
+    # Because the clock may have been set back, a time that lies ahead of it says nothing.
+    moment = Coalesce("finished_at", "started_at")
+    is_past = Q(LessThanOrEqual(moment, Now()))
     # Grouped, so that a long history makes no long answer.
     rows = (
         Attempt.objects.using(using)
@@ -238,7 +242,7 @@ def _attempted(using: str, routines: Collection[Routine]) -> dict[str, list[Atte
         .annotate(
             Max("number"),
             tries=Count("pk", filter=~Q(trigger__in=DECISIONS)),
-            moment=Max(Coalesce("finished_at", "started_at")),
+            moment=Max(moment, filter=is_past),
             clock=Max(Now()),
             at=Max("cursor"),
         )
@@ -246,7 +250,7 @@ def _attempted(using: str, routines: Collection[Routine]) -> dict[str, list[Atte
     found: dict[str, list[Attempts]] = {}
     for name, *values in rows:
         row = Attempts(*values)
-        row = replace(row, moment=here.aware(row.moment), now=here.aware(row.now))
+        row = replace(row, moment=row.moment and here.aware(row.moment), now=here.aware(row.now))
         found.setdefault(name, []).append(row)
     if not here.is_server:
         for name, gone in _gone(using, names):

@@ -91,8 +91,8 @@ class Attempts:
     number: int
     #: Attempts among them that called a body.
     tries: int
-    #: Time at which the last attempt ended, or else began.
-    moment: datetime
+    #: Time at which the last attempt ended, or else began; none if each lies ahead of the clock.
+    moment: datetime | None
     #: The database's clock.
     now: datetime
     #: Not empty where batches were begun.
@@ -164,10 +164,8 @@ def _retry_in(routine: Routine, history: list[Attempts]) -> float:
     )
     if last.state != State.FAILED:
         in_a_row -= 1  # because a deploy or a lost node ends an attempt without a word
-    if not in_a_row:
+    if not in_a_row or last.moment is None:
         return 0.0
     delay = conf.retry_delay()
     delay = min(delay * 2.0 ** min(in_a_row - 1, 20), max(delay, _RETRY_DELAY_CAP))
-    # A clock that was set back would have it be longer than any delay.
-    passed = max(0.0, (last.now - last.moment).total_seconds())
-    return max(0.0, delay - passed)
+    return max(0.0, delay - (last.now - last.moment).total_seconds())

@@ -273,14 +273,17 @@ def retry_in(routine: Routine) -> float:
 
 
 @pytest.mark.parametrize("days", [-1, 1], ids=["back", "forward"])
-def test_delay_is_never_longer_than_its_own_rule_where_the_clock_is_set(
+def test_clock_that_is_set_delays_nothing(
     using: str, days: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ONCE_RETRY_DELAY", "30")
+    """What fails by the new clock is delayed as ever."""
+    monkeypatch.setenv("ONCE_RETRY_DELAY", "100")
     routine = seed(using)
     tried(routine, FAILED)
     age(using, days * 86_400)  # what was recorded lies in the future once the clock is set back
-    assert retry_in(routine) == (30 if days < 0 else 0)
+    assert retry_in(routine) == 0
+    tried(routine, FAILED)
+    assert retry_in(routine) == pytest.approx(200, abs=10)
 
 
 @pytest.mark.parametrize(
