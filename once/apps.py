@@ -23,7 +23,7 @@ class OnceConfig(AppConfig):
         from once.startup import hook
 
         checks.register(_check, "once")
-        checks.register(_check_names, checks.Tags.database)  # by no other tag: it asks databases
+        checks.register(_check_records, checks.Tags.database)  # by no other tag: it asks databases
         receivers.connect()
         hook.arm()
 
@@ -37,7 +37,7 @@ def _check(**kwargs: Any) -> Iterator[CheckMessage]:
     return check()
 
 
-def _check_names(databases: Sequence[str] | None = None, **kwargs: Any) -> Iterator[CheckMessage]:
-    from once.checks import check_names
+def _check_records(databases: Sequence[str] | None = None, **kwargs: Any) -> Iterator[CheckMessage]:
+    from once.checks import check_records
 
-    return check_names(databases or ())
+    return check_records(databases or ())

@@ -1,6 +1,6 @@
 """System checks: what about the configuration cannot work, each with a stable id and a remedy."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from django.conf import settings
 from django.core import checks
@@ -13,9 +13,10 @@ from once.databases import SUPPORTED, of_kind
 from once.models import Completion
 from once.record import history
 from once.routines import registry, renamed
+from once.routines.base import Routine
 from once.startup import early_queries, forking
 
-__all__ = ["check", "check_names"]
+__all__ = ["check", "check_records"]
 
 
 def check() -> Iterator[CheckMessage]:
@@ -72,8 +73,8 @@ def _check_imports() -> Iterator[CheckMessage]:
         )
 
 
-def check_names(databases: Iterable[str]) -> Iterator[CheckMessage]:
-    """once.W004: a routine may have been renamed, so that it would run again."""
+def check_records(databases: Iterable[str]) -> Iterator[CheckMessage]:
+    """Ask databases for what they record, and check that."""
     registered = registry.load()
     for using in databases:
         routines = [
@@ -82,14 +83,20 @@ def check_names(databases: Iterable[str]) -> Iterator[CheckMessage]:
             if routine.using == using and routine.scope_error() is None
         ]
         try:
-            if not routines or not history.is_installed(using):
-                continue
-            recorded, records = history.recorded(using), history.read(routines)
+            if routines and history.is_installed(using):
+                yield from _check_names(using, routines, registered.labels)
         except (Error, ImproperlyConfigured):
-            continue  # because a database that is out of reach says nothing about names
-        new = [name for name, record in records.items() if record.is_untried]
-        for suspicion in renamed.suspicions(using, new, registered.labels, recorded):
-            yield checks.Warning(suspicion.told, suspicion.remedy, suspicion.new[0], id="once.W004")
+            continue  # because a database that is out of reach says nothing
+
+
+def _check_names(
+    using: str, routines: list[Routine], labels: Mapping[str, str]
+) -> Iterator[CheckMessage]:
+    """once.W004: a routine may have been renamed, so that it would run again."""
+    recorded, records = history.recorded(using), history.read(routines)
+    new = [name for name, record in records.items() if record.is_untried]
+    for suspicion in renamed.suspicions(using, new, labels, recorded):
+        yield checks.Warning(suspicion.told, suspicion.remedy, suspicion.new[0], id="once.W004")
 
 
 def _check_databases() -> Iterator[CheckMessage]:

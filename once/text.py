@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
-from django.db import DatabaseError, DataError
+from django.db import DatabaseError
 
 from once import conf
 from once.exceptions import OnceError
@@ -25,9 +25,6 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud
 _CARRIERS = ("once", "asgiref", "concurrent")
 #: The function of this package by which every body is called.
 _CALLS_BODY = "Routine.call"
-
-#: MySQL's error for a character that a column's charset lacks: an OperationalError for its driver.
-_INCORRECT_STRING = 1366
 
 
 def one_line(error: BaseException | None) -> str:
@@ -106,19 +103,19 @@ def inline(text: str) -> str:
     return escaped(text).replace("\n", "\\n")
 
 
-def written(write: Callable[[dict[str, str]], T], texts: dict[str, str]) -> T:
+def written(
+    write: Callable[[dict[str, str]], T],
+    texts: dict[str, str],
+    is_unwritable: Callable[[Exception], bool],
+) -> T:
     """Return what a function returns that writes texts to a database.
 
-    Call it again with the texts in ASCII where the charset of the database, or of the connection,
-    lacks a character.
+    Call it again with the texts in ASCII after an error that says that they cannot be written.
     """
     try:
         return write(texts)
     except (DatabaseError, UnicodeEncodeError) as error:
-        is_of_text = isinstance(error, DataError | UnicodeEncodeError)
-        if not is_of_text and error.args[:1] != (_INCORRECT_STRING,):
-            raise
-        if all(text.isascii() for text in texts.values()):
+        if not is_unwritable(error) or all(text.isascii() for text in texts.values()):
             raise
     ascii_texts = {
         name: text.encode("ascii", "backslashreplace").decode() for name, text in texts.items()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeAlias
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import DataError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.module_loading import import_string
 
@@ -56,6 +56,7 @@ class Database(ABC):
     locked_errors: ClassVar[Collection[object]]
     read_only_errors: ClassVar[Collection[object]]
     aborted_errors: ClassVar[Collection[object]] = ()
+    text_errors: ClassVar[Collection[object]] = ()
 
     def __init__(self, using: str) -> None:
         self.using = using
@@ -233,6 +234,11 @@ class Database(ABC):
     def is_aborted(self, error: BaseException) -> bool:
         """True if an earlier error, which a caller caught, made the transaction useless."""
         return self.code(error) in self.aborted_errors
+
+    def is_unwritable_text(self, error: Exception) -> bool:
+        """True if the charset of the database, or of the connection, lacks a character."""
+        is_of_text = isinstance(error, DataError | UnicodeEncodeError)
+        return is_of_text or self.code(error) in self.text_errors
 
     def advice(self, error: BaseException) -> str:
         """Return what to do about an error whose cause is how the database is set up; or empty."""

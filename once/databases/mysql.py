@@ -36,6 +36,8 @@ _LOCK_WAIT_TIMEOUT = 1205
 _LOCK_NOWAIT = 3572
 _NO_SUCH_THREAD = 1094
 _NOT_OWNER_OF_THREAD = 1095
+#: Of a character that the charset of a column lacks: an OperationalError for the driver.
+_INCORRECT_STRING = 1366
 #: Of the server: too many connections (two kinds), not now (shutdown, offline), the end of a
 #: session, and a network that lost a message.
 _LOST = {1040, 1203, 1226, 1053, 3032, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 3169, 4031}
@@ -70,6 +72,7 @@ class MySQL(ServerDatabase):
     locked_errors = (_LOCK_WAIT_TIMEOUT, _LOCK_NOWAIT)
     read_only_errors = _READ_ONLY
     denied_errors = _DENIED
+    text_errors = (_INCORRECT_STRING,)
 
     def misfit(self) -> tuple[str, str] | None:
         # PyMySQL takes the place of the module MySQLdb, and keeps its own name.

@@ -77,7 +77,7 @@ def begin(
             attempt.save(using=routine.using, force_insert=True)
 
     try:
-        written(insert, texts)
+        written(insert, texts, database(routine.using).is_unwritable_text)
     except IntegrityError:
         rows = Attempt.objects.using(routine.using)
         is_taken = rows.filter(routine=routine.name, number=upcoming.number).exists()
@@ -110,7 +110,7 @@ def close(
     attempt.retry |= body_not_started
     for _ in range(_FENCE_TRIES):
         try:
-            return written(end, {"error": error})
+            return written(end, {"error": error}, here.is_unwritable_text)
         except DatabaseError as problem:
             if not here.is_locked(problem):
                 raise
