@@ -1,11 +1,13 @@
 """Register the app with Django."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.apps import AppConfig
 from django.core import checks
 from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
 
 from once.startup import early_queries
 
@@ -19,12 +21,17 @@ class OnceConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from once import receivers
+        from once import conf, receivers
         from once.startup import hook
 
         checks.register(_check, "once")
         checks.register(_check_records, checks.Tags.database)  # by no other tag: it asks databases
         receivers.connect()
+        with suppress(ImproperlyConfigured):  # which a check says
+            if conf.lock_migrate():
+                from once.cli import migrating
+
+                migrating.lock_command()
         hook.arm()
 
 

@@ -65,6 +65,15 @@ def retry_delay() -> float:
     return _seconds("ONCE_RETRY_DELAY", default=30.0, minimum=0.0)
 
 
+def lock_migrate() -> bool:
+    """True if ``manage.py migrate`` takes the lock of ``once run --migrate``."""
+    value = _raw("ONCE_LOCK_MIGRATE", str, default=False)
+    word = str(value).lower()
+    if word not in ("true", "false"):
+        raise _refusal("ONCE_LOCK_MIGRATE", "true or false", value)
+    return word == "true"
+
+
 def scrub() -> Callable[[str], str] | None:
     """The function that removes secrets from the texts of errors, if the project names one."""
     path = _raw("ONCE_SCRUB", str, default="")
@@ -94,6 +103,7 @@ NAMES: dict[str, Callable[[], object]] = {
     "ONCE_LIVENESS_TIMEOUT": liveness_timeout,
     "ONCE_RETRY_DELAY": retry_delay,
     "ONCE_SCRUB": scrub,
+    "ONCE_LOCK_MIGRATE": lock_migrate,
 }
 
 

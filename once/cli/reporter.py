@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from io import StringIO
 from typing import Any
 
-from django.core.management.base import OutputWrapper
+from django.core.management.base import BaseCommand, OutputWrapper
 from django.core.management.color import Style
 
 from once import signals
-from once.cli.output import TerminalCommand
 from once.log import logger
 from once.models import Attempt, State, Trigger
 from once.results import Result
@@ -35,7 +34,7 @@ _VERBS = {Trigger.FAKE: "Recording", Trigger.RESET: "Resetting"}
 
 
 @contextmanager
-def reporting(command: TerminalCommand, options: Namespace) -> Iterator[None]:
+def reporting(command: BaseCommand, options: Namespace) -> Iterator[None]:
     """A context that prints what goes on; with --json, stdout is for the one object."""
     as_json = getattr(options, "as_json", False)
     out = command.stderr if as_json else command.stdout

@@ -3,17 +3,14 @@
 from argparse import Namespace
 from time import monotonic
 
-from django.core.management import CommandError, call_command
 from django.core.management.base import CommandParser
 
 from once.cli import exit_codes, output
 from once.cli.options import add_database, add_flags, add_names, of_database, user
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
-from once.databases import unapplied
-from once.engine import executor, migrate
+from once.engine import executor
 from once.engine.options import RunOptions
-from once.exceptions import MigrationFailed
 from once.models import Trigger
 from once.routines import in_memory
 from once.routines.base import Routine
@@ -21,7 +18,6 @@ from once.routines.registry import Registry
 from once.status import state
 from once.status.readiness import undone
 from once.status.state import RoutineState
-from once.text import whole
 
 HELP = "Run what is pending, and wait for what others run."
 USAGE = "[NAME ...]"
@@ -60,7 +56,9 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     begun = monotonic()
     with reporting(command, options):
         if options.migrate:
-            _migrate(command, registry, routines, options)
+            from once.cli import migrating  # and all of Django that makes migrations
+
+            migrating.migrate(command, registry, routines, options)
         if not options.fake:
             in_memory.run(registry.process)
         timeout = options.timeout
@@ -114,36 +112,3 @@ def _plan(
         command.stdout.write(heading("Not to be run:"))
     for line in output.lines(halted, command.style):
         command.stdout.write(f"  {line}")
-
-
-def _migrate(
-    command: TerminalCommand, registry: Registry, routines: list[Routine], options: Namespace
-) -> None:
-    aliases = set(unapplied.databases(registry.databases))
-    if options.database:
-        aliases = {options.database, *(each.using for each in routines)}
-    out = command.stderr if options.as_json else command.stdout
-
-    def migrated(using: str) -> None:
-        call_command(
-            "migrate",
-            database=using,
-            interactive=False,
-            verbosity=options.verbosity,
-            skip_checks=options.skip_checks,
-            stdout=out._out,  # the stream itself: a wrapped wrapper ends lines twice
-            stderr=command.stderr._out,
-        )
-
-    try:
-        in_the_way = migrate.migrate(
-            sorted(aliases), migrated, wait=not options.no_wait, timeout=options.timeout
-        )
-    except MigrationFailed as error:
-        command.stderr.write(whole(error.__cause__ or error))
-        raise
-    if in_the_way is not None:
-        raise CommandError(
-            f"Not everything is done: {in_the_way}. Run this without --no-wait to wait.",
-            returncode=exit_codes.NOT_DONE,
-        )

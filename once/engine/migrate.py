@@ -17,12 +17,12 @@ from once.databases import Database, database, unapplied
 from once.databases.lock import AdvisoryLock
 from once.engine import gatekeeper
 from once.engine.backoff import Retry, Wait
-from once.exceptions import AttemptLost, MigrationFailed, OnceError
+from once.exceptions import AttemptLost, InsideRun, MigrationFailed, OnceError
 from once.record import history, recorder
 from once.routines.base import RESERVED
 from once.text import one_line
 
-__all__ = ["migrate"]
+__all__ = ["is_migrating", "migrate"]
 
 NAME = f"{RESERVED}migrate"
 
@@ -33,11 +33,13 @@ def migrate(
     *,
     wait: bool = True,
     timeout: float | None = None,
+    even_if_current: bool = False,
 ) -> str | None:
     """Bring databases to the migrations of this code, one process at a time.
 
-    ``command`` runs Django's ``migrate`` on the database of an alias. Where the call does not wait
-    for another process that migrates, it returns a sentence that names that process.
+    ``command`` runs Django's ``migrate`` on the database of an alias, where that is due, or in any
+    case. Where the call does not wait for another process that migrates, it returns a sentence
+    that names that process.
 
     Raises:
         TimedOut: another process still migrates at the deadline.
@@ -50,29 +52,39 @@ def migrate(
     for using in aliases:
         with database(using).lock(NAME, conf.liveness_timeout()) as lock:
             patient = Wait(name="migrations", using=using, deadline=deadline, lock=lock)
-            answer = patient.until(partial(_look, lock, command, patient, wait=wait))
+            look = partial(_look, lock, command, patient, even_if_current)
+            answer = patient.until(partial(look, wait=wait))
         if answer is not None:
             return answer
     return None
 
 
 def _look(
-    lock: AdvisoryLock, command: Callable[[str], object], patient: Wait, *, wait: bool
+    lock: AdvisoryLock,
+    command: Callable[[str], object],
+    patient: Wait,
+    even_if_current: bool,
+    *,
+    wait: bool,
 ) -> str | Retry | None:
     here = database(patient.using)
     with here.session():
-        answer = _migrate(here, lock, command, patient)
+        answer = _migrate(here, lock, command, patient, even_if_current)
     return answer if wait or answer is None else answer.message
 
 
 def _migrate(
-    here: Database, lock: AdvisoryLock, command: Callable[[str], object], patient: Wait
+    here: Database,
+    lock: AdvisoryLock,
+    command: Callable[[str], object],
+    patient: Wait,
+    even_if_current: bool,
 ) -> Retry | None:
     """Migrate under the lock, where that is due and free; an error of a migration is its own."""
     lock.refuse_own_thread()
     with patient.asking():
         is_locked_elsewhere = patient.has_paused and not lock.is_worth_trying()
-        if not is_locked_elsewhere and _is_current(here.using):
+        if not (is_locked_elsewhere or even_if_current) and _is_current(here.using):
             if patient.has_paused:
                 patient.end()
             return None
@@ -86,11 +98,21 @@ def _migrate(
         patient.pause("the transaction of a process that migrated before is being ended")
         lock.ping()
         is_fenced = not here.terminate_backend(NAME)
-    if not _is_current(here.using):
+    if even_if_current or not _is_current(here.using):
         with _fenced(here, lock):
             _call(here, command, patient)
-        recorder.record_migrated(here.using, NAME, _digest())
+        if not unapplied.names(here.using):
+            recorder.record_migrated(here.using, NAME, _digest())
     return None
+
+
+def is_migrating(using: str) -> bool:
+    """True if this thread migrates that database under the lock."""
+    try:
+        database(using).lock(NAME, 0.0).refuse_own_thread()
+    except InsideRun:
+        return True
+    return False
 
 
 def _call(here: Database, command: Callable[[str], object], patient: Wait) -> None:

@@ -69,6 +69,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex("stock", models.Index(fields=["name"], name="stock_name"))
     ]
 """
+BROKEN = """
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [("plant", "0003_index")]
+    operations = [migrations.RunPython(lambda apps, editor: 1 / 0)]
+"""
 STOCK = """
 from django.db import migrations, models
 
@@ -348,3 +356,46 @@ def test_handler_that_runs_routines_within_a_migrate_is_refused(project: Project
     process = project.once("run", "--migrate")
     assert process.finish() == 1, process.output
     assert "Do it after that run" in process.output
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer-5", "mariadb", "sqlite"])
+def test_plain_migrate_under_the_lock_on_an_empty_database(project: Project) -> None:
+    project.routines(SEED)
+    write_migrations(project)
+    locked = {"ONCE_LOCK_MIGRATE": "true"}
+    replicas = [project.manage("migrate", **locked) for _ in range(20)]
+    codes = [replica.finish(120) for replica in replicas]
+    assert codes == [0] * 20, "\n".join(replica.output for replica in replicas)
+    assert project.effects() == ["migration"]
+    applied = [name for (name,) in project.rows("SELECT app || name FROM django_migrations")]
+    assert len(applied) == len(set(applied))
+    assert "Waiting for" in "".join(replica.output for replica in replicas)
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_locked_migrate_does_what_the_command_does(project: Project) -> None:
+    project.routines(SEED)
+    write_migrations(project)
+    locked = {"ONCE_LOCK_MIGRATE": "true"}
+    check = project.manage("migrate", "--check", **locked)
+    assert check.finish() == 1
+    assert project.manage("migrate", "--plan", **locked).finish() == 0
+    first = project.manage("migrate", "plant", "0001", **locked)
+    assert first.finish() == 0, first.output
+    assert project.rows("SELECT name FROM django_migrations WHERE app = 'plant'") == [
+        ("0001_fill",)
+    ]
+    run = project.once("run", "--migrate", **locked)
+    assert run.finish() == 0, run.output
+    again = project.manage("migrate", **locked)
+    assert again.finish() == 0
+    assert "No migrations to apply." in again.output
+    unknown = project.manage("migrate", "plants", **locked)
+    assert unknown.finish() == 1
+    assert "No installed app with label 'plants'" in unknown.output
+    write_migration(project, BROKEN, "0004_broken")
+    broken = project.manage("migrate", **locked)
+    assert broken.finish() == 1
+    assert "Migration plant.0004_broken failed in database 'default'" in broken.output
+    assert broken.output.count("ZeroDivisionError") >= 1

@@ -20,6 +20,7 @@ DEFAULTS: dict[str, object] = {
     "ONCE_LIVENESS_TIMEOUT": 15.0,
     "ONCE_RETRY_DELAY": 30.0,
     "ONCE_SCRUB": None,
+    "ONCE_LOCK_MIGRATE": False,
 }
 
 
@@ -53,6 +54,7 @@ def test_defaults() -> None:
         ("ONCE_RETRY_DELAY", 7200, 7200.0),
         ("ONCE_LIVENESS_TIMEOUT", 86_400, 86_400.0),
         ("ONCE_SCRUB", "html.escape", html.escape),
+        ("ONCE_LOCK_MIGRATE", True, True),
     ],
 )
 def test_setting_is_read(name: str, value: object, expected: object) -> None:
@@ -81,6 +83,8 @@ def test_setting_is_read(name: str, value: object, expected: object) -> None:
         ("ONCE_RETRY_DELAY", 20, "0.5", 0.5),
         ("ONCE_SCRUB", "html.gone", "html.escape", html.escape),
         ("ONCE_RETRY_DELAY", 20, " 1e3\n", 1000.0),
+        ("ONCE_LOCK_MIGRATE", False, "True", True),
+        ("ONCE_LOCK_MIGRATE", True, "false", False),
         # An invalid setting that nobody reads is no problem.
         ("ONCE_STARTUP", "on", "off", "off"),
     ],
@@ -109,6 +113,8 @@ SECONDS = [-1, "3", "", True, None, float("nan"), float("inf"), 86_401, 10**400]
         ("ONCE_LIVENESS_TIMEOUT", 0.9, "seconds from 1 to 86400"),
         ("ONCE_STARTUP_COMMANDS", "runserver", "a list of names"),
         ("ONCE_STARTUP_COMMANDS", None, "a list of names"),
+        ("ONCE_LOCK_MIGRATE", "yes", "true or false"),
+        ("ONCE_LOCK_MIGRATE", None, "true or false"),
         ("ONCE_SCRUB", "html.gone", "the dotted path of a function"),
         ("ONCE_SCRUB", "html", "the dotted path of a function"),
         ("ONCE_SCRUB", html.escape, "the dotted path of a function"),
@@ -140,6 +146,8 @@ def test_invalid_setting_is_refused_by_name(name: str, value: Any, wanted: str) 
         ("ONCE_STARTUP_FAILURE", ""),
         ("ONCE_RETRY_DELAY", "later"),
         ("ONCE_SCRUB", "html.gone"),
+        ("ONCE_LOCK_MIGRATE", "1"),
+        ("ONCE_LOCK_MIGRATE", ""),
         ("ONCE_RETRY_DELAY", ""),
         ("ONCE_LIVENESS_TIMEOUT", "15s"),
         ("ONCE_LIVENESS_TIMEOUT", ""),
