@@ -84,9 +84,9 @@ class Database(ABC):
     def holder(self, name: str) -> str | None:
         """Return the present holder of the lock of ``name``, for people to read, or ``None``."""
 
-    def locked(self, names: Collection[str]) -> set[str]:
-        """Return the names whose lock is taken now."""
-        return {name for name in names if self.holder(name) is not None}
+    def locked(self, names: Collection[str]) -> dict[str, bool]:
+        """Return the names whose lock is taken now, each with whether by a process of once."""
+        return {name: True for name in names if self.holder(name) is not None}
 
     def aware(self, moment: datetime) -> datetime:
         """Return a time by this database's clock, as Django read it, in UTC."""

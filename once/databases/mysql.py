@@ -9,7 +9,7 @@ from typing import Any
 from django.db import Error
 
 from once.databases.base import Context, Execute
-from once.databases.mysql_lock import LOCK, MySQLLock, digest
+from once.databases.mysql_lock import LOCK, OWN, MySQLLock, digest
 from once.databases.servers import ServerDatabase, mark_name
 from once.databases.tables import ask
 from once.databases.transactions import TransactionState
@@ -86,12 +86,16 @@ class MySQL(ServerDatabase):
             '"django.db.backends.mysql", and remove pymysql.install_as_MySQLdb().',
         )
 
-    def locked(self, names: Collection[str]) -> set[str]:
+    def locked(self, names: Collection[str]) -> dict[str, bool]:
         ordered = [*names]
-        questions = ", ".join([f"IS_USED_LOCK({LOCK}) IS NOT NULL"] * len(ordered))
-        digests = [digest(name) for name in ordered]
+        holder = f"IS_USED_LOCK({LOCK})"
+        # Of each name the holder, and whether that is known to be of once.
+        question = f"{holder}, IS_USED_LOCK({OWN.format(session=holder)}) IS NOT NULL"
+        digests = [digest(name) for name in ordered for _ in range(2)]
+        questions = ", ".join([question] * len(ordered))
         [answers] = ask(self.connection, f"SELECT {questions}", digests)
-        return {name for name, is_taken in zip(ordered, answers, strict=True) if is_taken}
+        rows = zip(ordered, answers[::2], answers[1::2], strict=True)
+        return {name: bool(is_own) for name, holder, is_own in rows if holder is not None}
 
     def statements(self) -> AbstractContextManager[None]:
         return self.connection.execute_wrapper(_impatiently)

@@ -13,7 +13,7 @@ from once.databases.session_lock import SessionLock, foreign
 from once.databases.standby import Place
 from once.exceptions import OnceError
 
-__all__ = ["LOCK", "MySQLLock", "digest", "refusals", "variables"]
+__all__ = ["LOCK", "OWN", "MySQLLock", "digest", "refusals", "variables"]
 
 #: The lock of a name, by :func:`digest` of it. Such names count for the whole server, without
 #: regard to case, and are of 64 characters at most (manual, "Locking Functions").
@@ -23,7 +23,7 @@ LOCK = "CONCAT('once:', LEFT(SHA2(CONCAT(DATABASE(), ':', %s), 256), 48))"
 _PLACE = LOCK.replace("once:", "once standby:")
 
 #: A lock by which a session is known to be of once: the server shows no name of a program.
-_OWN = "CONCAT('once session:', {session})"
+OWN = "CONCAT('once session:', COALESCE({session}, 0))"  # MySQL refuses NULL as a name
 
 
 class MySQLLock(SessionLock):
@@ -71,7 +71,7 @@ class MySQLLock(SessionLock):
     def find_holder(self) -> bool:
         # Without the right to PROCESS, the list has the sessions of the same user only.
         [(session, own, user, host, silence)] = self.ask(
-            f"SELECT holder.session, IS_USED_LOCK({_OWN.format(session='holder.session')}), "
+            f"SELECT holder.session, IS_USED_LOCK({OWN.format(session='holder.session')}), "
             "p.USER, p.HOST, p.TIME "
             f"FROM (SELECT IS_USED_LOCK({LOCK}) AS session) AS holder "
             "LEFT JOIN information_schema.PROCESSLIST AS p ON p.ID = holder.session",
@@ -89,7 +89,7 @@ class MySQLLock(SessionLock):
         return True
 
     def set_liveness(self) -> None:
-        own = f"@once_session = GET_LOCK({_OWN.format(session='CONNECTION_ID()')}, 0)"
+        own = f"@once_session = GET_LOCK({OWN.format(session='CONNECTION_ID()')}, 0)"
         self.ask(f"SET {own}, SESSION wait_timeout = {_whole(self.liveness)}")
 
     def end(self) -> None:

@@ -24,10 +24,11 @@ from once.databases.transactions import TransactionState
 
 __all__ = ["PostgreSQL"]
 
-#: The names, of several, whose lock is taken.
-_TAKEN = f"""SELECT DISTINCT k.name
+#: The names, of several, whose lock is taken, each with whether by a process of once.
+_TAKEN = f"""SELECT k.name, bool_or(starts_with(a.application_name, 'once '))
     FROM (SELECT name, {KEY.replace("|| %s", "|| name")} AS key
-            FROM unnest(string_to_array(%s, ' ')) AS name) AS k {HOLDERS}"""
+            FROM unnest(string_to_array(%s, ' ')) AS name) AS k {HOLDERS}
+    GROUP BY k.name"""
 
 #: Ends the holders, waiting up to a second for each to be gone (manual, "Server Signaling"). As the
 #: role that logged in, which may end its own sessions: one that it assumed may not. For this
@@ -76,10 +77,10 @@ class PostgreSQL(ServerDatabase):
         problem = f"psycopg {version.split()[0]} is in use; psycopg 3 is needed"
         return problem, 'Install it: pip install "django-once[postgresql]".'
 
-    def locked(self, names: Collection[str]) -> set[str]:
+    def locked(self, names: Collection[str]) -> dict[str, bool]:
         with self.statements():
             taken = ask(self.connection, _TAKEN, keyed(self.connection, " ".join(names)))
-        return {name for (name,) in taken}
+        return {name: bool(is_own) for name, is_own in taken}
 
     def aware(self, moment: datetime) -> datetime:
         if moment.tzinfo is None:  # as Django reads times without USE_TZ

@@ -72,13 +72,13 @@ def held(
     using: str,
     routines: Iterable[Routine],
     stands: Mapping[str, Record],
-    live: Collection[str] | None = None,
+    taken: Mapping[str, bool] | None = None,
 ) -> list[Routine]:
     """Return the routines that wait for a person's decision, or will once a process looks.
 
     A routine of the second kind may not be tried again, and its last attempt runs by the record
-    though no process holds its lock: the process died, or was cut off from the database. ``live``
-    are the names of routines of which a process holds the lock, if that is known.
+    though no process of once holds its lock: the process died, or was cut off from the database.
+    ``taken`` is what ``Database.locked`` says of them, if that is known.
     """
     waiting, doubtful = [], []
     for routine in routines:
@@ -87,9 +87,9 @@ def held(
             waiting.append(routine)
         elif record.standing is Standing.OPEN and record.holds_if_lost:
             doubtful.append(routine)
-    if doubtful and live is None:
-        live = database(using).locked({routine.name for routine in doubtful})
-    lost = [routine for routine in doubtful if routine.name not in (live or ())]
+    if doubtful and taken is None:
+        taken = database(using).locked({routine.name for routine in doubtful})
+    lost = [routine for routine in doubtful if not (taken or {}).get(routine.name)]
     again = read(lost) if lost else {}  # because an attempt may just have ended
     return waiting + [routine for routine in lost if again[routine.name].is_running]
 

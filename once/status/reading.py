@@ -53,9 +53,9 @@ class Reading:
         asked |= {name for name, attempt in self.last.items() if attempt.state == State.RUNNING}
         if self.database.is_server:  # elsewhere there is one lock for all routines
             asked |= is_open
-        #: Names of routines whose locks are taken.
-        self.live = self.database.locked(asked) if asked else set()
-        self.held = history.held(using, routines, self.records, self.live)
+        #: Names of routines whose locks are taken, each with whether by a process of once.
+        self.taken = self.database.locked(asked) if asked else {}
+        self.held = history.held(using, routines, self.records, self.taken)
         self.failures = history.last_failures(using, self.held) if self.held else {}
         self.behind = gates.behind(using) if is_open else gates.Behind(using)
 
@@ -71,6 +71,8 @@ class Reading:
             attempt = self.failures.get(name) or attempt
             what = f"{describe(attempt)}. " if attempt else ""
             state, message = RoutineState.HELD, f"{what}{hint(name, is_gone=record.is_gone)}"
+            if name in self.taken:
+                message = f"{message} {self._obstacle(name)}"
         elif record.standing is Standing.DONE:
             state, message = RoutineState.COMPLETED, ""
         elif record.standing is Standing.SUPERSEDED:
@@ -93,35 +95,38 @@ class Reading:
             kind, version = "call", attempt.version if attempt else done[-1].version
             state = RoutineState.COMPLETED
             if version not in {row.version for row in done}:
-                state, message = self._tried(attempt)
+                state, message = self._tried(name, attempt)
         number = attempt.number if attempt else 0
         details = {"name": name, "version": version, "kind": kind, "attempts": number}
         return self._status(details, state, message, attempt, done[-1:])
 
     def _undone(self, routine: Routine, attempt: Attempt | None) -> tuple[RoutineState, str]:
         name = routine.name
-        state, message = self._tried(attempt)
+        state, message = self._tried(name, attempt)
         if (missing := self.behind.of(routine)) and state is not RoutineState.RUNNING:
             lacks = ", ".join(missing)
             message = f"Unapplied migrations: {lacks}. Run `manage.py once run --migrate`."
             return RoutineState.BLOCKED, message
-        if name in self.live and state is not RoutineState.RUNNING:
-            message = f"Its lock is taken by {self.database.holder(name)}."
         if (gate := self.behind.gates.get(name)) and not message:
             message = f"Migration {gate} waits for it."
         return state, message
 
-    def _tried(self, attempt: Attempt | None) -> tuple[RoutineState, str]:
+    def _tried(self, name: str, attempt: Attempt | None) -> tuple[RoutineState, str]:
         """Return the state by the last attempt and by which locks are taken."""
-        if attempt is None:
-            return RoutineState.PENDING, ""
-        if attempt.state == State.FAILED:
-            return RoutineState.FAILED, ""
-        if attempt.state == State.SUCCEEDED:  # a person's decision, or another version
-            return RoutineState.PENDING, ""
-        if attempt.state == State.RUNNING and attempt.routine in self.live:
+        last = attempt.state if attempt else ""
+        # Because any program may take the lock, only that of once says that the attempt lives.
+        if last == State.RUNNING and self.taken.get(name):
             return RoutineState.RUNNING, ""
-        return RoutineState.PENDING, f"{describe(attempt)}. {TAKES_OVER}"
+        state = RoutineState.FAILED if last == State.FAILED else RoutineState.PENDING
+        if name in self.taken:
+            return state, self._obstacle(name)
+        # A success that is not recorded is a person's decision, or another version's.
+        if attempt is None or last in (State.FAILED, State.SUCCEEDED):
+            return state, ""
+        return state, f"{describe(attempt)}. {TAKES_OVER}"
+
+    def _obstacle(self, name: str) -> str:
+        return f"Its lock is taken by {self.database.holder(name) or 'another process'}."
 
     def _status(
         self,

@@ -133,10 +133,21 @@ def test_pending_behind_what_is_done_or_about_to_run_waits_for_nothing(using: st
 
 
 @pytest.mark.postgresql
+@pytest.mark.parametrize(
+    ("left", "retry", "state", "finding"),
+    [
+        (False, True, "pending", "lock"),
+        (True, True, "pending", "lock"),
+        (True, False, "held", "held"),
+    ],
+)
 def test_lock_that_a_foreign_session_holds_is_named_with_its_remedy(
-    declared: list[Routine],
+    declared: list[Routine], left: bool, retry: bool, state: str, finding: str
 ) -> None:
-    declared.append(seed("default"))
+    """Also where a process died, and left its attempt running."""
+    declared.append(seed("default", atomic=retry, retry=retry))
+    if left:
+        begin(declared[0])
     # Any role may take any advisory lock: here, that of the routine, by a plain session.
     with database("default").lock("shop.seed", 15.0) as lock, ExitStack() as ends:
         take(lock)
@@ -159,10 +170,10 @@ def test_lock_that_a_foreign_session_holds_is_named_with_its_remedy(
         holder = f"a session that is none of once (pid {pid}, role {role}, application 'psql')"
         remedy = f"SELECT pg_terminate_backend({pid})"
         (one,) = statuses(Registry(declared))
-        assert str(one.message).startswith(f"Its lock is taken by {holder}")
+        assert (one.state, f"Its lock is taken by {holder}" in str(one.message)) == (state, True)
         assert remedy in str(one.message)
         (result,) = run(*declared, wait=False)
         assert result.message.startswith(f"shop.seed is run by {holder}")
         deployment = Deployment(database=database("default"), registry=Registry(declared))
-        [found] = [one for one in routines(deployment) if one.id == "lock"]
+        [found] = [one for one in routines(deployment) if one.id == finding]
         assert (found.level, remedy in found.hint) == (Level.WARNING, True)

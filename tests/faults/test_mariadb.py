@@ -182,6 +182,9 @@ def test_lock_that_a_foreign_session_holds_is_named_with_its_remedy(
     import MySQLdb
 
     project.routines(SEED)
+    orphan = project.once("run")  # which leaves its attempt running
+    project.wait_for("body")
+    orphan.kill()
     [(name,)] = project.rows("SELECT DATABASE()")
     mariadb.query("CREATE OR REPLACE USER stranger@localhost")
     mariadb.query("CREATE OR REPLACE USER reader@localhost")
