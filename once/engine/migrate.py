@@ -135,8 +135,10 @@ def _is_current(using: str) -> bool:
 
 
 def _digest() -> str:
-    """Return a digest of the migrations of this code."""
+    """Return a digest of the migrations of this code, and of its release, if that has a name."""
     names = sorted(map(".".join, unapplied.of_code()))
+    # Because a handler of post_migrate may depend on any code.
+    names += [conf.release()] if conf.release() else []
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 

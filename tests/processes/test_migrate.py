@@ -399,3 +399,33 @@ def test_locked_migrate_does_what_the_command_does(project: Project) -> None:
     assert broken.finish() == 1
     assert "Migration plant.0004_broken failed in database 'default'" in broken.output
     assert broken.output.count("ZeroDivisionError") >= 1
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_handlers_of_post_migrate_run_once_for_each_release(project: Project) -> None:
+    project.routines(SEED)
+    write_migrations(project)
+    (project.directory / "plant" / "models.py").touch()  # without, Django sends it nothing
+    (project.directory / "plant" / "apps.py").write_text(
+        """
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+class PlantConfig(AppConfig):
+    name = "plant"
+
+    def ready(self):
+        post_migrate.connect(print_it, sender=self)
+
+
+def print_it(**kwargs):
+    print("post_migrate of plant")
+"""
+    )
+    told = []
+    for release in ("", "", "1", "1", "2", "1"):
+        run = project.once("run", "--migrate", ONCE_RELEASE=release)
+        assert run.finish() == 0, run.output
+        told.append(run.output.count("post_migrate of plant"))
+    assert told == [1, 0, 1, 0, 1, 0]
