@@ -9,6 +9,7 @@ import sys
 from argparse import PARSER, ArgumentTypeError, Namespace
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 
 from django.conf import ENVIRONMENT_VARIABLE
 from django.core.management import (
@@ -29,7 +30,8 @@ from once.engine import executor
 from once.engine.options import RunOptions
 from once.exceptions import RoutineError
 from once.models import Trigger
-from once.routines.base import CALL, NAME_LENGTH, Routine
+from once.routines.base import CALL, NAME_LENGTH, Routine, Scope
+from once.routines.content import Content
 from once.routines.registry import Registry
 
 HELP = "Run any management command exactly once."
@@ -53,6 +55,21 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="COMMAND",
         help="Any management command, and its arguments: all that follows is for it.",
     )
+    scopes = parser.add_mutually_exclusive_group()
+    scopes.add_argument(
+        "--per",
+        choices=["release"],
+        dest="scope",
+        metavar="release",
+        help="Once for each release, which ONCE_RELEASE names.",
+    )
+    scopes.add_argument(
+        "--content",
+        action="append",
+        metavar="FILE",
+        help="Once for each state of this file, or of the files that a quoted pattern such as "
+        "'data/*.csv' finds. May be repeated.",
+    )
     parser.add_argument(
         "--no-atomic",
         action="store_false",
@@ -72,26 +89,39 @@ def add_arguments(parser: CommandParser) -> None:
         default=DEFAULT_DB_ALIAS,
     )
     add_flags(parser, "--no-wait", "--timeout", "--json")
+    parser.set_defaults(own=frozenset(parser._option_string_actions))
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
     name, *arguments = options.command
-    _refuse_arguments(name, arguments)
+    _refuse_arguments(name, arguments, options.own)
+    scope: Scope = options.scope or "database"
+    if options.content:
+        scope = Content(tuple(options.content), directory=Path.cwd())
     routine = Routine(
         function=lambda: call_command(name, *arguments),
         name=CALL + options.key,
         version=options.version,
         using=options.database,
+        scope=scope,
         atomic=options.atomic,
     )
+    called = Registry([routine])
     with reporting(command, options):
         wanted = RunOptions(trigger=Trigger.CALL, wait=not options.no_wait, timeout=options.timeout)
-        results = executor.run([routine], Registry([routine]), wanted)
-    output.conclude(command, registry, results, options, asked=[routine])
+        results = executor.run([routine], called, wanted)
+    output.conclude(command, called, results, options, asked=[routine])
 
 
-def _refuse_arguments(name: str, arguments: list[str]) -> None:
-    """Raise if a command cannot be called so, before anything is recorded."""
+def _refuse_arguments(name: str, arguments: list[str], own: frozenset[str]) -> None:
+    """Raise if a command cannot be called so, before anything is recorded.
+
+    Args:
+        name: of the command.
+        arguments: of the command.
+        own: the options of ``once call``.
+
+    """
     app = get_commands().get(name)
     if app is None:
         raise exit_codes.misused(
@@ -99,12 +129,17 @@ def _refuse_arguments(name: str, arguments: list[str]) -> None:
         )
     target = app if isinstance(app, BaseCommand) else load_command_class(app, name)
     given = " ".join(arguments)
+    parser = target.create_parser("manage.py", name)
+    misplaced = own.intersection(argument.partition("=")[0] for argument in arguments)
+    misplaced -= parser._option_string_actions.keys()
+    # Because a command would else take --per for its own --period.
+    parser.allow_abbrev = not misplaced
     try:
         with redirect_stdout(StringIO()):
-            parsed = target.create_parser("manage.py", name).parse_args(arguments)
+            parsed = parser.parse_args(arguments)
     except CommandError as error:
-        message = str(error).removeprefix("Error: ")
-        raise exit_codes.misused(f"{name}: {message}") from error
+        message = f"{name}: {str(error).removeprefix('Error: ')}"
+        raise exit_codes.misused(f"{message}. {_OPTIONS}" if misplaced else message) from error
     except SystemExit:  # what prints a help or a version ends the program there, with 0
         raise exit_codes.misused(
             f"{name}: with {given!r} it would only print something, and not run. {_OPTIONS}"

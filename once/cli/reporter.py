@@ -91,7 +91,8 @@ class Reporter:
     def started(self, sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
         verb = _VERBS.get(Trigger(attempt.trigger), "Running")
         self.out.write(
-            f"  {verb} {sender.name}...", ending="\n" if self._takes_two_lines(sender) else ""
+            f"  {verb} {inline(sender.name)}...",
+            ending="\n" if self._takes_two_lines(sender) else "",
         )
         self.out.flush()
 
@@ -112,7 +113,7 @@ class Reporter:
         failed = state in (State.FAILED, State.LOST)
         word = self.style.SUCCESS("OK") if result.is_done else self.style.WARNING("INTERRUPTED")
         word = self.style.ERROR("FAILED") if failed else word
-        about = f"  {sender.name}..." if self._takes_two_lines(sender) else ""
+        about = f"  {inline(sender.name)}..." if self._takes_two_lines(sender) else ""
         self.out.write(f"{about} {word} ({result.seconds:.3f}s)")
         if result.message and not failed:
             self.out.write(self.style.WARNING(f"    {inline(result.message)}"))

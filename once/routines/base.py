@@ -298,6 +298,8 @@ class Routine:
 
     @property
     def _directory(self) -> Path:
+        if isinstance(self.scope, Content) and self.scope.directory:
+            return self.scope.directory
         return Path(inspect.unwrap(self.function).__code__.co_filename).parent
 
     def _error(self, problem: str) -> RoutineError:

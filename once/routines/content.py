@@ -15,11 +15,13 @@ __all__ = ["Content", "content", "digest", "matches"]
 class Content(NamedTuple):
     """Files whose digest is the scope of a routine."""
 
-    #: Shell patterns, ``**`` included; relative ones to the directory of the routine's module.
+    #: Shell patterns, ``**`` included. None where only the digest is known, from the record.
     patterns: tuple[str, ...]
+    #: Relative patterns are relative to it: if not given, to that of the routine's module.
+    directory: Path | None = None
 
     def __str__(self) -> str:
-        return f"content({', '.join(map(repr, self.patterns))})"
+        return f"content({', '.join(map(repr, self.patterns)) or '...'})"
 
 
 def content(*patterns: str | os.PathLike[str]) -> Content:

@@ -11,8 +11,8 @@ from once.engine import executor
 from once.engine.options import RunOptions
 from once.models import Trigger
 from once.results import Result
-from once.routines.base import Routine
 from once.routines.registry import Registry
+from once.status.reading import Called
 from once.status.state import RoutineState, Status
 
 __all__ = ["Refusal", "carry_out", "refusal"]
@@ -86,11 +86,11 @@ def carry_out(
     return result
 
 
-def _called(status: Status) -> Routine:
+def _called(status: Status) -> Called:
     """Return what stands for a command that ``once call`` ran."""
-    return Routine(
-        function=lambda: None,
+    return Called(
         name=status.name,
         version=status.version or 1,
         using=status.database or DEFAULT_DB_ALIAS,
+        recorded_key=status.scope_key or "",
     )

@@ -1,5 +1,8 @@
 """Reads how routines stand in one database, by as many queries for one routine as for thousands."""
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,13 +14,36 @@ from once.engine.verdict import describe, hint
 from once.models import Attempt, Completion, Now, State
 from once.record import history
 from once.record.standing import Standing
-from once.routines.base import CALL, RESERVED, Routine
+from once.routines.base import CALL, RESERVED, Routine, Scope
+from once.routines.content import Content
 from once.status.state import RoutineState, Status
 
-__all__ = ["TAKES_OVER", "Reading", "described", "last_attempts", "progress"]
+__all__ = ["TAKES_OVER", "Called", "Reading", "described", "last_attempts", "progress"]
 
 #: The message of an attempt that was left half-way, if nothing else is in the way.
 TAKES_OVER = "The next `manage.py once run` or server start takes over."
+
+#: The digest of files. A release has rarely this form.
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Called(Routine):
+    """A command that ``once call`` ran, in the scope that is recorded."""
+
+    function: Callable[..., Any] = lambda: None
+    recorded_key: str
+
+    def __post_init__(self) -> None:
+        """Check nothing, because a name in the record may be any."""
+        object.__setattr__(self, "takes_run", False)
+
+    @property
+    def scope_key(self) -> str:
+        return self.recorded_key
+
+    def check_scope(self) -> None:
+        """Do nothing, because what is recorded needs neither the setting nor the files."""
 
 
 def described(routine: Routine) -> dict[str, Any]:
@@ -26,7 +52,7 @@ def described(routine: Routine) -> dict[str, Any]:
         "name": routine.name,
         "version": routine.version,
         "scope": str(routine.scope),
-        "kind": routine.kind,
+        "kind": "call" if routine.name.startswith(CALL) else routine.kind,
     }
 
 
@@ -35,11 +61,17 @@ class Reading:
 
     def __init__(self, using: str, routines: list[Routine]) -> None:
         self.database = database(using)
-        self.routines = routines
         self.records = history.read(routines, thoroughly=True)
         self.completions = history.recorded(using)
         #: By name, the last attempt of all, and the last at the very completion of this code.
         self.last = last_attempts(using)
+        #: Commands of ``once call``, in the scope of the last call.
+        names = {name for name in (*self.last, *self.completions) if name.startswith(CALL)}
+        self.called = [
+            _called(self.last.get(name) or self.completions[name][-1], using)
+            for name in sorted(names - self.records.keys())
+        ]
+        self.records |= history.read(self.called, thoroughly=True)
         self.own = history.attempts(using, {n: each.own_number for n, each in self.records.items()})
         #: By the database's clock, where it knows an attempt.
         self.now: datetime | None = None
@@ -65,7 +97,7 @@ class Reading:
         done = self.completions.get(name, [])
         same = [row for row in done if row.scope_key == routine.scope_key]
         # An attempt that runs may be at another version: the two exclude each other.
-        attempt = self.last[name] if record.is_running else self.own.get(name)
+        attempt = self.last.get(name) if record.is_running else self.own.get(name)
         if routine in self.held:
             # Not of one that came after it, and was not allowed to do anything.
             attempt = self.failures.get(name) or attempt
@@ -80,25 +112,20 @@ class Reading:
         else:
             state, message = self._undone(routine, attempt)
         details = described(routine) | {"retry_at": record.retry_at, "attempts": record.tries}
+        details["scope_key"] = routine.scope_key
         return self._status(details, state, message, attempt, (same or done)[-1:])
 
     def strangers(self) -> list[Status]:
         """Return what is not in this code: commands of ``once call``, and unknown routines."""
-        calls = {name for name in self.last if name.startswith(CALL)}
-        names = sorted({*self.completions, *calls} - self.records.keys())
-        return [self._stranger(name) for name in names if not name.startswith(RESERVED)]
+        unknown = sorted(self.completions.keys() - self.records.keys())
+        return [self.routine(each) for each in self.called] + [
+            self._stranger(name) for name in unknown if not name.startswith(RESERVED)
+        ]
 
     def _stranger(self, name: str) -> Status:
-        attempt, done = self.last.get(name), self.completions.get(name, [])
-        state, message, kind, version = RoutineState.UNKNOWN, "", None, None
-        if name.startswith(CALL):
-            kind, version = "call", attempt.version if attempt else done[-1].version
-            state = RoutineState.COMPLETED
-            if version not in {row.version for row in done}:
-                state, message = self._tried(name, attempt)
-        number = attempt.number if attempt else 0
-        details = {"name": name, "version": version, "kind": kind, "attempts": number}
-        return self._status(details, state, message, attempt, done[-1:])
+        attempt, done = self.last.get(name), self.completions[name]
+        details = {"name": name, "attempts": attempt.number if attempt else 0}
+        return self._status(details, RoutineState.UNKNOWN, "", attempt, done[-1:])
 
     def _undone(self, routine: Routine, attempt: Attempt | None) -> tuple[RoutineState, str]:
         name = routine.name
@@ -159,6 +186,15 @@ class Reading:
             return ran
         seconds = _between(started, finished or self.now or started)
         return ran | progress(attempt, seconds, is_running=is_running)
+
+
+def _called(row: Attempt | Completion, using: str) -> Called:
+    """Return what stands for a command, from its last attempt or, without any, its completion."""
+    key = row.scope_key
+    scope: Scope = "release" if key else "database"
+    if _DIGEST.fullmatch(key) and key != getattr(row, "release", None):
+        scope = Content(())
+    return Called(name=row.routine, version=row.version, using=using, scope=scope, recorded_key=key)
 
 
 def last_attempts(using: str) -> dict[str, Attempt]:

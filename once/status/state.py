@@ -67,6 +67,8 @@ class Status:
     waits_for: str | None = None
     #: Advice for a person: the cause and the next step.
     message: str | None = None
+    #: The release, or the digest of the files, of this state; empty in scope ``database``.
+    scope_key: str | None = None
 
     @property
     def is_settled(self) -> bool:

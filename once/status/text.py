@@ -83,9 +83,12 @@ def done_already(status: Status) -> str:
     if status.state is not RoutineState.COMPLETED:
         return f"{status.name}: {_SUPERSEDED}"
     place = f" on {status.host}" if status.host else ""
+    again = f"call `manage.py once reset {status.name}` first"
+    if status.kind == "call":  # of which another version, release or state of files may be the last
+        again = f"raise --version, or reset the last call: `manage.py once reset {status.name}`"
     return (
         f"{status.name} is done already: completed {moment(status.completed_at)}{place}. To have "
-        f"it run again, call `manage.py once reset {status.name}` first."
+        f"it run again, {again}."
     )
 
 

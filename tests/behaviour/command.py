@@ -15,7 +15,7 @@ from tests.support import run, seed
 KEYS = [
     *("name", "version", "recorded_version", "scope", "kind", "state", "database", "attempts"),
     *("started_at", "completed_at", "duration_seconds", "host", "pid", "processed", "total"),
-    *("rate", "seconds_left", "retry_at", "error", "waits_for", "message"),
+    *("rate", "seconds_left", "retry_at", "error", "waits_for", "message", "scope_key"),
 ]
 
 

@@ -234,7 +234,7 @@ def test_call_after_a_reset_is_of_that_version_and_under_a_key_of_its_own(using:
     assert reset("prices").code == 0
     (row,) = Answer("status", "--json").json["routines"]
     assert (row["version"], row["recorded_version"], row["state"]) == (2, 1, "pending")
-    assert "call:prices: A newer version is recorded, or was begun" in call(using).out
+    assert "call:prices is done already" in call(using).out
     assert call(using, "--version", "2").code == 0
     assert effects(using) == ["cheap"] * 3
     rows = Attempt.objects.using(using).order_by("number").values_list("key", flat=True)
@@ -293,7 +293,8 @@ def test_foreign_text_reaches_no_terminal_as_it_is(
     assert len(shown.out.splitlines()) == 2
     assert r"on web\n[X] \x1b]52;c;aGk=\x07 (pid" in shown.out
     Attempt.objects.using(using).update(routine="call:\x1b[31mred\n[X] forged")
-    decided = [Answer(subcommand, "call:*").out for subcommand in ("history", "reset")]
-    for text in (ran.out, ran.err, shown.out, whole.out, *decided):
+    decided = [Answer(subcommand, "call:*") for subcommand in ("status", "history", "reset")]
+    assert [answer.code for answer in decided] == [0, 0, 0]
+    for text in (ran.out, ran.err, shown.out, whole.out, *(answer.out for answer in decided)):
         assert text.replace("\n", "").isprintable()
         assert "\n[X] forged" not in text

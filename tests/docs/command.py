@@ -50,7 +50,9 @@ def _value(action: Action) -> str:
 
 def _help(action: Action) -> str:
     # What looks like code in a terminal is code here.
-    return re.sub(r"(?<!`)(?<!\w)('[\w.]+\*'|call:KEY|_ \. : / @ \+ -)", r"`\1`", action.help or "")
+    return re.sub(
+        r"(?<!`)(?<!\w)('[\w./]+\*[\w.]*'|call:KEY|_ \. : / @ \+ -)", r"`\1`", action.help or ""
+    )
 
 
 if __name__ == "__main__":

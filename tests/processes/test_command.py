@@ -36,7 +36,7 @@ SUBCOMMANDS = ("run", "status", "wait", "call", "reset", "doctor")
 KEYS = [
     *("name", "version", "recorded_version", "scope", "kind", "state", "database", "attempts"),
     *("started_at", "completed_at", "duration_seconds", "host", "pid", "processed", "total"),
-    *("rate", "seconds_left", "retry_at", "error", "waits_for", "message"),
+    *("rate", "seconds_left", "retry_at", "error", "waits_for", "message", "scope_key"),
 ]
 
 #: Two that belong together, and one that stands alone.
@@ -491,7 +491,7 @@ def test_status_of_every_state(project: Project) -> None:
     assert second["message"].startswith("plant.second, plant.third are new and would run, while")
     assert third["message"] == "Like plant.second, it may have run as plant.gone."
     for row in (second, third):
-        assert {row[key] for key in KEYS[8:] if key != "message"} == {None}
+        assert {row[key] for key in KEYS[8:] if key not in ("message", "scope_key")} == {None}
     assert elsewhere["database"] == "sqlite"
     assert (gone["version"], gone["recorded_version"], gone["scope"]) == (None, 1, None)
 

@@ -15,6 +15,7 @@ class Command(BaseCommand):
         parser.add_argument("name")
         parser.add_argument("--database", default=DEFAULT_DB_ALIAS)
         parser.add_argument("--password")
+        parser.add_argument("--period")
         parser.add_argument("--hold", metavar="POINT")
         parser.add_argument("--fail", action="store_true")
         parser.add_argument("--about", action="version", version="leave 1.0")
