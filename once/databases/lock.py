@@ -137,6 +137,10 @@ class AdvisoryLock(ABC):
         """Call a function whose queries see what only the holder of the lock can know.
 
         No lock on what they read outlives the query: the session holds its lock and nothing else.
+
+        Raises:
+            django.db.Error: a query failed, and with it the session.
+
         """
         return function()
 

@@ -141,7 +141,12 @@ class SessionLock(AdvisoryLock):
             with self.leaving_nothing():
                 return function()
 
-        return self._prove(read)
+        try:
+            return self._prove(read)
+        except LockLost as lost:
+            if (error := lost.__cause__) is None:
+                raise
+        raise error  # because it tells of the record, and may be none of the session
 
     def keep(self, liveness: float) -> None:
         self.liveness = liveness

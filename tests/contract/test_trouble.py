@@ -115,6 +115,17 @@ def test_missing_grant_is_waited_for_and_named() -> None:
     assert attempts("default") == []
 
 
+def test_table_that_is_gone_is_waited_for_and_named() -> None:
+    """The one that is first read in the lock's session, which is lost with that error."""
+    rows("default", "ALTER TABLE once_anchor RENAME TO once_gone")
+    try:
+        with pytest.raises(DatabaseUnavailable, match="once_anchor"):
+            run(seed("default"), patience=0.3, timeout=20)
+    finally:
+        rows("default", "ALTER TABLE once_gone RENAME TO once_anchor")
+    assert attempts("default") == []
+
+
 @pytest.mark.parametrize("kind", ["atomic", "external"])
 @pytest.mark.parametrize("part", ["begin", "lock_attempt", "complete"])
 def test_error_of_the_record_is_never_the_routines(
