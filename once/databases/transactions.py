@@ -89,9 +89,21 @@ class WorkTransaction:
             self._unmark()
             if not self.is_nested:
                 refuse_left_open(self._here)
-        except BaseException:
+        except BaseException as late:
             self._rest()
+            if error is None and (first := self._first(late)) is not late:
+                raise first from first.__cause__
             raise
+
+    def _first(self, error: BaseException) -> BaseException:
+        """Return what ended a COMMIT, which an error of Django's turn to autocommit may hide."""
+        driver: Any = self._connection
+        first, before = error, error.__context__
+        while before is not None:
+            if not isinstance(before, driver.Database.Error):
+                first = before
+            before = before.__context__
+        return first
 
     def _refuse_ended(self) -> None:
         if self._here.transaction() in (TransactionState.NONE, TransactionState.ABORTED):

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
 from typing import Any
@@ -346,6 +346,35 @@ def test_external_body_that_begins_a_transaction_and_leaves_it_is_an_error(
     assert result.outcome is Outcome.FAILED
     assert "left a transaction open" in result.message
     assert effects(using) == []
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    ("error", "state", "told"),
+    [
+        (SoftTimeLimitExceeded, "failed", "SoftTimeLimitExceeded: late"),
+        (SystemExit, "failed", "The body, or a signal handler of the server while it ran, called"),
+        (KeyboardInterrupt, "interrupted", "KeyboardInterrupt: late"),
+    ],
+)
+def test_exception_in_place_of_a_commit_is_what_is_recorded(
+    error: type[BaseException], state: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not Django's own, that autocommit cannot be turned on amid a transaction."""
+
+    def raise_late(connection: object) -> None:
+        monkeypatch.undo()
+        raise error("late")
+
+    def body() -> None:
+        monkeypatch.setattr(type(connections["default"]), "_commit", raise_late)
+
+    with suppress(KeyboardInterrupt):
+        (result,) = run(seed("default", function=body))
+        assert result.message.startswith(told)
+    [attempt] = Attempt.objects.all()
+    assert (attempt.state, attempt.error_line.startswith(told)) == (state, True)
+    assert "autocommit" not in attempt.error
 
 
 @pytest.mark.postgresql
