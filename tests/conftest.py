@@ -19,7 +19,7 @@ from django.dispatch import receiver
 from django.test import TransactionTestCase
 
 if importlib.util.find_spec("once.migrations") is None:
-    raise pytest.UsageError("django-once is not installed. Run: pip install -e .[test]")
+    raise pytest.UsageError("django-once is not installed. Run: pip install -e .[lint]")
 
 from once import Routine, conf, log
 from once.routines import registry
