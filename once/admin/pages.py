@@ -43,7 +43,7 @@ class Action(NamedTuple):
 ACTIONS = {
     Trigger.RESET: Action(
         "Reset: have it run again",
-        "These run again, the next time that somebody starts them: by `manage.py once run` or, "
+        "These run again, the next time that they are started: by `manage.py once run` or, "
         "where servers run them, as one starts. What comes after them does not run again.",
         "“{}” is pending again.",
     ),

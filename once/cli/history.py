@@ -19,7 +19,7 @@ from once.status.attempts import PastAttempt
 from once.status.survey import recording
 from once.text import escaped, inline
 
-HELP = "Show the attempts at a routine, and who decided what about it."
+HELP = "Show the attempts at a routine, and the decisions of people about it."
 USAGE = "NAME [NAME ...]"
 
 

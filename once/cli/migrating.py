@@ -67,7 +67,7 @@ def lock_command() -> None:
 
 
 def _locked(command: Command, *args: Any, **options: Any) -> None:
-    """Wait for the lock and say for whom, then do what Django's command does."""
+    """Wait for the lock and report that, then do what Django's command does."""
     go_on = partial(_handle, command, *args, **options)
     using = options["database"]
     only_tells = options.get("plan") or options.get("check_unapplied")

@@ -130,7 +130,7 @@ def of_database(routines: list[Routine], options: Namespace) -> list[Routine]:
 def _not_in(database: str) -> CommandError:
     """Return what to raise where none of the names is in a database."""
     return exit_codes.misused(
-        f"None of these is in database {database!r}. Leave out --database, or name others."
+        f"None of these is in database {database!r}. Leave out --database, or name other routines."
     )
 
 

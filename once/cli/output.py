@@ -26,7 +26,7 @@ from once.text import escaped, inline
 
 __all__ = ["Terminal", "TerminalCommand", "conclude", "lines", "print_json"]
 
-#: Columns for names at most; what follows a longer name is not below what follows the others.
+#: Columns for names at most; a longer name moves the rest of its line to the right.
 _NAME = 32
 
 #: Routines, asked for by name, of which each is told since when it is done.

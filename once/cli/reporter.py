@@ -155,7 +155,7 @@ class Reporter:
                 unit="",
                 unit_scale=True,
                 file=self.out.unfolded,
-                # A terminal to which nobody is attached has no size.
+                # A terminal that no person looks at has no size.
                 ncols=size.columns,
                 nrows=size.lines,
             )

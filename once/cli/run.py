@@ -19,7 +19,7 @@ from once.status import state
 from once.status.readiness import undone
 from once.status.state import RoutineState
 
-HELP = "Run what is pending, and wait for what others run."
+HELP = "Run what is pending, and wait for other processes that run it."
 USAGE = "[NAME ...]"
 
 

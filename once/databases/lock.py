@@ -123,7 +123,7 @@ class AdvisoryLock(ABC):
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Free the lock meanwhile, if it is the only lock of its database: others are wanted.
+        """Free the lock meanwhile, if it is the only lock of its database: routines need it.
 
         Raises:
             AttemptLost: another process has it afterwards.

@@ -60,7 +60,7 @@ class ServerDatabase(Database):
         return tables.grants(self.role) if self.is_denied(error) else super().advice(error)
 
     def cannot_fence(self, role: str, grant: str) -> CannotFence:
-        """Return the error of a user who may not end a predecessor's session."""
+        """Return the error of a user that may not end a predecessor's session."""
         return CannotFence(
             f"A predecessor's transaction is still open and {role} may not end it: "
             f"GRANT {grant} TO {role}; or end that session yourself."

@@ -1,4 +1,4 @@
-"""The standby of a lock: the waiter that follows the holder at once, so that others ask rarely.
+"""The standby of a lock: the waiter that follows the holder at once: other waiters ask rarely.
 
 The standby polls, each time in a new transaction. A statement that blocks for a second instead
 would cost the server a ninth (0.39 against 3.49 ms a second) for an equal takeover. It was left

@@ -70,7 +70,7 @@ def blocker(using: str, missing: Sequence[str]) -> str:
 def names(using: str) -> list[str]:
     """Return the migrations of this code, as ``app.name``, that a database lacks."""
     # Not loaded where all are recorded, because that takes a hundred times as long, and each
-    # process of a herd would load them, on connections that the others wait for.
+    # process of a herd would load them, on connections that other processes wait for.
     try:
         with database(using).statements():
             recorded = {*ask(connections[using], "SELECT app, name FROM django_migrations")}

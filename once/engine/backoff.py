@@ -90,7 +90,7 @@ class Wait:
                     return answer
                 self.retreat(answer.reason)  # which may ask the database for the sentence
             except (Error, NoConnection) as error:
-                self.lock.release()  # a standby's session, too, because others may lack it
+                self.lock.release()  # a standby's session, too, because other processes may lack it
                 self.survive(error)
             except (AttemptLost, CannotFence, LockLost) as error:
                 self.retreat(str(error))

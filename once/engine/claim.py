@@ -51,7 +51,7 @@ class Claim:
     lock: AdvisoryLock
     wait: Wait
     options: RunOptions
-    #: Routines that this one comes after: of the same database, and of others.
+    #: Routines that this one comes after: of the same database, and of other databases.
     after: Sequence[Routine] = ()
     elsewhere: Sequence[Routine] = ()
     #: The record as of a moment ago.

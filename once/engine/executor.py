@@ -274,7 +274,7 @@ class _Pass:
                 with wait.asking():
                     return function()
             except Error as error:
-                self._lock.release()  # it may be what others lack
+                self._lock.release()  # other processes may lack its session
                 here = database(routine.using)
                 if self.options.wait and here.is_in_the_way(error):
                     return Retry(partial(here.obstacle, error))

@@ -1,4 +1,4 @@
-"""Keep the rows of the history that must stay, and prune the others."""
+"""Keep the rows of the history that must stay, and prune the rest."""
 
 from datetime import timedelta
 

@@ -41,7 +41,7 @@ class NextAttempt:
     """The part of the next attempt that only the holder of the lock can know."""
 
     record: Record
-    #: The number to claim. Whoever claims it second no longer holds the lock.
+    #: The number to claim. A process that claims it second has lost the lock.
     number: int
     #: The idempotency key to carry on.
     key: str

@@ -1,4 +1,4 @@
-"""Queries that code makes while Django still loads its apps: who made them, for a system check.
+"""Queries that code makes while Django still loads its apps: their places, for a system check.
 
 It watches from the import of this package's app to the moment at which every app is ready. What is
 imported before that, by apps that stand before it in INSTALLED_APPS, is not seen.

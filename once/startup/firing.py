@@ -2,7 +2,7 @@
 
 A known server fires the run: as it makes a handler of Django, as a Celery worker or beat begins, or
 as a command of ``ONCE_STARTUP_COMMANDS`` has set Django up. In any other program the handler
-only arms it, and the first request fires. A script that makes a handler, and serves nobody, runs
+only arms it, and the first request fires. A script that makes a handler, and serves no client, runs
 nothing.
 """
 

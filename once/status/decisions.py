@@ -75,7 +75,7 @@ def carry_out(
     """
     options = RunOptions(
         trigger=decision,
-        # Because nobody saw it completed, a routine that was completed meanwhile is not reset.
+        # Because no person saw it completed, a routine that was completed meanwhile stays so.
         even_done=decision is Trigger.RESET and status.state is RoutineState.COMPLETED,
         wait=False,
         user=user,

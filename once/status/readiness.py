@@ -25,7 +25,7 @@ from once.text import one_line
 
 __all__ = ["PROBE", "UNANSWERED", "answering", "is_done", "is_ready", "undone", "wait"]
 
-#: Seconds in which a database has to answer who asks whether everything is done: a probe gives up.
+#: Seconds in which a database has to say whether everything is done: a probe gives up.
 PROBE = 2.0
 
 #: The errors of a probe that gets no answer.
@@ -93,7 +93,7 @@ def wait(
     *,
     timeout: float | None = None,
 ) -> None:
-    """Return when each of the routines is done, by whomever. Runs nothing.
+    """Return when each of the routines is done, by whatever process. Runs nothing.
 
     Args:
         declared: all routines of this code.

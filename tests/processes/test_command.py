@@ -303,7 +303,7 @@ def test_what_another_process_runs(project: Project) -> None:
     assert (no_wait.code, no_wait.out) == (3, "")
     assert re.fullmatch(
         rf"CommandError: Not everything is done\.\n  plant\.slow: {who}\n"
-        r"Run this without --no-wait to wait for others\.\n",
+        r"Run this without --no-wait to wait for other processes\.\n",
         no_wait.err,
     )
     assert (as_json.code, as_json.outcomes) == (3, {"plant.slow": "skipped"})

@@ -1,15 +1,18 @@
-"""How docstrings and comments of the package begin: with a verb or a noun, not with a pronoun."""
+"""Docstrings, comments and messages of the package name their actor by a noun."""
 
 import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 import once
 
-PRONOUNS = re.compile(r"(Who|What|Whether|How|Those|That|Which|Where|Why|Others|All that)\b")
+FIRST_WORDS = re.compile(r"^(What|Whether|How|Those|That|Which|Where|Why|All that)\b")
+PERSONS = re.compile(r"\b(who|whom|whoever|(no|some|any|every)body|others)\b", re.I)
 
 
 def prose(source: str) -> Iterator[str]:
@@ -22,12 +25,29 @@ def prose(source: str) -> Iterator[str]:
             yield token.string.lstrip("#: ")
 
 
-def test_docstrings_and_comments_name_their_actor() -> None:
+def strings(source: str) -> Iterator[str]:
+    """Every string, messages among them."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def found(pattern: re.Pattern[str], texts: Callable[[str], Iterator[str]]) -> list[str]:
+    """The texts of the package in which a pattern is found."""
     paths = sorted(Path(once.__file__).parent.rglob("*.py"))
     assert len(paths) > 50
-    assert [
-        f"{path}: {text.splitlines()[0]}"
+    return [
+        f"{path}: {text}"
         for path in paths
-        for text in prose(path.read_text())
-        if PRONOUNS.match(text)
-    ] == []
+        for text in texts(path.read_text())
+        if pattern.search(text)
+    ]
+
+
+def test_docstrings_and_comments_begin_with_a_verb_or_a_noun() -> None:
+    assert found(FIRST_WORDS, prose) == []
+
+
+@pytest.mark.parametrize("texts", [prose, strings])
+def test_actors_have_a_noun(texts: Callable[[str], Iterator[str]]) -> None:
+    assert found(PERSONS, texts) == []
