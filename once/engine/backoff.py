@@ -64,6 +64,8 @@ class Wait:
     using: str
     #: Time of ``time.monotonic()`` at which to give up, or none.
     deadline: float | None
+    #: False if no other process is waited for.
+    waits: bool = True
     #: Seconds for which the database may be out of reach, ``ONCE_STARTUP_TIMEOUT`` by default.
     patience: float = field(default_factory=conf.startup_timeout)
     #: The lock, which may know before a pause ends that another look is worth while.
@@ -171,6 +173,11 @@ class Wait:
     def answer_within(self) -> float:
         """Seconds in which an answer has to come, so that the deadline is kept."""
         return min(PATIENCE, max(0.5, self._left()))
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds until the deadline, or none."""
+        return None if self.deadline is None else max(0.0, self._left())
 
     def answered(self) -> None:
         """Take note that the database answers."""

@@ -6,7 +6,7 @@ the migration's own transaction begins, by the routine's own lock, claim and bat
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,14 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.migration import Migration
 
 from once.databases import Database, database
-from once.databases.lock import AdvisoryLock, NoLock
 from once.engine import body
+from once.engine.backoff import Wait
 from once.engine.gates import Gate, gated, leading
 from once.engine.options import RunOptions
-from once.exceptions import MigrationFailed
+from once.exceptions import MigrationFailed, TimedOut
 from once.models import Attempt, Completion, State, Trigger
 from once.record import anchors, history, recorder
+from once.results import Reason
 from once.routines import registry
 from once.routines.base import Routine, Run
 from once.routines.batches import START
@@ -41,27 +42,28 @@ def _plainly(executor: MigrationExecutor, migration: Migration, go_on: Callable[
     return go_on()
 
 
-#: The way to apply a migration whose gates are passed, and the lock that it is applied under.
+#: The way to apply a migration whose gates are passed, and the wait that it is part of, if any.
 _apply: _Apply = _plainly
-_lock: AdvisoryLock = NoLock()
+_patient: Wait | None = None
 
 
 @contextmanager
-def applying(apply: _Apply, lock: AdvisoryLock) -> Iterator[None]:
+def applying(apply: _Apply, patient: Wait) -> Iterator[None]:
     """A context in which a function applies the migrations whose gates are passed.
 
     Args:
         apply: takes Django's executor, the migration, and what applies it as Django does.
-        lock: under which it does so. Where that is the lock of all routines, a gate gets it.
+        patient: the wait that this is part of. A gate keeps its deadline, and gets its lock where
+            that is the lock of all routines.
 
     """
-    global _apply, _lock
-    before = _apply, _lock
-    _apply, _lock = apply, lock
+    global _apply, _patient
+    before = _apply, _patient
+    _apply, _patient = apply, patient
     try:
         yield
     finally:
-        _apply, _lock = before
+        _apply, _patient = before
 
 
 def _apply_migration(
@@ -78,7 +80,7 @@ def _apply_migration(
     for gate in gates:
         routine = gated(gate, executor.connection.alias, migration.app_label)
         if routine is not None:
-            with _lock.lent():
+            with _patient.lock.lent() if _patient else nullcontext():
                 _complete(routine, migration, state.apps)
     go_on = partial(_django_apply, executor, state, migration, fake, fake_initial)
     return _apply(executor, migration, go_on)
@@ -109,9 +111,16 @@ def _complete(routine: Routine, migration: Migration, models: Any) -> None:
 
     declared = registry.load()
     routines = [each.with_models(models) for each in declared.with_predecessors([routine])]
-    options = RunOptions(trigger=Trigger.MIGRATE, before_migration=True)
+    options = RunOptions(
+        trigger=Trigger.MIGRATE,
+        before_migration=True,
+        wait=_patient is None or _patient.waits,
+        timeout=_patient.timeout if _patient else None,
+    )
     results = executor.run(routines, declared, options)
     undone = [result for result in results if not result.is_done]
+    if late := next((each for each in undone if each.reason is Reason.TIMED_OUT), None):
+        raise TimedOut(late.message)
     if undone:
         reasons = "; ".join(f"{each.routine.name}: {each.message}" for each in undone)
         raise MigrationFailed(

@@ -51,9 +51,8 @@ def migrate(
     deadline = None if timeout is None else monotonic() + timeout
     for using in aliases:
         with database(using).lock(NAME, conf.liveness_timeout()) as lock:
-            patient = Wait(name="migrations", using=using, deadline=deadline, lock=lock)
-            look = partial(_look, lock, command, patient, even_if_current)
-            answer = patient.until(partial(look, wait=wait))
+            patient = Wait(name="migrations", using=using, deadline=deadline, lock=lock, waits=wait)
+            answer = patient.until(partial(_look, lock, command, patient, even_if_current))
         if answer is not None:
             return answer
     return None
@@ -64,13 +63,11 @@ def _look(
     command: Callable[[str], object],
     patient: Wait,
     even_if_current: bool,
-    *,
-    wait: bool,
 ) -> str | Retry | None:
     here = database(patient.using)
     with here.session():
         answer = _migrate(here, lock, command, patient, even_if_current)
-    return answer if wait or answer is None else answer.message
+    return answer if patient.waits or answer is None else answer.message
 
 
 def _migrate(
@@ -99,7 +96,7 @@ def _migrate(
         lock.ping()
         is_fenced = not here.terminate_backend(NAME)
     if even_if_current or not _is_current(here.using):
-        with _fenced(here, lock):
+        with _fenced(here, patient):
             _call(here, command, patient)
         if not unapplied.names(here.using):
             recorder.record_migrated(here.using, NAME, _digest())
@@ -143,7 +140,7 @@ def _digest() -> str:
 
 
 @contextmanager
-def _fenced(here: Database, lock: AdvisoryLock) -> Iterator[None]:
+def _fenced(here: Database, patient: Wait) -> Iterator[None]:
     """A context in which each migration bears the work lock and is applied once.
 
     Migration and record share a transaction, which Django's own executor does not see to where
@@ -154,7 +151,7 @@ def _fenced(here: Database, lock: AdvisoryLock) -> Iterator[None]:
     def apply(executor: MigrationExecutor, migration: Migration, go_on: Callable[[], Any]) -> Any:
         if executor.connection.alias != here.using:
             return go_on()
-        lock.ping()
+        patient.lock.ping()
         # Some back-ends' editors hold no transaction, whatever the migration says.
         is_atomic = executor.connection.schema_editor(atomic=migration.atomic).atomic_migration
         try:
@@ -171,12 +168,12 @@ def _fenced(here: Database, lock: AdvisoryLock) -> Iterator[None]:
     def refuse_zombie(executor: MigrationExecutor, migration: Migration) -> None:
         if not here.mark_backend(NAME):
             raise AttemptLost("Another process applies migrations now.")
-        lock.ping()
+        patient.lock.ping()
         applied = executor.recorder.applied_migrations()
         if (migration.app_label, migration.name) in applied:
             raise AttemptLost(f"Another process applied {migration} meanwhile.")
 
-    with gatekeeper.applying(apply, lock):
+    with gatekeeper.applying(apply, patient):
         yield
 
 

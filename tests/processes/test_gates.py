@@ -228,6 +228,21 @@ def test_holder_that_freezes_is_taken_over(filled: Project) -> None:
     assert [slug[0] for slug in slugs(filled)] == [*"abcde"]
 
 
+# SQLite has one lock for routines and migrations, so that no migration has begun.
+@pytest.mark.parametrize(("option", "codes"), [("--timeout=1", [4]), ("--no-wait", [1, 3])])
+def test_limits_of_the_command_hold_for_a_routine_that_another_process_runs(
+    filled: Project, option: str, codes: list[int]
+) -> None:
+    (filled.directory / "handshake" / "fill.go").unlink()
+    holder = filled.once("run")
+    filled.wait_for("fill")
+    migrate = filled.once("run", "--migrate", option)
+    assert migrate.finish() in codes, migrate.output
+    assert filled.named(holder) in migrate.output
+    filled.release("fill")
+    assert holder.finish() == 0, holder.output
+
+
 def test_external_routine_of_an_undone_migration_waits_for_a_person(filled: Project) -> None:
     filled.routines("""
     @routine(atomic=False)
