@@ -73,7 +73,7 @@ class Wait:
     started: float = field(default_factory=monotonic)
     #: True if anything was in the way.
     has_paused: bool = False
-    #: Since when the database has given nothing but errors.
+    #: Since when the database has given nothing but errors, or no answer yet.
     _unreachable_since: float | None = None
     _next_report: float = 0.0
     #: Seconds that the last two looks took; 0 for a failed look, whose pause has a law of its own.
@@ -86,6 +86,8 @@ class Wait:
         leads to another look. During a pause the lock is free, but a standby stays it.
         """
         while True:
+            if self._unreachable_since is None:
+                self._unreachable_since = monotonic()
             try:
                 answer = look()
                 if not isinstance(answer, Retry):
@@ -150,12 +152,7 @@ class Wait:
         """A context for a look: the longer that takes, the longer is the next pause."""
         began = monotonic()
         self._looks = (self._looks[1], 0.0)
-        try:
-            yield
-        except Error:
-            if self._unreachable_since is None:
-                self._unreachable_since = began
-            raise
+        yield
         self._looks = (self._looks[0], monotonic() - began)
 
     def holder(self) -> str:
@@ -171,8 +168,10 @@ class Wait:
 
     @property
     def answer_within(self) -> float:
-        """Seconds in which an answer has to come, so that the deadline is kept."""
-        return min(PATIENCE, max(0.5, self._left()))
+        """Seconds in which an answer has to come, so that deadline and patience are kept."""
+        now = monotonic()
+        patience_left = self.patience - (now - (self._unreachable_since or now))
+        return min(PATIENCE, max(0.5, self._left()), max(2.0, patience_left))
 
     @property
     def timeout(self) -> float | None:
