@@ -164,7 +164,7 @@ def test_texts_while_a_routine_runs_and_others_wait_for_somebody(project: Projec
     if project.is_sqlite:
         # One lock for all: whoever holds it may be at work on any of them.
         assert beside.of("warning") == []
-        assert f"held by {host} (pid {running.pid}), is refused" in beside.said("exclusion")
+        assert f"which {host} (pid {running.pid}) holds, is refused" in beside.said("exclusion")
     else:
         assert beside.of("warning") == ["orphan", "held"]
     project.release("long")
