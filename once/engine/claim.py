@@ -183,6 +183,8 @@ class Claim:
 
     def _claim_next(self, ahead: NextAttempt) -> Result | Retry:
         with self.lock.yielding(), self.here.answering(self.wait.answer_within):
+            if ahead.record.tries:
+                recorder.rehearse(self.routine.using)
             attempt = recorder.begin(
                 self.routine,
                 ahead,

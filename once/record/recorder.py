@@ -35,6 +35,7 @@ __all__ = [
     "lost_error",
     "progress",
     "record_migrated",
+    "rehearse",
     "resume",
     "undo",
     "work_name",
@@ -47,6 +48,21 @@ TRANSITIONS[State.RUNNING] = {*State} - {State.RUNNING}
 #: Each ends the session in the way, waits for its end and tries again: seconds in all.
 _FENCE_TRIES = 4
 _UNDEFINED_TABLE = "42P01"
+
+
+def rehearse(using: str) -> None:
+    """Raise the error, if any, that the database has for a process that inserts a completion.
+
+    Before a body is called again, because it would be called in vain. No row is inserted, so that
+    none is waited for, and nothing has to be undone.
+    """
+    here = database(using)
+    table, columns = tables.quoted(here.connection, "completion"), "routine, version, scope_key"
+    with here.statements():
+        tables.ask(
+            here.connection,
+            f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table} WHERE 1 = 0",
+        )
 
 
 def begin(

@@ -115,6 +115,37 @@ def test_missing_grant_is_waited_for_and_named() -> None:
     assert attempts("default") == []
 
 
+@pytest.mark.postgresql
+@pytest.mark.usefixtures("_reader")
+@pytest.mark.parametrize(
+    "kind", [{}, {"atomic": False}, {"over": lambda: range(2)}], ids=["atomic", "external", "over"]
+)
+def test_body_whose_completion_cannot_be_recorded_is_not_called_again_until_it_can(
+    kind: dict[str, Any],
+) -> None:
+    """By no process: each run here is one, as each worker of a server begins its own."""
+    rows("default", "GRANT ALL ON once_attempt, once_anchor TO once_reader")
+    called: list[str] = []
+
+    def body() -> None:
+        called.append("body")
+
+    def batch_body(batch: list[int]) -> None:
+        called.append("body")
+
+    routine = seed("default", function=batch_body if "over" in kind else body, **kind)
+    with sessions_begin_with("SET ROLE once_reader"):
+        for _ in range(3):
+            with pytest.raises(DatabaseUnavailable, match="denied for table once_completion"):
+                run(routine, patience=0.8)
+        assert called == ["body"]
+        assert attempts("default") == [("shop.seed", 1, "interrupted")]
+    rows("default", "GRANT INSERT ON once_completion TO once_reader")
+    with sessions_begin_with("SET ROLE once_reader"):
+        (result,) = run(routine)
+    assert (result.outcome, called) == (Outcome.RAN, ["body"] * 2)
+
+
 def test_table_that_is_gone_is_waited_for_and_named() -> None:
     """The one that is first read in the lock's session, which is lost with that error."""
     rows("default", "ALTER TABLE once_anchor RENAME TO once_gone")
