@@ -11,6 +11,8 @@ TRIGGERS = [
     ("startup", "server start"),
     ("test", "test"),
     ("call", "once call"),
+    ("migrate", "migration"),
+    ("reverse", "migration undone"),
     ("fake", "fake"),
     ("reset", "reset"),
 ]

@@ -14,6 +14,7 @@ __all__ = [
     "LockLost",
     "MigrationFailed",
     "NoConnection",
+    "NotDone",
     "OnceError",
     "RoutineError",
     "RoutineFailed",
@@ -76,6 +77,10 @@ class MigrationFailed(OnceError):
 
 class RoutineFailed(OnceError):
     """A routine failed during start-up."""
+
+
+class NotDone(OnceError):
+    """A migration needs a routine that another process runs, or that is blocked."""
 
 
 class BatchError(OnceError):

@@ -18,18 +18,18 @@ class RunRoutine(gates.Gate):
 
     Args:
         name: of the routine, such as ``"shop.fill_slugs"``.
+        elidable: True if a squashed migration leaves it out, as that of ``RunPython`` does.
 
     """
 
-    #: Because a squashed migration begins on empty tables, it needs no routine.
-    elidable = True
     reversible = True
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, elidable: bool = False) -> None:
         self.name = name
+        self.elidable = elidable  # type: ignore[misc]
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
-        return type(self).__name__, [self.name], {}
+        return type(self).__name__, [self.name], {"elidable": True} if self.elidable else {}
 
     def state_forwards(self, app_label: str, state: Any) -> None:
         """Change nothing: it concerns rows, not models."""
@@ -45,6 +45,7 @@ class RunRoutine(gates.Gate):
         """
         routine = gates.gated(self, schema_editor.connection.alias, app_label)
         if routine is not None:
+            from_state.clear_delayed_apps_cache()
             gatekeeper.confirm(routine, from_state.apps)
 
     def database_backwards(

@@ -10,7 +10,7 @@ from django.core.management.base import SystemCheckError
 from django.db import Error
 
 from once.engine import shutdown
-from once.exceptions import DatabaseUnavailable, Held, OnceError, TimedOut, UnknownRoutine
+from once.exceptions import DatabaseUnavailable, Held, NotDone, OnceError, TimedOut, UnknownRoutine
 from once.results import Outcome, Reason, Result
 from once.text import escaped, inline, one_line
 
@@ -29,6 +29,7 @@ _CODES = {
     UnknownRoutine: USAGE,
     Held: HELD,
     TimedOut: TIMED_OUT,
+    NotDone: NOT_DONE,
     DatabaseUnavailable: TIMED_OUT,
     OnceError: FAILED,
     ImproperlyConfigured: USAGE,

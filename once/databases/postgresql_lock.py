@@ -156,8 +156,9 @@ class PostgreSQLLock(SessionLock):
         if not self.is_pooled:
             return super().obstacle()
         return (
-            "The pooler had no connection for it. A run needs two at once: raise the size of the "
-            "pool that lends them (default_pool_size of PgBouncer), or see what keeps them"
+            "The pooler had no connection for it. A run needs two at once, or three where a "
+            "migration waits for it: raise the size of the pool that lends them "
+            "(default_pool_size of PgBouncer), or see what keeps them"
         )
 
     def refuse_other_place(self) -> None:

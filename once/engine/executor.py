@@ -254,14 +254,21 @@ class _Pass:
                         f"Not tried, since {other.name} must be done before: a newer version of "
                         "it was begun, and is not done yet."
                     )
-        if self.options.trigger == Trigger.RESET or self.options.before_migration:
+        needed = self.options.needed
+        if self.options.trigger == Trigger.RESET or (needed and needed.name == routine.name):
             return ""
         using = routine.using
         if using not in self._behind:
             from once.engine import gates
 
             self._behind[using] = self._patiently(
-                partial(gates.behind, using, is_readable=known is not None), routine
+                partial(
+                    gates.behind,
+                    using,
+                    is_readable=known is not None,
+                    is_migrating=needed is not None and needed.using == using,
+                ),
+                routine,
             )
         return self._behind[using].blocker(routine)
 

@@ -17,12 +17,12 @@ from django.db.migrations.migration import Migration
 from once.databases import Database, database
 from once.engine import body
 from once.engine.backoff import Wait
-from once.engine.gates import Gate, gated, leading
+from once.engine.gates import Gate, gated, leading, passed
 from once.engine.options import RunOptions
-from once.exceptions import MigrationFailed, TimedOut
+from once.exceptions import Held, MigrationFailed, NotDone, OnceError, TimedOut
 from once.models import Attempt, Completion, State, Trigger
 from once.record import anchors, history, recorder
-from once.results import Reason
+from once.results import Outcome, Reason
 from once.routines import registry
 from once.routines.base import Routine, Run
 from once.routines.batches import START
@@ -31,6 +31,8 @@ __all__ = ["applying", "confirm", "reverse"]
 
 _Apply = Callable[[MigrationExecutor, Migration, Callable[[], Any]], Any]
 
+#: Errors for a routine that was left out, by the reason.
+_KINDS: dict[Reason | None, type[OnceError]] = {Reason.HELD: Held, Reason.TIMED_OUT: TimedOut}
 #: Batches of rows of old code that a migration does itself, at most.
 _BATCHES = 10
 
@@ -80,6 +82,8 @@ def _apply_migration(
     for gate in gates:
         routine = gated(gate, executor.connection.alias, migration.app_label)
         if routine is not None:
+            # Because Django leaves relations between models as they were, until code needs them.
+            state.clear_delayed_apps_cache()
             with _patient.lock.lent() if _patient else nullcontext():
                 _complete(routine, migration, state.apps)
     go_on = partial(_django_apply, executor, state, migration, fake, fake_initial)
@@ -110,20 +114,25 @@ def _complete(routine: Routine, migration: Migration, models: Any) -> None:
     from once.engine import executor
 
     declared = registry.load()
-    routines = [each.with_models(models) for each in declared.with_predecessors([routine])]
+    routines = [
+        each.with_models(models) if each.using == routine.using else each
+        for each in declared.with_predecessors([routine])
+    ]
     options = RunOptions(
         trigger=Trigger.MIGRATE,
-        before_migration=True,
+        needed=routine,
         wait=_patient is None or _patient.waits,
         timeout=_patient.timeout if _patient else None,
     )
     results = executor.run(routines, declared, options)
     undone = [result for result in results if not result.is_done]
-    if late := next((each for each in undone if each.reason is Reason.TIMED_OUT), None):
-        raise TimedOut(late.message)
     if undone:
         reasons = "; ".join(f"{each.routine.name}: {each.message}" for each in undone)
-        raise MigrationFailed(
+        has_failed = undone[0].outcome is Outcome.FAILED
+        kind: type[OnceError] = (
+            MigrationFailed if has_failed else _KINDS.get(undone[0].reason, NotDone)
+        )
+        raise kind(
             f"Migration {migration} needs the routine {routine.name}, which is not done. {reasons}"
         ) from undone[0].error
 
@@ -167,7 +176,7 @@ def _catch_up(routine: Routine, here: Database) -> None:
 
 
 def reverse(routine: Routine) -> None:
-    """Make a routine pending again, in the transaction that undoes a migration that needs it.
+    """Make a routine pending again, in the transaction that undoes its first migration.
 
     Effects outside of the database are not undone, so that a person decides before it runs again.
 
@@ -175,6 +184,8 @@ def reverse(routine: Routine) -> None:
         MigrationFailed: the routine runs.
 
     """
+    if passed(routine.using)[routine.name] > 1:
+        return
     upcoming = history.next_attempt(routine)
     attempt = None if upcoming.predecessors else recorder.begin(routine, upcoming, Trigger.REVERSE)
     if attempt is None:
@@ -195,5 +206,6 @@ def _refuse_misplaced(migration: Migration) -> None:
     if len(leading(migration)) < sum(isinstance(each, Gate) for each in migration.operations):
         raise MigrationFailed(
             f"A RunRoutine of {migration} stands behind another operation. Because a routine is "
-            "completed before its migration begins, move that operation into an earlier migration."
+            "completed before its migration begins, move that operation into an earlier migration. "
+            "A squashed migration that begins on empty tables needs none: pass elidable=True."
         )

@@ -3,10 +3,11 @@
 :mod:`once.engine.gatekeeper` completes the routine of a gate before the migration's transaction.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 from django.db import connections, router
@@ -17,6 +18,7 @@ from django.db.migrations.operations.base import Operation
 
 from once.databases import unapplied
 from once.exceptions import MigrationFailed
+from once.models import Completion
 from once.record import history
 from once.routines import registry
 from once.routines.base import Routine
@@ -64,19 +66,13 @@ def gated(gate: Gate, using: str, app_label: str) -> Routine | None:
 class Ahead:
     """The first gate of a routine that a database has not passed yet."""
 
-    loader: MigrationLoader
     app_label: str
     name: str
-    #: Migrations that the gate depends on and the database lacks, as ``app.name``.
+    #: Migrations of the record, and those that the gate depends on, that the database lacks.
     missing: Sequence[str]
 
     def __str__(self) -> str:
         return f"{self.app_label}.{self.name}"
-
-    @cached_property
-    def apps(self) -> Any:
-        """The models that the gate's migration finds."""
-        return self.loader.project_state((self.app_label, self.name), at_end=False).apps
 
 
 @dataclass(frozen=True)
@@ -88,33 +84,48 @@ class Behind:
     gates: Mapping[str, Ahead] = field(default_factory=dict)
     #: True if it lacks none, but the tables of the record.
     has_lost_tables: bool = False
+    #: True while a migration waits, so that what has no gate of its own is to run before it.
+    is_migrating: bool = False
 
     def of(self, routine: Routine) -> Sequence[str]:
         """Return the migrations that block a routine: those behind its gate do not."""
         gate = self.gates.get(routine.name)
-        return self.missing if gate is None else gate.missing
+        if gate is None:
+            return () if self.is_migrating else self.missing
+        return gate.missing
 
     def blocker(self, routine: Routine) -> str:
         """Return why a routine is not run now; or empty."""
         if self.has_lost_tables:
             return history.LOST_TABLES
         missing = self.of(routine)
+        if missing and self.is_migrating:
+            return (
+                f"Its own migration {self.gates[routine.name]} comes later, after "
+                f"{', '.join(missing)}. Name these in the dependencies of the migration that waits."
+            )
         return unapplied.blocker(self.using, missing) if missing else ""
 
     def bound(self, routine: Routine) -> Routine:
         """Return a routine that takes ``apps`` with the models of its gate, where that is ahead."""
-        gate = self.gates.get(routine.name)
-        if gate is None or not routine.takes_apps:
+        if self.is_migrating or routine.name not in self.gates or not routine.takes_apps:
             return routine
-        return routine.with_models(gate.apps)
+        return routine.with_models(self._models)
+
+    @cached_property
+    def _models(self) -> Any:
+        """The models by the migrations that the database has, as its gates find them."""
+        executor: Any = MigrationExecutor(connections[self.using])
+        return executor._create_project_state(with_applied_migrations=True).apps
 
 
-def behind(using: str, *, is_readable: bool = True) -> Behind:
+def behind(using: str, *, is_readable: bool = True, is_migrating: bool = False) -> Behind:
     """Return what a database lacks; migrations are loaded only where it lacks any.
 
     Args:
         using: alias of the database.
         is_readable: False if the tables of the record could not be read.
+        is_migrating: True if a migration waits for the routines that are asked about.
 
     """
     # In this order, because a migration is recorded after its tables are made.
@@ -122,20 +133,22 @@ def behind(using: str, *, is_readable: bool = True) -> Behind:
     if not missing:
         return Behind(using, has_lost_tables=not (is_readable or history.is_installed(using)))
     found: dict[str, Ahead] = {}
+    own = f"{Completion._meta.app_label}."
     executor = MigrationExecutor(connections[using])
     graph = executor.loader.graph
     for migration, _ in executor.migration_plan(graph.leaf_nodes()):
         key = (migration.app_label, migration.name)
         for gate in leading(migration):
             if gate.name not in found:
-                before = [".".join(each) for each in graph.forwards_plan(key)[:-1]]
-                lacking = [each for each in before if each in missing]
-                found[gate.name] = Ahead(executor.loader, *key, lacking)
-    return Behind(using, missing, found)
+                needed = {".".join(each) for each in graph.forwards_plan(key)[:-1]}
+                lacking = [each for each in missing if each in needed or each.startswith(own)]
+                found[gate.name] = Ahead(*key, lacking)
+    return Behind(using, missing, found, is_migrating=is_migrating)
 
 
-def passed(using: str) -> set[str]:
-    """Return the names of routines of which a database has passed a gate."""
+def passed(using: str) -> Counter[str]:
+    """Return the names of routines of which a database has passed gates, in how many migrations."""
     loader = MigrationLoader(connections[using])
-    applied = [loader.disk_migrations.get(key) for key in loader.applied_migrations]
-    return {gate.name for migration in applied if migration for gate in leading(migration)}
+    applied = [loader.graph.nodes.get(key) for key in loader.applied_migrations]
+    names = [{gate.name for gate in leading(migration)} for migration in applied if migration]
+    return Counter(chain.from_iterable(names))

@@ -18,8 +18,8 @@ class RunOptions:
     trigger: str
     #: True if a reset is for a routine that is done, too.
     even_done: bool = False
-    #: True if a migration needs the routines, for which the unapplied ones are no obstacle.
-    before_migration: bool = False
+    #: The routine that a migration waits for, to which the unapplied ones are no obstacle.
+    needed: Routine | None = None
     #: True if the call waits for a routine that another process runs.
     wait: bool = True
     #: Seconds after which the call stops waiting; none by default.

@@ -94,6 +94,31 @@ def slugs(project: Project) -> list[str]:
     return [slug for (slug,) in project.rows("SELECT slug FROM plant_item ORDER BY slug")]
 
 
+def app(project: Project, label: str, name: str, *operations: str, after: str = "") -> None:
+    """Write a migration of another app than ``plant``, after some migration as ``app.name``."""
+    directory = project.directory / label
+    (directory / "migrations").mkdir(parents=True, exist_ok=True)
+    (directory / "__init__.py").touch()
+    (directory / "migrations" / "__init__.py").touch()
+    dependencies = [tuple(each.split(".")) for each in after.split()]
+    (directory / "migrations" / f"{name}.py").write_text(
+        "from django.db import migrations, models\n"
+        "from once.operations import RunRoutine\n"
+        "class Migration(migrations.Migration):\n"
+        f"    dependencies = {dependencies}\n"
+        f"    operations = [{', '.join(operations)}]\n"
+    )
+    labels = project.environment["TEST_APPS"].split(",")
+    project.environment["TEST_APPS"] = ",".join(dict.fromkeys([*labels, label]))
+
+
+def model(name: str, **fields: str) -> str:
+    listed = ", ".join(f"({each!r}, models.{field})" for each, field in fields.items())
+    return (
+        f"migrations.CreateModel({name!r}, [('id', models.AutoField(primary_key=True)), {listed}])"
+    )
+
+
 @pytest.mark.parametrize("command", MIGRATE, ids=" ".join)
 def test_routine_is_completed_before_the_migration(filled: Project, command: list[str]) -> None:
     migrate = filled.manage(*command)
@@ -229,15 +254,15 @@ def test_holder_that_freezes_is_taken_over(filled: Project) -> None:
 
 
 # SQLite has one lock for routines and migrations, so that no migration has begun.
-@pytest.mark.parametrize(("option", "codes"), [("--timeout=1", [4]), ("--no-wait", [1, 3])])
+@pytest.mark.parametrize(("option", "code"), [("--timeout=1", 4), ("--no-wait", 3)])
 def test_limits_of_the_command_hold_for_a_routine_that_another_process_runs(
-    filled: Project, option: str, codes: list[int]
+    filled: Project, option: str, code: int
 ) -> None:
     (filled.directory / "handshake" / "fill.go").unlink()
     holder = filled.once("run")
     filled.wait_for("fill")
     migrate = filled.once("run", "--migrate", option)
-    assert migrate.finish() in codes, migrate.output
+    assert migrate.finish() == code, migrate.output
     assert filled.named(holder) in migrate.output
     filled.release("fill")
     assert holder.finish() == 0, holder.output
@@ -307,10 +332,26 @@ def test_commands_of_django_that_read_migrations(filled: Project) -> None:
     assert filled.attempts() == []
     changes = filled.manage("makemigrations", "--check", "--dry-run", "plant")
     assert "RunRoutine" not in changes.output
-    squashed = filled.manage("squashmigrations", "--noinput", "plant", "0002")
-    assert squashed.finish() == 0, squashed.output
-    files = (filled.directory / "plant" / "migrations").glob("0001_*squashed*.py")
-    assert "RunRoutine" not in next(files).read_text()
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_commands_that_write_migrations_keep_a_gate_unless_it_is_elidable(filled: Project) -> None:
+    models = filled.directory / "plant" / "models.py"
+    models.write_text(MODELS + "    stock = models.IntegerField(default=0)\n")
+    update = filled.manage("makemigrations", "--update", "plant")
+    assert update.finish() == 0, update.output
+    directory = filled.directory / "plant" / "migrations"
+    (updated,) = directory.glob("0002_run_fill*.py")
+    assert "RunRoutine" in updated.read_text()
+    updated.unlink()
+    (directory / "0001_item.py").write_text(BASE)
+    for gate, is_kept in (GATE, True), (GATE.replace('fill"', 'fill", elidable=True'), False):
+        write(filled, "0002_slug", gate)
+        squash = filled.manage("squashmigrations", "--noinput", "plant", "0002")
+        assert squash.finish() == 0, squash.output
+        (squashed,) = directory.glob("0001_*squashed*.py")
+        assert ("RunRoutine" in squashed.read_text()) is is_kept
+        squashed.unlink()
 
 
 def test_predecessors_are_done_on_the_models_of_then(filled: Project) -> None:
@@ -345,3 +386,108 @@ class Tests(TestCase):
     assert tests.finish() == 0, tests.output
     assert "Ran 1 test" in tests.output
     assert filled.attempts() == []
+
+
+# The same on each kind.
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_routine_finds_other_apps_as_they_are_applied(project: Project) -> None:
+    project.routines("""
+    @routine
+    def fill(apps):
+        list(apps.get_model("other", "Thing").objects.all())
+    """)
+    app(project, "other", "0001", model("Thing", size="IntegerField()"))
+    app(project, "other", "0002", "migrations.RemoveField('thing', 'size')", after="other.0001")
+    app(project, "gate", "0001", after="other.0001")
+    assert project.manage("migrate", "-v0").finish() == 0
+    app(project, "gate", "0002", "RunRoutine('plant.fill')", after="gate.0001")
+    run = project.once("run")
+    assert run.finish() == 0, run.output
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_routine_finds_relations_as_the_same_run_has_changed_them(project: Project) -> None:
+    project.routines("""
+    @routine
+    def fill(apps):
+        list(apps.get_model("other", "Book").objects.filter(author__country__code=""))
+    """)
+    app(
+        project,
+        "other",
+        "0001",
+        model("Country"),
+        model("Author", country="ForeignKey('other.Country', models.CASCADE)"),
+        model("Book", author="ForeignKey('other.Author', models.CASCADE)"),
+    )
+    code = "migrations.AddField('country', 'code', models.CharField(max_length=2, default=''))"
+    app(project, "other", "0002", code, after="other.0001")
+    app(project, "other", "0003", "RunRoutine('plant.fill')", after="other.0002")
+    migrate = project.manage("migrate", "-v0")
+    assert migrate.finish() == 0, migrate.output
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_routine_is_blocked_before_the_tables_of_the_record(project: Project) -> None:
+    project.routines("""
+    @routine
+    def fill(): ...
+    """)
+    app(project, "gate", "0001")
+    assert project.manage("migrate", "-v0", "gate").finish() == 0
+    app(project, "gate", "0002", "RunRoutine('plant.fill')", after="gate.0001")
+    run = project.once("run")
+    assert run.finish() == 3, run.output
+    assert "lacks migrations of this code (once.0001_initial)" in run.output
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_predecessor_does_not_run_before_the_dependencies_of_its_own_gate(
+    project: Project,
+) -> None:
+    """It would find no column to fill, and the next migration would drop what it reads."""
+    project.routines("""
+    @routine
+    def first(apps):
+        for thing in apps.get_model("other", "Thing").objects.all():
+            thing.new = thing.old
+            thing.save()
+
+
+    @routine(after=[first])
+    def second(): ...
+    """)
+    app(project, "other", "0001", model("Thing", old="IntegerField()"))
+    assert project.manage("migrate", "-v0").finish() == 0
+    project.execute("INSERT INTO other_thing (old) VALUES (7)")
+    new = "migrations.AddField('thing', 'new', models.IntegerField(default=0))"
+    app(project, "other", "0002", new, after="other.0001")
+    drop = "migrations.RemoveField('thing', 'old')"
+    app(project, "other", "0003", "RunRoutine('plant.first')", drop, after="other.0002")
+    app(project, "early", "0001", "RunRoutine('plant.second')")
+    migrate = project.manage("migrate", "-v0")
+    assert migrate.finish() == 1
+    assert "Its own migration other.0003 comes later, after other.0002. Name" in migrate.output
+    app(project, "early", "0001", "RunRoutine('plant.second')", after="other.0002")
+    migrate = project.manage("migrate", "-v0")
+    assert migrate.finish() == 0, migrate.output
+    assert project.rows("SELECT new FROM other_thing") == [(7,)]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_routine_of_two_gates_is_pending_again_once_neither_is_applied(filled: Project) -> None:
+    again = (
+        GATE.replace("0001_item", "0002_slug").partition("        migrations.Alter")[0] + "    ]\n"
+    )
+    write(filled, "0003_again", again)
+    assert filled.manage("migrate", "-v0").finish() == 0
+    assert filled.manage("migrate", "-v0", "plant", "0002").finish() == 0
+    assert filled.completions() == ["plant.fill"]
+    assert filled.manage("migrate", "-v0", "plant", "0001").finish() == 0
+    assert filled.completions() == []
+
+
+@pytest.mark.parametrize("kind", ["pgbouncer-2"])
+def test_pool_that_is_too_small_is_told(filled: Project) -> None:
+    migrate = filled.once("run", "--migrate")
+    migrate.wait_for("two at once, or three where a migration waits for it: raise the size")

@@ -40,7 +40,7 @@ IDLE = """
     SELECT pid FROM pg_stat_activity
     WHERE state LIKE 'idle in %' AND datname = current_database()
 """
-ADVICE = "The pooler had no connection for it. A run needs two at once: raise the size of the pool"
+ADVICE = "The pooler had no connection for it. A run needs two at once, or three where a migration"
 SILENCE = "No answer for 10.0 s. The server hangs, a table is locked, or a pooler, where one stands"
 
 
