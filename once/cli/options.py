@@ -3,7 +3,7 @@
 import getpass
 import os
 from argparse import SUPPRESS, ArgumentTypeError, Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from django.core.management import CommandError
@@ -23,10 +23,12 @@ __all__ = [
     "add_database",
     "add_flags",
     "add_names",
+    "add_noinput",
     "add_subcommands",
     "chosen",
     "databases",
     "of_database",
+    "refuse_ambiguity",
     "user",
 ]
 
@@ -86,6 +88,29 @@ def add_database(parser: CommandParser, help: str, **details: Any) -> None:  # n
 def add_flags(parser: CommandParser, *names: str) -> None:
     for name in names:
         parser.add_argument(name, **_FLAGS[name])
+
+
+def add_noinput(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--noinput",
+        "--no-input",
+        action="store_false",
+        dest="interactive",
+        help="Do not ask, do it.",
+    )
+
+
+def refuse_ambiguity(recorded: Iterable[tuple[str, str]]) -> None:
+    """Raise if a name, of those with the database of each record, is recorded in several."""
+    found: dict[str, list[str]] = {}
+    for name, using in recorded:
+        found.setdefault(name, []).append(using)
+    for name, where in found.items():
+        if len(where) > 1:
+            raise exit_codes.misused(
+                f"{name} is recorded in several databases: {', '.join(where)}. Name one by "
+                "--database."
+            )
 
 
 def databases(registry: Registry, options: Namespace) -> list[str]:

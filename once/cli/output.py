@@ -6,12 +6,12 @@ import re
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from textwrap import indent
 from typing import Any
 from unicodedata import east_asian_width
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.core.management.color import Style
 from django.core.serializers.json import DjangoJSONEncoder
 
@@ -24,7 +24,7 @@ from once.status.state import RoutineState, Status
 from once.status.survey import statuses_of
 from once.text import escaped, inline
 
-__all__ = ["Terminal", "TerminalCommand", "conclude", "lines", "print_json"]
+__all__ = ["Terminal", "TerminalCommand", "conclude", "confirm", "lines", "print_json"]
 
 #: Columns for names at most; a longer name moves the rest of its line to the right.
 _NAME = 32
@@ -157,6 +157,23 @@ def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterato
             yield indent(escaped(error), " " * 6)
         if status.message:
             yield f"      {inline(status.message)}"
+
+
+def confirm(
+    command: TerminalCommand, risk: str, heading: str, listed: Iterable[str], declined: str
+) -> None:
+    """Ask at a terminal; where there is none, raise with the risk that is to be confirmed."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise exit_codes.misused(f"{risk} Where there is no terminal to ask, confirm by --noinput.")
+    command.stdout.write(heading)
+    for line in listed:
+        command.stdout.write(f"  {line}")
+    try:
+        answer = input("Type 'yes' to continue: ")
+    except EOFError:
+        answer = "no"
+    if answer.strip().lower() != "yes":
+        raise CommandError(declined, returncode=exit_codes.NOT_DONE)
 
 
 def conclude(

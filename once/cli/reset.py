@@ -4,16 +4,22 @@ A completed one runs again from the start, under a new idempotency key; a failed
 where it stands, under the same key.
 """
 
-import sys
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Sequence
 
 from django.core.management import CommandError
 from django.core.management.base import CommandParser
 
 from once.cli import exit_codes, output
-from once.cli.options import add_database, add_flags, add_names, chosen, user
+from once.cli.options import (
+    add_database,
+    add_flags,
+    add_names,
+    add_noinput,
+    chosen,
+    refuse_ambiguity,
+    user,
+)
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.databases import database
@@ -30,13 +36,7 @@ USAGE = "NAME [NAME ...]"
 
 def add_arguments(parser: CommandParser) -> None:
     add_names(parser, ".", nargs="+")
-    parser.add_argument(
-        "--noinput",
-        "--no-input",
-        action="store_false",
-        dest="interactive",
-        help="Do not ask, do it.",
-    )
+    add_noinput(parser)
     parser.add_argument(
         "--force",
         action="store_true",
@@ -52,7 +52,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     listed = chosen(registry, options.names, options.database)
     # Because a pattern means what is recorded, a routine in memory is meant by its full name only.
     meant = [each for each in listed if each.kind != "process" or each.name in options.names]
-    _refuse_ambiguity(meant)
+    refuse_ambiguity((each.name, str(each.database)) for each in meant)
     resets = [each for each in meant if _may_reset(command, each)]
     if not resets:
         return
@@ -70,15 +70,6 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
         is_call = all(each.kind == "call" for each in resets)
         again = "call it again by `manage.py once call`" if is_call else "`manage.py once run`"
         command.stdout.write(f"  Pending again. Next: {again}.")
-
-
-def _refuse_ambiguity(meant: Sequence[Status]) -> None:
-    for name, count in Counter(each.name for each in meant).items():
-        if count > 1:
-            where = ", ".join(str(each.database) for each in meant if each.name == name)
-            raise exit_codes.misused(
-                f"{name} is recorded in several databases: {where}. Name one by --database."
-            )
 
 
 def _refuse_passed(resets: Sequence[Status]) -> None:
@@ -110,17 +101,10 @@ def _confirm(command: TerminalCommand, resets: Sequence[Status]) -> None:
     repeated = [each for each in resets if each.state in may_have_run]
     if not repeated:
         return
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise exit_codes.misused(
-            f"This has routines run again that ran: {', '.join(each.name for each in repeated)}. "
-            "Where there is no terminal to ask, confirm by --noinput."
-        )
-    command.stdout.write("These ran, or may have run, and will run again:")
-    for line in output.lines(repeated, command.style):
-        command.stdout.write(f"  {line}")
-    try:
-        answer = input("Type 'yes' to continue: ")
-    except EOFError:
-        answer = "no"
-    if answer.strip().lower() != "yes":
-        raise CommandError("Nothing was reset.", returncode=exit_codes.NOT_DONE)
+    output.confirm(
+        command,
+        f"This has routines run again that ran: {', '.join(each.name for each in repeated)}.",
+        "These ran, or may have run, and will run again:",
+        output.lines(repeated, command.style),
+        "Nothing was reset.",
+    )

@@ -1,6 +1,7 @@
 """Keep the rows of the history that must stay, and prune the rest."""
 
 from datetime import timedelta
+from typing import Any
 
 from django.db.models import Exists, OuterRef, Subquery
 
@@ -8,7 +9,7 @@ from once.databases import database, tables
 from once.models import Anchor, Attempt, Completion, Now, State
 from once.record import recorder
 
-__all__ = ["move", "prune"]
+__all__ = ["forget", "move", "prune"]
 
 #: Rows that one statement deletes, because it holds their locks until it ends.
 _CHUNK = 1000
@@ -61,3 +62,10 @@ def prune(using: str, days: float) -> int:
         while found := list(ended.order_by("pk").values_list("pk", flat=True)[:_CHUNK]):
             deleted += attempts.filter(pk__in=found)._raw_delete(using)
         return deleted
+
+
+def forget(using: str, name: str) -> dict[str, int]:
+    """Delete all records of a routine, in the transaction in hand; return their numbers by kind."""
+    models: dict[str, Any] = {"anchors": Anchor, "attempts": Attempt, "completions": Completion}
+    rows = {kind: model.objects.using(using) for kind, model in models.items()}
+    return {kind: each.filter(routine=name)._raw_delete(using) for kind, each in rows.items()}

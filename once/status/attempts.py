@@ -8,7 +8,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS
 
 from once.databases import database
-from once.models import DECISIONS, Attempt
+from once.models import DECISIONS, Anchor, Attempt, Completion
 from once.record import history
 from once.routines.base import RESERVED
 from once.status import text
@@ -67,7 +67,7 @@ class PastAttempt:
 
 
 def names(using: str) -> list[str]:
-    """Return the names of all routines that a database has attempts of, in order.
+    """Return the names of all routines that a database has records of, in order.
 
     Raises:
         django.db.Error: the database cannot be read.
@@ -76,7 +76,8 @@ def names(using: str) -> list[str]:
     with database(using).reading(), database(using).statements():
         if not history.is_installed(using):
             return []
-        found = Attempt.objects.using(using).values_list("routine", flat=True).distinct()
+        rows = (model.objects.using(using) for model in (Attempt, Completion, Anchor))
+        found = set().union(*(each.values_list("routine", flat=True).distinct() for each in rows))
         return sorted(name for name in found if not name.startswith(RESERVED))
 
 

@@ -125,7 +125,7 @@ class Reading:
     def _stranger(self, name: str) -> Status:
         attempt, done = self.last.get(name), self.completions[name]
         details = {"name": name, "attempts": attempt.number if attempt else 0}
-        return self._status(details, RoutineState.UNKNOWN, "", attempt, done[-1:])
+        return self._status(details, RoutineState.UNKNOWN, _gone(name), attempt, done[-1:])
 
     def _undone(self, routine: Routine, attempt: Attempt | None) -> tuple[RoutineState, str]:
         name = routine.name
@@ -195,6 +195,13 @@ def _called(row: Attempt | Completion, using: str) -> Called:
     if _DIGEST.fullmatch(key) and key != getattr(row, "release", None):
         scope = Content(())
     return Called(name=row.routine, version=row.version, using=using, scope=scope, recorded_key=key)
+
+
+def _gone(name: str) -> str:
+    return (
+        "Not in this code. Its record is left alone; if no release has it any more, "
+        f"`manage.py once forget {name}` removes that."
+    )
 
 
 def last_attempts(using: str) -> dict[str, Attempt]:

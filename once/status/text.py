@@ -98,8 +98,6 @@ def next_step(status: Status, *, runs_at_startup: bool) -> str:
         return status.message
     if status.state is RoutineState.SUPERSEDED:
         return _SUPERSEDED
-    if status.state is RoutineState.UNKNOWN:
-        return "Not in this code. Its record is left alone."
     if status.kind == "process":
         return "In memory, once in each process: this is how it stands in this one."
     if status.state not in (RoutineState.FAILED, RoutineState.PENDING):

@@ -134,7 +134,7 @@ def test_list_says_what_happened_and_what_comes_next(
     assert "manage.py once reset shop.held1 has it tried again" in shown
     assert "The next manage.py once run or server start takes over." in shown
     assert "shop.new1 is new and would run, while database" in shown
-    assert "Not in this code. Its record is left alone." in shown
+    assert "if no release has it any more, manage.py once forget shop.gone1 removes that." in shown
     assert f"{last(using).host}, pid {last(using).pid}" in shown
 
 

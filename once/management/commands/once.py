@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from once.cli import call, doctor, exit_codes, history, prune, reset, run, status, wait
+from once.cli import call, doctor, exit_codes, forget, history, prune, reset, run, status, wait
 from once.cli.options import Subcommand, add_subcommands
 from once.cli.output import TerminalCommand
 from once.engine import shutdown
@@ -21,6 +21,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "wait": wait,
     "call": call,
     "reset": reset,
+    "forget": forget,
     "prune": prune,
     "doctor": doctor,
 }

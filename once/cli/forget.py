@@ -1,0 +1,102 @@
+"""Remove the records of routines that no code has any more, and of commands of ``once call``.
+
+A release that still has such a routine, and a command that is called again, then run again.
+"""
+
+from argparse import Namespace
+from functools import partial
+
+from django.core.management import CommandError
+from django.core.management.base import CommandParser
+
+from once import conf
+from once.cli import exit_codes, output
+from once.cli.options import add_database, add_names, add_noinput, refuse_ambiguity
+from once.cli.output import TerminalCommand
+from once.cli.reporter import reporting
+from once.databases import database
+from once.databases.lock import AdvisoryLock
+from once.engine import shutdown
+from once.engine.backoff import Wait
+from once.models import State
+from once.record import anchors, history, recorder
+from once.routines.base import CALL, Routine
+from once.routines.registry import Registry, match
+from once.status import attempts
+from once.status.survey import recording
+from once.text import inline
+
+HELP = "Remove the records of routines that no code has any more."
+USAGE = "NAME [NAME ...]"
+
+
+def add_arguments(parser: CommandParser) -> None:
+    add_names(parser, ".", nargs="+")
+    add_noinput(parser)
+    add_database(
+        parser, "Only what this database records; needed where several record the same name."
+    )
+
+
+def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    meant = _meant(registry, options)
+    if options.interactive:
+        names = [inline(name) for name in meant]
+        output.confirm(
+            command,
+            f"This removes the only records that these ran: {', '.join(names)}.",
+            "The records of these are removed. Where code has or calls one, it runs again:",
+            names,
+            "Nothing was removed.",
+        )
+    with reporting(command, options):
+        for name, using in meant.items():
+            removed = ", ".join(f"{count} {kind}" for kind, count in _forget(name, using).items())
+            if options.verbosity:
+                command.stdout.write(f"  {inline(name)}: removed {removed}.")
+    if options.verbosity and any(name.startswith(CALL) for name in meant):
+        command.stdout.write("  A command runs again where `manage.py once call` calls it.")
+
+
+def _meant(registry: Registry, options: Namespace) -> dict[str, str]:
+    """Return the database of each name that is recorded, and meant."""
+    aliases = [options.database] if options.database else recording(registry)
+    recorded = [(name, using) for using in aliases for name in attempts.names(using)]
+    # A command may be named by its key alone.
+    labels = {name: name.removeprefix(CALL) for name, _ in recorded} | registry.labels
+    meant = set[str]().union(*match(options.names, labels).values())
+    if known := sorted(meant & registry.labels.keys()):
+        raise exit_codes.misused(
+            f"{known[0]} is in this code, so that its record is needed. To have it run again, call "
+            f"`manage.py once reset {known[0]}`."
+        )
+    found = [(name, using) for name, using in recorded if name in meant]
+    refuse_ambiguity(found)
+    return dict(found)
+
+
+def _forget(name: str, using: str) -> dict[str, int]:
+    """Remove the records of a routine, under its lock."""
+    with database(using).lock(name, conf.liveness_timeout()) as lock:
+        patient = Wait(name=name, using=using, deadline=None, lock=lock)
+        return patient.until(partial(_look, name, lock, patient))
+
+
+def _look(name: str, lock: AdvisoryLock, patient: Wait) -> dict[str, int]:
+    here = database(patient.using)
+    routine = Routine(function=lambda: None, name=name, using=here.using)
+    with here.session():
+        if not lock.acquire(patient.answer_within):
+            raise CommandError(
+                f"{name} is not removed: its lock is taken by {inline(patient.holder())}. Wait for "
+                "that process, or end it.",
+                returncode=exit_codes.NOT_DONE,
+            )
+        with shutdown.deferred():
+            # Fence, then delete: a frozen process may still be inside the work transaction.
+            for attempt in lock.read(partial(history.next_attempt, routine)).predecessors:
+                recorder.close(attempt, State.LOST, "It was forgotten.")
+            with here.work():
+                removed = anchors.forget(here.using, name)
+                lock.ping()
+            return removed
