@@ -160,6 +160,15 @@ def test_names_do_not_exclude_each_other() -> None:
 
 
 @pytest.mark.postgresql
+def test_key_of_a_lock_is_that_of_every_release() -> None:
+    """Because two releases of this package run side by side in a rolling deploy."""
+    key = 2840247509743053818  # eight bytes of SHA-256 of "once:public:shop.seed"
+    with transaction.atomic(), session() as lock:
+        rows("default", "SELECT pg_advisory_xact_lock(%s)", [key])
+        assert not lock.acquire()
+
+
+@pytest.mark.postgresql
 def test_schemas_do_not_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     rows("default", "CREATE SCHEMA tenant")
     try:

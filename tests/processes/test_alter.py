@@ -137,7 +137,11 @@ def test_later_release_migrates_the_record_beside_a_routine(project: Project, na
     assert project.rows("SELECT later FROM once_completion WHERE routine LIKE 'plant.%'") == [(7,)]
     for other in EFFECTS:
         project.release(other)
-    assert project.once("run").finish() == 0
+    project.settings("")  # the release before, which knows nothing of it
+    again = project.once("run", "--migrate")
+    assert again.finish() == 0, again.output
+    assert project.once("status", "--check").finish() == 0
+    assert project.completions() == [f"plant.{each}" for each in EFFECTS]
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
