@@ -8,14 +8,17 @@ from time import monotonic
 from typing import ClassVar
 from unittest.mock import patch
 
-from django.db import transaction
+from django.apps.registry import Apps
+from django.core.management import call_command
+from django.db import connections, transaction
+from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Model
 from django.test import TestCase
 
 from once import signals
 from once.databases import database
 from once.databases.lock import NoLock
-from once.engine import body, verdict
+from once.engine import body, gates, verdict
 from once.engine.attempt import Work
 from once.engine.backoff import Wait
 from once.exceptions import AttemptLost, RoutineError
@@ -32,6 +35,7 @@ from once.text import one_line, whole
 __all__ = [
     "CompletedRoutinesMixin",
     "assert_idempotent",
+    "at_gate",
     "complete_routines",
     "isolated_registry",
     "run_routine",
@@ -42,7 +46,8 @@ def complete_routines(databases: Collection[str] | None = None) -> None:
     """Run and record what is pending, in the calling thread's transaction where it has one.
 
     No lock is taken: a test database belongs to one process. A body's error is raised. An external
-    routine (``atomic=False``) is recorded and not called: tests talk to no other system.
+    routine (``atomic=False``) is recorded and not called: tests talk to no other system. Nor is a
+    routine that takes ``apps``, because its migration had it done, or no row is that old.
 
     Args:
         databases: aliases of the databases to complete; all by default.
@@ -124,6 +129,33 @@ def assert_idempotent(
 
 
 @contextmanager
+def at_gate(routine: Routine) -> Iterator[Apps]:
+    """Undo migrations until the one that needs a routine is unapplied, inside this context.
+
+    In it :func:`run_routine` has the models of then. At its end all rows are deleted, as after any
+    test that commits, and the migrations are applied again. For a ``TransactionTestCase``.
+
+    Returns:
+        The models of then, to make rows as they were, and to look at what became of them.
+
+    """
+    executor = MigrationExecutor(connections[routine.using])
+    executor.migrate([gates.before(routine)])
+    try:
+        yield gates.behind(routine.using).models
+    finally:
+        call_command(
+            "flush",
+            database=routine.using,
+            verbosity=0,
+            interactive=False,
+            inhibit_post_migrate=True,
+        )
+        executor = MigrationExecutor(connections[routine.using])
+        executor.migrate(executor.loader.graph.leaf_nodes())
+
+
+@contextmanager
 def isolated_registry() -> Iterator[list[Routine]]:
     """Forget every routine inside this context, but those that are declared in it.
 
@@ -173,8 +205,11 @@ def _complete(routine: Routine, *, is_alone: bool = False) -> Result:
     attempt = recorder.begin(routine, history.next_attempt(routine), Trigger.TEST)
     if attempt is None:
         raise AttemptLost("Another process uses this test database.")
+    unhurried = replace(routine, pause=0.0)
+    if is_alone and routine.takes_apps:
+        unhurried = gates.behind(routine.using).bound(unhurried)
     work = Work(
-        routine=replace(routine, pause=0.0),
+        routine=unhurried,
         attempt=attempt,
         here=database(routine.using),
         lock=NoLock(),
@@ -184,7 +219,7 @@ def _complete(routine: Routine, *, is_alone: bool = False) -> Result:
         signals.attempt_started.send_robust(routine, attempt=attempt)
     began, problem = monotonic(), None
     try:
-        if is_alone or routine.kind != "external":
+        if is_alone or not (routine.kind == "external" or routine.takes_apps):
             work.do()
         else:
             work.fake()

@@ -61,9 +61,10 @@ def behind(found: Mapping[str, Sequence[str]]) -> str:
 
 def blocker(using: str, missing: Sequence[str]) -> str:
     """Return why routines are not run, for the migrations that their database lacks."""
+    there = "" if using == DEFAULT_DB_ALIAS else f" --database {using}"
     return (
         f"Blocked: {behind({using: missing})}. Run `manage.py once run --migrate`, or `manage.py "
-        "migrate` first."
+        f"migrate{there}` first."
     )
 
 

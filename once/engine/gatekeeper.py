@@ -4,6 +4,7 @@ Because any command may migrate, importing this module teaches Django's executor
 the migration's own transaction begins, by the routine's own lock, claim and batches.
 """
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,6 +21,7 @@ from once.engine.backoff import Wait
 from once.engine.gates import Gate, gated, leading, passed
 from once.engine.options import RunOptions
 from once.exceptions import Held, MigrationFailed, NotDone, OnceError, TimedOut
+from once.log import tell
 from once.models import Attempt, Completion, State, Trigger
 from once.record import anchors, history, recorder
 from once.results import Outcome, Reason
@@ -76,10 +78,17 @@ def _apply_migration(
     fake_initial: bool = False,
 ) -> Any:
     """Apply a migration as Django does, behind its gates; a fake one completes nothing."""
-    gates = [] if fake else leading(migration)
+    gates = leading(migration)
     if gates and fake_initial:
-        gates = [] if executor.detect_soft_applied(state, migration)[0] else gates
+        fake = executor.detect_soft_applied(state, migration)[0]
     for gate in gates:
+        if fake:
+            _warn(
+                gate.name,
+                f"Migration {migration} is faked, which completes nothing. If the effects exist, "
+                f"record them: `manage.py once run --fake {gate.name}`.",
+            )
+            continue
         routine = gated(gate, executor.connection.alias, migration.app_label)
         if routine is not None:
             # Because Django leaves relations between models as they were, until code needs them.
@@ -125,6 +134,12 @@ def _complete(routine: Routine, migration: Migration, models: Any) -> None:
         timeout=_patient.timeout if _patient else None,
     )
     results = executor.run(routines, declared, options)
+    if not routine.takes_apps and results[-1].outcome is not Outcome.ALREADY_DONE:
+        _warn(
+            routine.name,
+            f"It takes no `apps`, so that it has the models of the newest code, and not those that "
+            f"migration {migration} finds. Give the body, or over=, that parameter.",
+        )
     undone = [result for result in results if not result.is_done]
     if undone:
         reasons = "; ".join(f"{each.routine.name}: {each.message}" for each in undone)
@@ -135,6 +150,10 @@ def _complete(routine: Routine, migration: Migration, models: Any) -> None:
         raise kind(
             f"Migration {migration} needs the routine {routine.name}, which is not done. {reasons}"
         ) from undone[0].error
+
+
+def _warn(name: str, message: str) -> None:
+    tell(logging.WARNING, "gate", routine=name, message=message)
 
 
 def confirm(routine: Routine, models: Any) -> None:
@@ -191,7 +210,8 @@ def reverse(routine: Routine) -> None:
     if attempt is None:
         raise MigrationFailed(
             f"The routine {routine.name} runs, and the migration that needs it is to be undone. "
-            "Wait for it: `manage.py once status` shows where it runs."
+            "Wait for it: `manage.py once status` shows where it runs. If that process is dead, "
+            f"`manage.py once run {routine.name}` takes over; then undo the migration."
         )
     with transaction.atomic(using=routine.using):
         anchors.move(attempt)

@@ -17,13 +17,13 @@ from django.db.migrations.migration import Migration
 from django.db.migrations.operations.base import Operation
 
 from once.databases import unapplied
-from once.exceptions import MigrationFailed
+from once.exceptions import MigrationFailed, RoutineError
 from once.models import Completion
 from once.record import history
 from once.routines import registry
 from once.routines.base import Routine
 
-__all__ = ["Behind", "Gate", "behind", "gated", "leading", "passed"]
+__all__ = ["Behind", "Gate", "before", "behind", "gated", "leading", "passed"]
 
 
 class Gate(Operation):
@@ -110,10 +110,10 @@ class Behind:
         """Return a routine that takes ``apps`` with the models of its gate, where that is ahead."""
         if self.is_migrating or routine.name not in self.gates or not routine.takes_apps:
             return routine
-        return routine.with_models(self._models)
+        return routine.with_models(self.models)
 
     @cached_property
-    def _models(self) -> Any:
+    def models(self) -> Any:
         """The models by the migrations that the database has, as its gates find them."""
         executor: Any = MigrationExecutor(connections[self.using])
         return executor._create_project_state(with_applied_migrations=True).apps
@@ -144,6 +144,22 @@ def behind(using: str, *, is_readable: bool = True, is_migrating: bool = False) 
                 lacking = [each for each in missing if each in needed or each.startswith(own)]
                 found[gate.name] = Ahead(*key, lacking)
     return Behind(using, missing, found, is_migrating=is_migrating)
+
+
+def before(routine: Routine) -> tuple[str, str | None]:
+    """Return the migration of the same app before the first gate of a routine, or none there.
+
+    Raises:
+        RoutineError: no migration needs the routine.
+
+    """
+    graph = MigrationLoader(connections[routine.using]).graph
+    for node in graph.leaf_nodes():
+        for key in graph.forwards_plan(node):
+            if any(gate.name == routine.name for gate in leading(graph.nodes[key])):
+                parents = (each.key for each in graph.node_map[key].parents)
+                return next((each for each in parents if each[0] == key[0]), (key[0], None))
+    raise RoutineError(f"No migration needs {routine.name}: none has a RunRoutine of it.")
 
 
 def passed(using: str) -> Counter[str]:

@@ -222,9 +222,26 @@ def test_undone_migration_makes_the_routine_pending_again(filled: Project) -> No
     assert filled.attempts() == [("plant.fill", number, "succeeded") for number in (1, 2, 3)]
 
 
-def test_faked_migration_completes_nothing(filled: Project) -> None:
-    assert filled.manage("migrate", "-v0", "--fake", "plant").finish() == 0
+def test_faked_migration_completes_nothing_and_says_so(filled: Project) -> None:
+    migrate = filled.manage("migrate", "-v0", "--fake", "plant")
+    assert migrate.finish() == 0
+    assert "record them: `manage.py once run --fake plant.fill`" in migrate.output
     assert filled.attempts() == []
+
+
+# What follows is the same on each kind.
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_routine_without_the_models_of_its_migration_is_told(filled: Project) -> None:
+    filled.routines("""
+    @routine
+    def fill():
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE plant_item SET slug = name")
+    """)
+    migrate = filled.manage("migrate", "-v0")
+    assert migrate.finish() == 0, migrate.output
+    assert "event=gate routine=plant.fill" in migrate.output
+    assert "those that migration plant.0002_slug finds" in migrate.output
 
 
 @pytest.mark.alone
@@ -331,7 +348,10 @@ def test_commands_of_django_that_read_migrations(filled: Project) -> None:
     assert "-- Complete the routine plant.fill" in sql.output
     assert filled.attempts() == []
     changes = filled.manage("makemigrations", "--check", "--dry-run", "plant")
+    changes.finish()
     assert "RunRoutine" not in changes.output
+    changes = filled.manage("makemigrations", "--check", "--dry-run", "once")
+    assert changes.finish() == 0, changes.output
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
@@ -368,27 +388,65 @@ def test_predecessors_are_done_on_the_models_of_then(filled: Project) -> None:
     assert slugs(filled) == ["b-1", "c-1", "d-1", "e-1", "first"]
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
-def test_test_database_is_made_with_gates(filled: Project) -> None:
-    (filled.directory / "plant" / "tests.py").write_text(
-        """
-from django.test import TestCase
+#: What a body of old rows reads is gone from the models of the code.
+OLD_ROWS = FILL.replace('filter(slug="")', 'filter(slug="").exclude(name="")')
+TESTS = """
+from django.test import TestCase, TransactionTestCase
 
 from once.models import Completion
+from once.testing import CompletedRoutinesMixin, at_gate, run_routine
+from plant.models import Item
+from plant.routines import fill
 
 
-class Tests(TestCase):
+def is_done():
+    return Completion.objects.filter(routine="plant.fill").exists()
+
+
+class Plain(TestCase):
     def test_is_done(self):
-        assert Completion.objects.filter(routine="plant.fill").exists()
+        assert is_done() is IS_MIGRATED
+
+
+class Completed(CompletedRoutinesMixin, TestCase):
+    def test_is_done(self):
+        assert is_done()
+
+
+class Emptied(CompletedRoutinesMixin, TransactionTestCase):
+    def test_is_done(self):
+        assert is_done()
+
+    test_is_done_again = test_is_done
+
+
+class Then(TransactionTestCase):
+    def test_old_row(self):
+        if not IS_MIGRATED:
+            return
+        with at_gate(fill) as apps:
+            old = apps.get_model("plant", "Item").objects.create(name="old")
+            run_routine(fill)
+            old.refresh_from_db()
+            assert old.slug.startswith("old-")
+        assert is_done()
+        assert not Item.objects.exists()
 """
-    )
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+@pytest.mark.parametrize("is_migrated_in_tests", [True, False])
+def test_test_database(filled: Project, is_migrated_in_tests: bool) -> None:
+    filled.routines(OLD_ROWS)
+    source = TESTS.replace("IS_MIGRATED", str(is_migrated_in_tests))
+    (filled.directory / "plant" / "tests.py").write_text(source)
+    filled.settings(f"default['TEST'] = {{'MIGRATE': {is_migrated_in_tests}}}\n")
     tests = filled.manage("test", "plant")
     assert tests.finish() == 0, tests.output
-    assert "Ran 1 test" in tests.output
+    assert "Ran 5 tests" in tests.output
     assert filled.attempts() == []
 
 
-# The same on each kind.
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_routine_finds_other_apps_as_they_are_applied(project: Project) -> None:
     project.routines("""
@@ -491,3 +549,44 @@ def test_routine_of_two_gates_is_pending_again_once_neither_is_applied(filled: P
 def test_pool_that_is_too_small_is_told(filled: Project) -> None:
     migrate = filled.once("run", "--migrate")
     migrate.wait_for("two at once, or three where a migration waits for it: raise the size")
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_migration_is_not_undone_beside_an_attempt_whose_end_is_unknown(filled: Project) -> None:
+    write(filled, "0002_slug", GATE.partition("        migrations.Alter")[0] + "    ]\n")
+    assert filled.manage("migrate", "-v0", "--fake", "plant").finish() == 0
+    (filled.directory / "handshake" / "fill.go").unlink()
+    name = "    name = models.CharField(max_length=20)\n"
+    (filled.directory / "plant" / "models.py").write_text(MODELS + name)
+    dead = filled.once("run")
+    filled.wait_for("fill")
+    dead.kill()
+    filled.release("fill")
+    back = filled.manage("migrate", "-v0", "plant", "0001")
+    assert back.finish() == 1
+    assert "`manage.py once run plant.fill` takes over; then undo" in back.output, back.output
+    assert filled.once("run", "plant.fill").finish() == 0
+    back = filled.manage("migrate", "-v0", "plant", "0001")
+    assert back.finish() == 0, back.output
+
+
+# The other database has its own tables, which are migrated by a call of their own.
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_predecessor_in_another_database_waits_for_its_migrations(filled: Project) -> None:
+    filled.settings("DATABASES['other'] = {**default, 'NAME': f'{default[\"NAME\"]}.other'}")
+    filled.routines(
+        """
+    @routine(using="other")
+    def first(run, apps):
+        assert not apps.get_model("plant", "Item").objects.using(run.using).exists()
+        assert not hasattr(apps.get_model("plant", "Item"), "name")
+    """
+        + FILL.replace("last_pass=True", "last_pass=True, after=[first]")
+    )
+    early = filled.manage("migrate", "-v0")
+    assert early.finish() == 1
+    assert "or `manage.py migrate --database other` first" in early.output, early.output
+    for options in ["--database", "other"], []:
+        migrate = filled.manage("migrate", "-v0", *options)
+        assert migrate.finish() == 0, migrate.output
+    assert slugs(filled) == SLUGS
