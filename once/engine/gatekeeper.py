@@ -18,7 +18,7 @@ from django.db.migrations.migration import Migration
 from once.databases import Database, database
 from once.engine import body
 from once.engine.backoff import Wait
-from once.engine.gates import Gate, gated, leading, passed
+from once.engine.gates import elided, gated, inside, leading, passed
 from once.engine.options import RunOptions
 from once.exceptions import Held, MigrationFailed, NotDone, OnceError, TimedOut
 from once.log import tell
@@ -95,6 +95,11 @@ def _apply_migration(
             state.clear_delayed_apps_cache()
             with _patient.lock.lent() if _patient else nullcontext():
                 _complete(routine, migration, state.apps)
+    for gate in [] if fake else elided(executor.loader, migration):
+        routine = gated(gate, executor.connection.alias, migration.app_label)
+        if routine is not None:
+            with _patient.lock.lent() if _patient else nullcontext():
+                _complete(routine, migration, state.apps, Trigger.FAKE)
     go_on = partial(_django_apply, executor, state, migration, fake, fake_initial)
     return _apply(executor, migration, go_on)
 
@@ -107,9 +112,10 @@ def _migration_plan(
     forwards = [migration for migration, is_backwards in plan if not is_backwards]
     for migration in forwards:
         _refuse_misplaced(migration)
-    if not any(map(leading, forwards)):
+    loader = executor.loader
+    if not any(leading(each) or elided(loader, each) for each in forwards):
         return plan
-    own = executor.loader.graph.leaf_nodes(Completion._meta.app_label)
+    own = loader.graph.leaf_nodes(Completion._meta.app_label)
     first = _django_plan(executor, own, clean_start)
     return first + [step for step in plan if step not in first]
 
@@ -118,17 +124,25 @@ MigrationExecutor.apply_migration = _apply_migration  # type: ignore[method-assi
 MigrationExecutor.migration_plan = _migration_plan  # type: ignore[method-assign, assignment]
 
 
-def _complete(routine: Routine, migration: Migration, models: Any) -> None:
-    """Complete a routine and all that it comes after, on the models that a migration finds."""
+def _complete(
+    routine: Routine, migration: Migration, models: Any, trigger: Trigger = Trigger.MIGRATE
+) -> None:
+    """Complete a routine and all that it comes after, on the models that a migration finds.
+
+    A fake one is recorded alone: tables that a squashed migration makes have no old rows.
+    """
     from once.engine import executor
 
     declared = registry.load()
     routines = [
         each.with_models(models) if each.using == routine.using else each
-        for each in declared.with_predecessors([routine])
+        for each in (
+            [routine] if trigger == Trigger.FAKE else declared.with_predecessors([routine])
+        )
     ]
     options = RunOptions(
-        trigger=Trigger.MIGRATE,
+        trigger=trigger,
+        reason=f"left out of {migration}" if trigger == Trigger.FAKE else "",
         needed=routine,
         wait=_patient is None or _patient.waits,
         timeout=_patient.timeout if _patient else None,
@@ -223,9 +237,10 @@ def reverse(routine: Routine) -> None:
 
 def _refuse_misplaced(migration: Migration) -> None:
     """Raise where a gate stands behind another operation, which would be applied before."""
-    if len(leading(migration)) < sum(isinstance(each, Gate) for each in migration.operations):
+    if len(leading(migration)) < sum(map(inside, migration.operations)):
         raise MigrationFailed(
-            f"A RunRoutine of {migration} stands behind another operation. Because a routine is "
-            "completed before its migration begins, move that operation into an earlier migration. "
+            f"A RunRoutine of {migration} stands behind another operation, or in one. Because a "
+            "routine is completed before its migration begins, move that operation into an earlier "
+            "migration. "
             "A squashed migration that begins on empty tables needs none: pass elidable=True."
         )

@@ -23,7 +23,17 @@ from once.record import history
 from once.routines import registry
 from once.routines.base import Routine
 
-__all__ = ["Behind", "Gate", "before", "behind", "gated", "leading", "passed"]
+__all__ = [
+    "Behind",
+    "Gate",
+    "before",
+    "behind",
+    "elided",
+    "gated",
+    "inside",
+    "leading",
+    "passed",
+]
 
 
 class Gate(Operation):
@@ -37,6 +47,22 @@ def leading(migration: Migration) -> list[Gate]:
     """Return the gates of a migration: the operations of this kind at its head."""
     gates: list[Any] = [*takewhile(lambda each: isinstance(each, Gate), migration.operations)]
     return gates
+
+
+def elided(loader: MigrationLoader, migration: Migration) -> list[Gate]:
+    """Return the gates that a squashed migration has left out, where its app begins with it."""
+    if any(label == migration.app_label for label, _ in migration.dependencies):
+        return []  # because its tables have rows
+    kept = {gate.name for gate in leading(migration)}
+    replaced = [loader.disk_migrations.get(key) for key in migration.replaces]
+    gates = [gate for each in replaced if each for gate in leading(each)]
+    return [gate for gate in gates if gate.name not in kept]
+
+
+def inside(operation: Any) -> int:
+    """Return the number of gates in an operation, and in the operations that it consists of."""
+    parts = getattr(operation, "database_operations", ())
+    return isinstance(operation, Gate) + sum(map(inside, parts))
 
 
 def gated(gate: Gate, using: str, app_label: str) -> Routine | None:

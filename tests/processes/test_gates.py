@@ -310,6 +310,13 @@ def test_unfit_gates_are_refused_before_anything_is_applied(filled: Project) -> 
                 '"name"),', '"name"),\n        RunRoutine("plant.fill"),'
             ),
         ),
+        "stands behind another operation, or in one": (
+            FILL,
+            GATE.replace(
+                'RunRoutine("plant.fill")',
+                'migrations.SeparateDatabaseAndState([RunRoutine("plant.fill")])',
+            ),
+        ),
         "needs the routine 'plant.fil', which this code does not have": (
             FILL,
             GATE.replace('"plant.fill"', '"plant.fil"'),
@@ -590,3 +597,19 @@ def test_predecessor_in_another_database_waits_for_its_migrations(filled: Projec
         migrate = filled.manage("migrate", "-v0", *options)
         assert migrate.finish() == 0, migrate.output
     assert slugs(filled) == SLUGS
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+@pytest.mark.parametrize("command", MIGRATE, ids=" ".join)
+def test_database_that_begins_squashed_needs_no_routine(
+    project: Project, command: list[str]
+) -> None:
+    project.routines(OLD_ROWS)
+    (project.directory / "plant" / "models.py").write_text(MODELS)
+    write(project, "0001_item", BASE)
+    write(project, "0002_slug", GATE.replace('fill"', 'fill", elidable=True'))
+    assert project.manage("squashmigrations", "--noinput", "plant", "0002").finish() == 0
+    migrate = project.manage(*command)
+    assert migrate.finish() == 0, migrate.output
+    assert project.completions() == ["plant.fill"]
+    assert project.once("run").finish() == 0
