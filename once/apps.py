@@ -29,9 +29,9 @@ class OnceConfig(AppConfig):
         receivers.connect()
         with suppress(ImproperlyConfigured):  # which a check says
             if conf.lock_migrate():
-                from once.cli import migrating
+                from once.cli import migrate
 
-                migrating.lock_command()
+                migrate.lock_command()
         hook.arm()
 
 

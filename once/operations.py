@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from once.engine import gatekeeper, gates
+from once.migrating import gatekeeper
+from once.record import gates
 
 __all__ = ["RunRoutine"]
 

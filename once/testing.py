@@ -18,12 +18,12 @@ from django.test import TestCase
 from once import signals
 from once.databases import database
 from once.databases.lock import NoLock
-from once.engine import body, gates, verdict
+from once.engine import body, verdict
 from once.engine.attempt import Work
 from once.engine.backoff import Wait
 from once.exceptions import AttemptLost, RoutineError
 from once.models import State, Trigger
-from once.record import history, recorder
+from once.record import gates, history, recorder
 from once.record.standing import Standing
 from once.results import Outcome, Result, already_done
 from once.routines import in_memory, registry

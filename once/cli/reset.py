@@ -23,8 +23,8 @@ from once.cli.options import (
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.databases import database
-from once.engine import gates
 from once.models import Trigger
+from once.record import gates
 from once.routines.registry import Registry
 from once.status.decisions import carry_out, refusal
 from once.status.state import RoutineState, Status

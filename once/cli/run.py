@@ -56,9 +56,9 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     begun = monotonic()
     with reporting(command, options):
         if options.migrate:
-            from once.cli import migrating  # and all of Django that makes migrations
+            from once.cli import migrate  # and all of Django that makes migrations
 
-            migrating.migrate(command, registry, routines, options)
+            migrate.migrate(command, registry, routines, options)
         if not options.fake:
             in_memory.run(registry.process)
         timeout = options.timeout

@@ -7,7 +7,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from django.db import DatabaseError, Error, connections
+from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once import conf, signals
@@ -26,7 +26,7 @@ from once.routines.registry import Registry
 
 if TYPE_CHECKING:
     from once.engine.claim import Claim
-    from once.engine.gates import Behind
+    from once.record.gates import Behind
     from once.routines.renamed import Suspicion
 # Because most starts find everything done, `claim`, `renamed` and `unapplied`, and most
 # of the package with them, are loaded only where a routine is open.
@@ -38,10 +38,7 @@ T = TypeVar("T")
 #: Passes of one call, if each one finds that something is lost.
 _PASSES = 10
 
-_LOST = (
-    "was done, and is not any more: the database lost commits, by a failover or a crash, or a "
-    "person reset it"
-)
+_LOST = "was done, and is not any more: the database lost commits, or a person reset it"
 
 
 def run(routines: Sequence[Routine], registry: Registry, options: RunOptions) -> list[Result]:
@@ -238,7 +235,7 @@ class _Pass:
         first = routines[0].using if routines else ""
         for using in sorted({each.using for each in routines}, key=lambda it: (it == first, it)):
             here = [routine for routine in routines if routine.using == using]
-            found |= self._patiently(partial(_read, using, here), here[0])
+            found |= self._patiently(partial(history.read_if_installed, here), here[0])
         return found
 
     def _blocker(self, routine: Routine, known: Record | None, results: dict[str, Result]) -> str:
@@ -259,7 +256,7 @@ class _Pass:
             return ""
         using = routine.using
         if using not in self._behind:
-            from once.engine import gates
+            from once.record import gates
 
             self._behind[using] = self._patiently(
                 partial(
@@ -289,16 +286,6 @@ class _Pass:
 
         wait = self._new_wait(routine)
         return wait.until(look)
-
-
-def _read(using: str, routines: list[Routine]) -> dict[str, Record]:
-    try:
-        return history.read(routines)
-    except DatabaseError as error:
-        # Because a lost connection answers nothing more, what lost it is what to say.
-        if database(using).is_lost(error) or history.is_installed(using):
-            raise
-        return {}
 
 
 def _open() -> list[BaseDatabaseWrapper]:

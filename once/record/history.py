@@ -1,9 +1,10 @@
 """Read what is committed of the record: how routines stand, and their attempts."""
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from django.db import DatabaseError
 from django.db.models import Case, CharField, Count, Exists, Max, OuterRef, Q, When
 from django.db.models.functions import Coalesce
 from django.db.models.lookups import LessThanOrEqual
@@ -24,6 +25,7 @@ __all__ = [
     "last_failures",
     "next_attempt",
     "read",
+    "read_if_installed",
     "read_under_lock",
     "recorded",
     "undone",
@@ -61,6 +63,18 @@ def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str
         with database(using).statements():
             found |= _read(using, here, _attempted(using, here) if thoroughly else None)
     return found
+
+
+def read_if_installed(routines: Sequence[Routine]) -> dict[str, Record]:
+    """Return the record of routines of one database; without tables, it is empty."""
+    using = routines[0].using
+    try:
+        return read(routines)
+    except DatabaseError as error:
+        # Because a lost connection answers nothing more, what lost it is what to say.
+        if database(using).is_lost(error) or is_installed(using):
+            raise
+        return {}
 
 
 def undone(routines: Collection[Routine]) -> list[str]:

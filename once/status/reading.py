@@ -9,10 +9,9 @@ from typing import Any
 from django.db.models import Max
 
 from once.databases import database
-from once.engine import gates
 from once.engine.verdict import describe, hint
 from once.models import Attempt, Completion, Now, State
-from once.record import history
+from once.record import gates, history
 from once.record.standing import Standing
 from once.routines.base import CALL, RESERVED, Routine, Scope
 from once.routines.content import Content

@@ -12,8 +12,8 @@ from django.db.backends.signals import connection_created
 
 from once import Run, signals
 from once.databases import database
-from once.engine import migrate
 from once.exceptions import DatabaseUnavailable, MigrationFailed
+from once.migrating import migrate
 from once.models import Attempt, State
 from once.record import history, recorder
 from once.results import Outcome

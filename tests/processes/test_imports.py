@@ -15,7 +15,7 @@ RUNNING = {
     "once.engine.body",
     "once.engine.claim",
     "once.record.recorder",
-    "once.engine.migrate",
+    "once.migrating.migrate",
     "once.databases.unapplied",
     "once.engine.verdict",
     "once.engine.attempt",

@@ -18,12 +18,12 @@ from django.db.migrations.migration import Migration
 from once.databases import Database, database
 from once.engine import body
 from once.engine.backoff import Wait
-from once.engine.gates import elided, gated, inside, leading, passed
 from once.engine.options import RunOptions
 from once.exceptions import Held, MigrationFailed, NotDone, OnceError, TimedOut
 from once.log import tell
 from once.models import Attempt, Completion, State, Trigger
 from once.record import anchors, history, recorder
+from once.record.gates import elided, gated, inside, leading, passed
 from once.results import Outcome, Reason
 from once.routines import registry
 from once.routines.base import Routine, Run

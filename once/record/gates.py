@@ -1,6 +1,6 @@
 """Gates: operations at the head of migrations that need routines, and what they mean for those.
 
-:mod:`once.engine.gatekeeper` completes the routine of a gate before the migration's transaction.
+:mod:`once.migrating.gatekeeper` completes the routine of a gate before the migration's transaction.
 """
 
 from collections import Counter

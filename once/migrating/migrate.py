@@ -15,9 +15,9 @@ from django.db.migrations.migration import Migration
 from once import conf
 from once.databases import Database, database, unapplied
 from once.databases.lock import AdvisoryLock
-from once.engine import gatekeeper
 from once.engine.backoff import Retry, Wait
 from once.exceptions import AttemptLost, InsideRun, MigrationFailed, OnceError
+from once.migrating import gatekeeper
 from once.record import history, recorder
 from once.routines.base import RESERVED
 from once.text import one_line

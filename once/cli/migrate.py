@@ -14,8 +14,8 @@ from once.cli import exit_codes
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.databases import SUPPORTED, unapplied
-from once.engine import migrate as engine
 from once.exceptions import MigrationFailed
+from once.migrating import migrate as migrating
 from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.text import whole
@@ -51,7 +51,7 @@ def migrate(
         )
 
     with _telling(command):
-        in_the_way = engine.migrate(
+        in_the_way = migrating.migrate(
             sorted(aliases), migrated, wait=not options.no_wait, timeout=options.timeout
         )
     if in_the_way is not None:
@@ -71,11 +71,11 @@ def _locked(command: Command, *args: Any, **options: Any) -> None:
     go_on = partial(_handle, command, *args, **options)
     using = options["database"]
     only_tells = options.get("plan") or options.get("check_unapplied")
-    if only_tells or connections[using].vendor not in SUPPORTED or engine.is_migrating(using):
+    if only_tells or connections[using].vendor not in SUPPORTED or migrating.is_migrating(using):
         go_on()
         return
     with exit_codes.translated(), reporting(command, Namespace(**options)), _telling(command):
-        engine.migrate([using], lambda _: go_on(), even_if_current=True)
+        migrating.migrate([using], lambda _: go_on(), even_if_current=True)
 
 
 @contextmanager
