@@ -13,6 +13,7 @@ TRIGGERS = [
     ("call", "once call"),
     ("migrate", "migration"),
     ("reverse", "migration undone"),
+    ("found", "found done"),
     ("fake", "fake"),
     ("reset", "reset"),
 ]

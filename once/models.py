@@ -11,6 +11,7 @@ from django.db.models import CheckConstraint, Q, UniqueConstraint, functions
 from once.routines.base import NAME_LENGTH
 
 __all__ = [
+    "BODILESS",
     "DECISIONS",
     "Anchor",
     "Attempt",
@@ -100,6 +101,8 @@ class Trigger(models.TextChoices):
     MIGRATE = "migrate", "migration"
     #: A migration that needed it was undone: no body was called.
     REVERSE = "reverse", "migration undone"
+    #: Its ``done_if`` said that its effects exist: no body was called.
+    FOUND = "found", "found done"
     #: A person recorded it as done: no body was called.
     FAKE = "fake", "fake"
     #: A person made it pending again: no body was called.
@@ -108,6 +111,8 @@ class Trigger(models.TextChoices):
 
 #: Triggers of a person's decision, which calls no body.
 DECISIONS = (Trigger.FAKE, Trigger.RESET, Trigger.REVERSE)
+#: Triggers of attempts that called no body, so that their time tells nothing of one.
+BODILESS = (*DECISIONS, Trigger.FOUND)
 
 
 class Attempt(Scoped):

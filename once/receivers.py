@@ -69,6 +69,7 @@ def _finished(sender: Routine, result: "Result", **kwargs: Any) -> None:
     is_stopped = attempt is not None and attempt.state == State.INTERRUPTED
     is_fault = result.outcome == "failed" and not is_stopped
     level = logging.WARNING if result.message else logging.INFO
+    is_recorded = result.outcome == "recorded"  # by no body whose time would tell anything
     tell(
         logging.ERROR if is_fault else level,
         "finished",
@@ -78,7 +79,7 @@ def _finished(sender: Routine, result: "Result", **kwargs: Any) -> None:
         trigger=attempt and str(attempt.trigger),
         state=attempt and str(attempt.state),
         processed=attempt.processed if attempt and sender.kind == "batched" else None,
-        seconds=float(result.seconds),
+        seconds=None if is_recorded else float(result.seconds),
         message=result.message,
     )
 

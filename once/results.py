@@ -15,6 +15,8 @@ class Outcome(enum.StrEnum):
     """The outcome of a call, in one word."""
 
     RAN = "ran"
+    #: Recorded without a call of its body: found done, or a person decided.
+    RECORDED = "recorded"
     WAITED = "waited"
     ALREADY_DONE = "already_done"
     SKIPPED = "skipped"
@@ -60,7 +62,7 @@ class Result:
     @property
     def is_done(self) -> bool:
         """True if the effects exist."""
-        return self.outcome in (Outcome.RAN, Outcome.WAITED, Outcome.ALREADY_DONE)
+        return self.outcome in (Outcome.RAN, Outcome.RECORDED, Outcome.WAITED, Outcome.ALREADY_DONE)
 
 
 @cache

@@ -71,7 +71,7 @@ class AttemptList(ChangeList):
 class AttemptAdmin(ReadOnlyAdmin):
     """Attempts, the last one first."""
 
-    list_display = ["routine", "number", "state", "began"]
+    list_display = ["routine", "number", "state", "trigger", "began"]
     list_filter = [DatabaseFilter, "state", "trigger"]
     search_fields = ["routine", "key", "host", "release", "user", "reason", "error"]
     ordering = ["-pk"]

@@ -197,7 +197,7 @@ class ListPage(Page):
             result = decisions.carry_out(decision, status, self.registry, user=user, reason=reason)
         except (OnceError, ImproperlyConfigured, Error, OSError) as error:
             return f"Left as it is: {status.name}: {one_line(error)}", messages.ERROR
-        if result.outcome is not Outcome.RAN:
+        if result.outcome is not Outcome.RECORDED:
             return f"Left as it is: {_why_left(result)}", messages.WARNING
         entry = Routine(pk=row.id, routine=status.name)
         try:

@@ -44,6 +44,12 @@ class Row:
     def progress(self) -> str:
         return text.progress(*self.status.progress) if self.status.progress else ""
 
+    @property
+    def without_body(self) -> str:
+        """Words for a completion without a call of its body, or nothing."""
+        is_completed = self.status.state is RoutineState.COMPLETED
+        return text.without_body(self.status) if is_completed else ""
+
     @cached_property
     def next_step(self) -> SafeString:
         return marked(text.next_step(self.status, runs_at_startup=self.runs_at_startup))
@@ -60,6 +66,8 @@ class Row:
         parts = ["It goes on where it stands, under the same key."]
         if self.status.state is RoutineState.COMPLETED:
             parts = ["It ran. It runs again, from the start, under a new key."]
+            if self.without_body:
+                parts = [f"Its function was not called: {self.without_body}. Now it will be."]
         if self.status.kind == "external" or self.status.state is RoutineState.HELD:
             parts.append("What it did outside of the database may be done twice.")
         if self.status.kind == "call":

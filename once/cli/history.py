@@ -74,7 +74,7 @@ def _lines(past: list[PastAttempt], style: Style, verbosity: int) -> Iterator[st
     for each in past[: attempts.LAST]:
         attempt = each.attempt
         paint, label = paints.get(State(attempt.state), str), attempt.state
-        if each.is_decision:
+        if each.is_bodiless:
             paint, label = str, attempt.trigger
         parts = [f"v{attempt.version}", each.began]
         if each.lasted:

@@ -16,7 +16,7 @@ from django.core.management.color import Style
 from once import signals
 from once.log import logger
 from once.models import Attempt, State, Trigger
-from once.results import Result
+from once.results import Outcome, Result
 from once.routines.base import CALL, Routine
 from once.status import text
 from once.status.reading import progress
@@ -111,10 +111,14 @@ class Reporter:
             self._bar = None
         state = result.attempt.state if result.attempt else None
         failed = state in (State.FAILED, State.LOST)
-        word = self.style.SUCCESS("OK") if result.is_done else self.style.WARNING("INTERRUPTED")
+        is_found = result.attempt is not None and result.attempt.trigger == Trigger.FOUND
+        good = Trigger.FOUND.label if is_found else "OK"
+        word = self.style.SUCCESS(good) if result.is_done else self.style.WARNING("INTERRUPTED")
         word = self.style.ERROR("FAILED") if failed else word
         about = f"  {inline(sender.name)}..." if self._takes_two_lines(sender) else ""
-        self.out.write(f"{about} {word} ({result.seconds:.3f}s)")
+        # Without a call of the body its time would tell nothing.
+        took = "" if result.outcome is Outcome.RECORDED else f" ({result.seconds:.3f}s)"
+        self.out.write(f"{about} {word}{took}")
         if result.message and not failed:
             self.out.write(self.style.WARNING(f"    {inline(result.message)}"))
         self.out.flush()

@@ -103,8 +103,9 @@ def _confirm(command: TerminalCommand, resets: Sequence[Status]) -> None:
         return
     output.confirm(
         command,
-        f"This has routines run again that ran: {', '.join(each.name for each in repeated)}.",
-        "These ran, or may have run, and will run again:",
+        "This has routines run again that are done, or may have run: "
+        f"{', '.join(each.name for each in repeated)}.",
+        "These are done, or may have run, and will run again:",
         output.lines(repeated, command.style),
         "Nothing was reset.",
     )

@@ -18,7 +18,7 @@ from once.databases.lock import AdvisoryLock
 from once.engine import body, shutdown
 from once.engine.backoff import Wait
 from once.exceptions import AttemptLost, BatchError, BodyError
-from once.models import Attempt
+from once.models import Attempt, Trigger
 from once.record import anchors, recorder
 from once.routines.base import Routine, Run
 from once.routines.batches import START, Batch, Batches, Progress, batches
@@ -50,6 +50,8 @@ class Work:
     is_begun: bool = field(default=False, init=False)
     #: True if the database kept it from its end, and not what the project wrote.
     is_hindered: bool = field(default=False, init=False)
+    #: True if ``done_if`` said that the effects exist.
+    is_found: bool = field(default=False, init=False)
     #: True if a successor claimed the next attempt.
     has_successor: bool = field(default=False, init=False)
     #: The last error that the project's own code raised, or the COMMIT of what it did.
@@ -62,10 +64,14 @@ class Work:
     def do(self) -> None:
         """Call the body and record its effects, in the way of the routine's kind.
 
-        What a body raises is raised, and what its ``on_commit`` hooks raise, at the end.
+        What a body raises is raised, and what its ``on_commit`` hooks raise, at the end. Where
+        ``done_if`` says that the effects exist, that is recorded, and the body is not called.
         """
         ways = {"atomic": self._atomic, "batched": self._batched, "external": self._external}
-        self._end(ways[self.routine.kind])
+        if self.routine.done_if is not None:
+            self._end(lambda: self._transact(self._find, may_repeat=True))
+        if not self.is_found:
+            self._end(ways[self.routine.kind])
 
     def fake(self) -> None:
         """Record the routine as done, and call no body."""
@@ -82,6 +88,16 @@ class Work:
             record(self.attempt)
 
         self._end(lambda: self._transact(work, may_repeat=True))
+
+    def _find(self) -> None:
+        """Ask ``done_if``, unless an earlier attempt acted, and record the answer yes."""
+        self.is_found = False  # of a transaction that is repeated
+        if anchors.is_first(self.attempt):
+            with self._projects_own():
+                self.is_found = body.is_found(self.routine)
+        if self.is_found:
+            anchors.move(self.attempt)
+            recorder.complete(self.attempt, trigger=Trigger.FOUND)
 
     def _end(self, way: Callable[[], None]) -> None:
         try:

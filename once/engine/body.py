@@ -1,8 +1,10 @@
 """Calls a body, inside a transaction or outside, and sees that it left the connection intact."""
 
 import inspect
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DatabaseError, connections, transaction
@@ -15,43 +17,61 @@ from once.exceptions import BodyError
 from once.routines.base import Routine, Run
 from once.text import one_line
 
-__all__ = ["call", "call_outside", "exit_of_body"]
+__all__ = ["call", "call_outside", "exit_of_body", "is_found"]
+
+T = TypeVar("T")
 
 
 def call(routine: Routine, run: Run, *batch: Any) -> None:
     """Call a body inside the transaction in hand, which it may not end, break or leave."""
-    connection = connections[routine.using]
-    session = connection.connection
     if inspect.iscoroutinefunction(routine.function):
-        _refuse_other_thread(connection)
+        _refuse_other_thread(connections[routine.using])
+    _inside(routine.using, "The body", partial(_call, routine, run, *batch))
+
+
+def is_found(routine: Routine) -> bool:
+    """Return what ``done_if`` answers inside the transaction in hand."""
+
+    def find() -> bool:
+        with shutdown.heeded():
+            return routine.is_found()
+
+    return _inside(routine.using, "done_if=", find)
+
+
+def _inside(using: str, what: str, function: Callable[[], T]) -> T:
+    """Call a function of the project, which may not end, break or leave the transaction."""
+    connection = connections[using]
+    session = connection.connection
     ask(connection, "SAVEPOINT once_body")
-    _call(routine, run, *batch)
+    answer = function()
     if connection.closed_in_transaction or connection.connection is not session:
         raise BodyError(
-            "The body closed the connection that its transaction lives on. Remove "
+            f"{what} closed the connection that its transaction lives on. Remove "
             "connection.close() or close_old_connections() from it."
         )
     if connection.needs_rollback:
         raise BodyError(
-            "The body asked for a rollback: by transaction.set_rollback(True), or by catching a "
+            f"{what} asked for a rollback: by transaction.set_rollback(True), or by catching a "
             "database error inside the transaction. Wrap what may fail in transaction.atomic()."
         )
     try:
         ask(connection, "RELEASE SAVEPOINT once_body")
     except DatabaseError as error:
-        here = database(routine.using)
+        here = database(using)
         if here.is_lost(error):
             raise
         if here.is_aborted(error):
             raise BodyError(
-                "The body caught a database error, after which its transaction is useless; it was "
+                f"{what} caught a database error, after which its transaction is useless; it was "
                 "rolled back. Wrap what may fail in transaction.atomic()."
             ) from error
         raise BodyError(
-            "The body ended its transaction itself, by COMMIT, ROLLBACK or a statement that "
+            f"{what} ended its transaction itself, by COMMIT, ROLLBACK or a statement that "
             "commits. What it committed stays and is not recorded. Leave BEGIN, COMMIT and "
             f"ROLLBACK to once. ({one_line(error)})"
         ) from error
+    return answer
 
 
 def _refuse_other_thread(connection: BaseDatabaseWrapper) -> None:

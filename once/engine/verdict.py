@@ -13,7 +13,7 @@ from django.db import Error
 from once.databases import discard, tables
 from once.engine.attempt import Work
 from once.exceptions import AttemptLost, BodyError, CannotFence, LockLost, NoConnection, TimedOut
-from once.models import Attempt, State
+from once.models import BODILESS, Attempt, State, Trigger
 from once.record import history, recorder
 from once.record.standing import Record, holds
 from once.results import Outcome, Reason, Result, skipped
@@ -77,14 +77,17 @@ def conclude(work: Work, problem: BaseException) -> State:
 def ended(work: Work, problem: BaseException | None, seconds: float) -> Result:
     """Return the result of an attempt of this process."""
     attempt = work.attempt
+    if work.is_found and attempt.state == State.SUCCEEDED:  # also by a COMMIT without an answer
+        attempt.trigger = Trigger.FOUND
+    done = Outcome.RECORDED if attempt.trigger in BODILESS else Outcome.RAN
     result = partial(Result, routine=work.routine, attempt=attempt, seconds=seconds)
     # Taken over when it was recorded already: a COMMIT without an answer, settled since.
     is_settled = isinstance(problem, AttemptLost) and attempt.state == State.SUCCEEDED
     if problem is None or is_settled:
-        return result(outcome=Outcome.RAN)
+        return result(outcome=done)
     what = one_line(problem).rstrip(".")
     if attempt.state == State.SUCCEEDED:
-        return result(outcome=Outcome.RAN, message=f"Done and recorded, but afterwards: {what}")
+        return result(outcome=done, message=f"Done and recorded, but afterwards: {what}")
     # No body is called again by the same call; where it was taken over, the successor decides.
     is_once = work.routine.kind == "external" or not work.may_repeat
     reason = None if attempt.state in (State.LOST, State.INTERRUPTED) else Reason.FAILED

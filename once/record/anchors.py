@@ -9,7 +9,7 @@ from once.databases import database, tables
 from once.models import Anchor, Attempt, Completion, Now, State
 from once.record import recorder
 
-__all__ = ["forget", "move", "prune"]
+__all__ = ["forget", "is_first", "move", "prune"]
 
 #: Rows that one statement deletes, because it holds their locks until it ends.
 _CHUNK = 1000
@@ -36,6 +36,16 @@ def move(attempt: Attempt) -> None:
         cursor.execute(sql, [attempt.pk, State.RUNNING])
         if not cursor.rowcount:
             raise recorder.lost_error(attempt)
+
+
+def is_first(attempt: Attempt) -> bool:
+    """True if no attempt at this routine, of any version and scope key, acted before this one."""
+    using = attempt._state.db
+    tables = (Anchor, Completion)  # a pruned anchor leaves its completion
+    return not any(
+        each._default_manager.using(using).filter(routine=attempt.routine).exists()
+        for each in tables
+    )
 
 
 def prune(using: str, days: float) -> int:

@@ -180,7 +180,7 @@ def advance(attempt: Attempt, before: str, after: str, items: int) -> None:
         raise _moved(attempt)
 
 
-def complete(attempt: Attempt) -> None:
+def complete(attempt: Attempt, **values: object) -> None:
     """Record that the effects of the work transaction are all there is to do."""
     connection = database(str(attempt._state.db)).connection
     table = tables.quoted(connection, "completion")
@@ -191,7 +191,7 @@ def complete(attempt: Attempt) -> None:
         if getattr(error.__cause__, "sqlstate", None) == _UNDEFINED_TABLE:
             raise _unseen() from error  # it was there when the transaction began
         raise
-    _succeed(attempt)
+    _succeed(attempt, **values)
 
 
 def undo(attempt: Attempt, *, start: str) -> None:

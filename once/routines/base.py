@@ -19,6 +19,7 @@ from once import conf
 from once.exceptions import RoutineError
 from once.routines.content import Content, digest, matches
 from once.routines.contexts import call_apart, outside_event_loop
+from once.routines.values import VALUES
 
 __all__ = ["BATCH_SIZE", "CALL", "NAME_LENGTH", "RESERVED", "Kind", "Routine", "Run", "Scope"]
 
@@ -31,48 +32,10 @@ RESERVED = "once."
 #: Beginning of the names of commands that ``once call`` ran.
 CALL = "call:"
 BATCH_SIZE = 1000
-#: The largest version that databases hold, and more than any memory holds of a batch.
-_INTEGER_MAX = 2**31 - 1
 _NAME = re.compile(r"\w[\w.:/@+-]*")
-_SCOPES = ("database", "release", "process")
 #: Options that mean nothing in process scope, and options that mean nothing without ``over``.
-_OF_DATABASES = ("version", "using", "atomic", "over", "retry")
+_OF_DATABASES = ("version", "using", "atomic", "over", "retry", "done_if")
 _OF_BATCHES = ("batch_size", "pause", "statement_timeout", "last_pass")
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 < value <= _INTEGER_MAX
-
-
-#: Options, each with a test of its value, and the end of a sentence about a value that fails.
-_VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("version", _is_count, "is not a positive integer. Count versions 1, 2, 3."),
-    (
-        "using",
-        lambda value: isinstance(value, str),
-        "is no alias. Pass one of DATABASES, a string.",
-    ),
-    (
-        "scope",
-        lambda value: isinstance(value, Content) or value in _SCOPES,
-        f"is unknown. Use {', '.join(map(repr, _SCOPES))} or content(...).",
-    ),
-    *(
-        (option, lambda value: isinstance(value, bool), "is neither True nor False.")
-        for option in ("atomic", "last_pass", "retry", "startup")
-    ),
-    ("batch_size", _is_count, f"is not an integer from 1 to {_INTEGER_MAX}."),
-    (
-        "pause",
-        lambda value: conf.is_seconds(value, 0),
-        f"is not a number of seconds from 0 to {conf.DAY:g}.",
-    ),
-    (
-        "statement_timeout",
-        lambda value: value is None or conf.is_seconds(value, 0.001),
-        f"is not a number of seconds from 0.001 to {conf.DAY:g}.",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,18 +84,21 @@ class Routine:
     retry: bool = True
     #: True if starting servers run it and readiness waits for it; otherwise the command runs it.
     startup: bool = True
-    #: The models for a body or an ``over`` that takes ``apps``; those of this code by default.
+    #: Returns ``True`` if the effects exist already, so that the body need not be called.
+    done_if: Callable[..., bool] | None = None
+    #: The models for functions that take ``apps``; those of this code by default.
     apps: Apps = field(default=installed, init=False, repr=False)
     takes_run: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self._check_name()
         self._check_after()
-        for option, is_valid, problem in _VALUES:
+        for option, is_valid, problem in VALUES:
             value = getattr(self, option)
             if not is_valid(value):
                 raise self._error(f"{option}={value!r} {problem}")
         self._check_combinations()
+        self._check_done_if()
         object.__setattr__(self, "takes_run", self._reads_run())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -205,7 +171,7 @@ class Routine:
             call_apart(body)
 
     def with_models(self, models: Apps) -> "Routine":
-        """Return this routine with other models for a body or an ``over`` that takes ``apps``."""
+        """Return this routine with other models for those of its functions that take ``apps``."""
         bound = copy(self)
         object.__setattr__(bound, "apps", models)
         return bound
@@ -214,10 +180,23 @@ class Routine:
         """Return what ``over`` returns: the items of all batches."""
         return self.over and self.over(**self._models(self.over))
 
+    def is_found(self) -> bool:
+        """Return what ``done_if`` says, and raise where that is no bool."""
+        if self.done_if is None:
+            return False
+        answer: object = call_apart(partial(self.done_if, **self._models(self.done_if)))
+        if not isinstance(answer, bool):
+            raise self._error(
+                f"done_if= returned a value of type {type(answer).__name__}, which is neither True "
+                "nor False. Have it return a bool, such as that of exists()."
+            )
+        return answer
+
     @property
     def takes_apps(self) -> bool:
-        """True if the body or ``over`` takes ``apps``."""
-        return any(self._models(each) for each in (self.function, self.over) if each is not None)
+        """True if the body, ``over`` or ``done_if`` takes ``apps``."""
+        functions = (self.function, self.over, self.done_if)
+        return any(self._models(each) for each in functions if each is not None)
 
     def _models(self, function: Callable[..., Any]) -> dict[str, Apps]:
         return {"apps": self.apps} if "apps" in inspect.signature(function).parameters else {}
@@ -266,6 +245,18 @@ class Routine:
                 "over= with atomic=False cannot work: a batch and the record of it share a "
                 "transaction. Remove one of the two."
             )
+
+    def _check_done_if(self) -> None:
+        if self.done_if is None:
+            return
+        if not callable(self.done_if) or inspect.iscoroutinefunction(self.done_if):
+            raise self._error("done_if= must be a plain function, no `async def`, and no value.")
+        try:
+            inspect.signature(self.done_if).bind(**self._models(self.done_if))
+        except TypeError as error:
+            raise self._error(
+                f"done_if= cannot be called: {error}. It takes nothing, or `apps` by name."
+            ) from None
 
     def _given(self, options: Iterable[str]) -> str:
         """Return those of the options that differ from their defaults, for an error."""

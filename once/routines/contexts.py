@@ -5,22 +5,25 @@ import decimal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from typing import TypeVar
 
 __all__ = ["call_apart", "outside_event_loop"]
 
+T = TypeVar("T")
 
-def call_apart(function: Callable[[], object]) -> None:
+
+def call_apart(function: Callable[[], T]) -> T:
     """Call a function in a copy of the context.
 
     Because the thread goes on to answer requests, what a body activates ends with it: a language, a
     time zone, a urlconf, a precision of decimals.
     """
 
-    def call() -> None:
+    def call() -> T:
         with decimal.localcontext():  # which a copy of the context would share
-            function()
+            return function()
 
-    copy_context().run(call)
+    return copy_context().run(call)
 
 
 @contextmanager

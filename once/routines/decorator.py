@@ -44,6 +44,7 @@ def routine(
     last_pass: bool = False,
     retry: bool = True,
     startup: bool = True,
+    done_if: Callable[..., bool] | None = None,
 ) -> "Callable[[Callable[P, R_co]], _Declared[P, R_co]]": ...
 
 
@@ -77,6 +78,9 @@ def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> An
             person decides.
         startup: ``False`` leaves it to ``manage.py once run``: starting servers do not run it and
             readiness does not wait for it.
+        done_if: returns ``True`` if the effects exist already, and may take ``apps``. It is asked
+            before the body is called for the first time. Then the body is not called, and the
+            routine is recorded as found done.
 
     Returns:
         The routine. A call of it only calls the body.

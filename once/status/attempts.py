@@ -8,7 +8,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS
 
 from once.databases import database
-from once.models import DECISIONS, Anchor, Attempt, Completion
+from once.models import BODILESS, DECISIONS, Anchor, Attempt, Completion, Trigger
 from once.record import history
 from once.routines.base import RESERVED
 from once.status import text
@@ -30,9 +30,16 @@ class PastAttempt:
         return self.attempt.trigger in DECISIONS
 
     @property
+    def is_bodiless(self) -> bool:
+        """True if no body was called: a decision, or what was found done."""
+        return self.attempt.trigger in BODILESS
+
+    @property
     def by(self) -> str:
         """The person that decided, or the caller of the attempt."""
         attempt = self.attempt
+        if attempt.trigger == Trigger.FOUND:
+            return "done_if"
         return (self.is_decision and attempt.user) or str(attempt.get_trigger_display())
 
     @property
@@ -53,7 +60,7 @@ class PastAttempt:
 
     @property
     def lasted(self) -> str:
-        if self.is_decision or self.attempt.finished_at is None:
+        if self.is_bodiless or self.attempt.finished_at is None:
             return ""
         seconds = (self.attempt.finished_at - self.attempt.started_at).total_seconds()
         return text.duration(max(0.0, seconds))

@@ -10,7 +10,7 @@ from django.db.models import Max
 
 from once.databases import database
 from once.engine.verdict import describe, hint
-from once.models import Attempt, Completion, Now, State
+from once.models import BODILESS, Attempt, Completion, Now, State
 from once.record import gates, history
 from once.record.standing import Standing
 from once.routines.base import CALL, RESERVED, Routine, Scope
@@ -175,15 +175,19 @@ class Reading:
         """Return when, where and for how long an attempt ran, and how far it came."""
         started = self.database.aware(attempt.started_at)
         finished = attempt.finished_at and self.database.aware(attempt.finished_at)
+        seconds = _between(started, finished or self.now or started)
+        has_taken = finished and attempt.trigger not in BODILESS
         ran = {
             "started_at": started,
-            "duration_seconds": _between(started, finished) if finished else None,
+            "duration_seconds": seconds if has_taken else None,
             "host": attempt.host,
             "pid": attempt.pid,
+            "trigger": attempt.trigger,
+            "user": attempt.user or None,
+            "reason": attempt.reason or None,
         }
         if not attempt.cursor:
             return ran
-        seconds = _between(started, finished or self.now or started)
         return ran | progress(attempt, seconds, is_running=is_running)
 
 

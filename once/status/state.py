@@ -53,6 +53,10 @@ class Status:
     duration_seconds: float | None = None
     host: str | None = None
     pid: int | None = None
+    #: The caller of that attempt, ``found`` or a person's decision, with the person and the reason.
+    trigger: str | None = None
+    user: str | None = None
+    reason: str | None = None
     #: Items of a batched routine, by all attempts at this completion.
     processed: int | None = None
     total: int | None = None

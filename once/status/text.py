@@ -6,9 +6,18 @@ from zoneinfo import ZoneInfoNotFoundError
 from django.db import DEFAULT_DB_ALIAS
 from django.utils.timezone import localtime
 
+from once.models import Trigger
 from once.status.state import RoutineState, Status
 
-__all__ = ["details", "done_already", "duration", "moment", "next_step", "progress"]
+__all__ = [
+    "details",
+    "done_already",
+    "duration",
+    "moment",
+    "next_step",
+    "progress",
+    "without_body",
+]
 
 _SUPERSEDED = "A newer version is recorded, or was begun: this code never runs it."
 _FAILED = (RoutineState.FAILED, RoutineState.HELD)
@@ -59,7 +68,9 @@ def details(status: Status) -> list[str]:
         parts.append(f"{moment(status.started_at)} on {status.place}")
     elif status.completed_at and status.state is not RoutineState.PENDING:
         parts.append(moment(status.completed_at))
-        if status.duration_seconds is not None:
+        if without_body(status):
+            parts.append(without_body(status))
+        elif status.duration_seconds is not None:
             parts.append(f"in {duration(status.duration_seconds)} on {status.host}")
     if status.database not in (None, DEFAULT_DB_ALIAS):
         parts.append(f"in {status.database}")
@@ -78,18 +89,28 @@ def details(status: Status) -> list[str]:
     return parts
 
 
+def without_body(status: Status) -> str:
+    """Say how a routine is done whose body was not called; or nothing."""
+    if status.trigger == Trigger.FOUND:
+        return f"{Trigger.FOUND.label} on {status.host}"
+    if status.trigger != Trigger.FAKE:
+        return ""
+    by = f" by {status.user}" if status.user else ""
+    return f"faked{by}" + (f": {status.reason}" if status.reason else "")
+
+
 def done_already(status: Status) -> str:
     """Say since when a routine is done, and how to have it run again."""
     if status.state is not RoutineState.COMPLETED:
         return f"{status.name}: {_SUPERSEDED}"
-    place = f" on {status.host}" if status.host else ""
+    when, place = moment(status.completed_at), f" on {status.host}" if status.host else ""
+    how = f"{when}, {without_body(status).rstrip('.')}"
+    if not without_body(status):
+        how = f"completed {when}{place}"
     again = f"call `manage.py once reset {status.name}` first"
     if status.kind == "call":  # of which another version, release or state of files may be the last
         again = f"raise --version, or reset the last call: `manage.py once reset {status.name}`"
-    return (
-        f"{status.name} is done already: completed {moment(status.completed_at)}{place}. To have "
-        f"it run again, {again}."
-    )
+    return f"{status.name} is done already: {how}. To have it run again, {again}."
 
 
 def next_step(status: Status, *, runs_at_startup: bool) -> str:

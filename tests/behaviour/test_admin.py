@@ -297,7 +297,7 @@ def test_page_of_a_routine_shows_its_history(
     shown = page(staff, "shop.bad", using)
     key = last(using).key
     own = f"Idempotency key {key}"
-    assert re.search(rf"2 succeeded 1 reset .* ada: fixed the file {own}", shown)
+    assert re.search(rf"2 reset 1 ada .* ada: fixed the file {own}", shown)
     first = "LookupError: no such currency Traceback Traceback (most recent call last):"
     assert re.search(rf"1 failed 1 test .* {re.escape(first)} .* {own}", shown)
     assert "raise LookupError" in shown

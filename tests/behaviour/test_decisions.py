@@ -122,7 +122,7 @@ def test_held_routine_of_a_higher_version_is_free(using: str) -> None:
 def test_fake_of_a_held_routine_records_it(using: str, kind: str) -> None:
     routine, body = held_in(using, kind, LookupError())
     (result,) = run(routine, trigger="fake", user="ada", reason="sent by hand")
-    assert result.outcome is Outcome.RAN
+    assert result.outcome is Outcome.RECORDED
     assert body.numbers == [1]
     assert run(routine)[0].outcome is Outcome.ALREADY_DONE
     row = last(using)
@@ -135,7 +135,7 @@ def test_reset_of_a_held_routine_has_it_tried_again_under_the_same_key(
 ) -> None:
     routine, body = held_in(using, kind, LookupError())
     (result,) = run(routine, trigger="reset", even_done=True, user="ada", reason="not sent")
-    assert result.outcome is Outcome.RAN
+    assert result.outcome is Outcome.RECORDED
     assert standings(routine) == {"shop.seed": Standing.OPEN}
     row = last(using)
     assert (row.number, row.state, row.trigger) == (2, "succeeded", "reset")
@@ -149,7 +149,7 @@ def test_reset_of_a_routine_whose_process_died_has_it_tried_again(using: str, ki
     body = Body(using)
     routine = routine_of(kind, using, body, retry=False)
     first = begin(routine)
-    assert run(routine, trigger="reset")[0].outcome is Outcome.RAN
+    assert run(routine, trigger="reset")[0].outcome is Outcome.RECORDED
     assert run(routine)[0].outcome is Outcome.RAN
     assert set(body.numbers) == {3}
     assert body.keys == {first.key}
@@ -271,7 +271,7 @@ def test_reset_does_not_wait_for_a_predecessor_or_a_migration(
         recorder.complete(begin(second))
     monkeypatch.setattr("once.databases.unapplied.names", lambda using: ["shop.0002"])
     results = run(seed(using, "first"), second, trigger="reset", even_done=True)
-    assert [result.outcome for result in results] == [Outcome.RAN] * 2
+    assert [result.outcome for result in results] == [Outcome.RECORDED] * 2
 
 
 def test_reset_of_what_a_higher_version_superseded_does_nothing(using: str) -> None:

@@ -291,7 +291,7 @@ def test_fake_records_without_calling_and_without_heeding_after(using: str) -> N
     second = seed(using, "second", after=["first"])
     registry = Registry([first, second])
     (result,) = executor.run([second], registry, RunOptions(trigger="fake"))
-    assert result.outcome is Outcome.RAN
+    assert result.outcome is Outcome.RECORDED
     assert effects(using) == []
     assert completions(using) == [("second", 1)]
     assert last(using).trigger == "fake"

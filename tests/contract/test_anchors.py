@@ -199,7 +199,7 @@ def test_attempt_that_sqlite_let_be_deleted_is_noticed_and_held(retry: bool) -> 
     (result,) = run(routine)
     assert result.reason == "held"
     assert "Held, since its last attempt was deleted from once_attempt" in result.message
-    assert run(routine, trigger="reset")[0].outcome is Outcome.RAN
+    assert run(routine, trigger="reset")[0].outcome is Outcome.RECORDED
     assert last("sqlite").number == 2
     assert standings(routine) == {"shop.seed": Standing.OPEN}
 

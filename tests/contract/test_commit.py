@@ -258,7 +258,7 @@ def test_report_of_a_late_exception_in_a_decision_is_what_the_database_has(
         assert is_carried_out is (own[-1:] == ["succeeded"]), (name, have)
         if results is not None:
             [result] = results
-            assert (result.outcome is Outcome.RAN) is is_carried_out, (name, result, have)
+            assert (result.outcome is Outcome.RECORDED) is is_carried_out, (name, result, have)
 
 
 # What other code leaves behind

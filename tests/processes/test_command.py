@@ -671,7 +671,7 @@ def test_reset_asks_at_a_terminal(project: Project) -> None:
     before = everything(project)
     refused = at_terminal(project, "reset", "plant.first", types="no\n")
     assert refused.code == 3
-    assert "These ran, or may have run, and will run again:\n  [X] plant.first" in refused.out
+    assert "These are done, or may have run, and will run again:\n  [X] plant.first" in refused.out
     assert "Type 'yes' to continue: " in refused.out
     assert refused.out.endswith("CommandError: Nothing was reset.\n\x1b[0m")
     assert everything(project) == before

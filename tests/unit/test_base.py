@@ -281,6 +281,10 @@ def takes_run(run: Run) -> None: ...
 def required(prices: int) -> None: ...
 
 
+async def asked_in_a_loop() -> bool:
+    return True
+
+
 def required_keyword(*, prices: int) -> None: ...
 
 
@@ -318,6 +322,14 @@ TAKES_THE_BATCH = (
         ({"name": "-a"}, "must begin with a letter or digit"),
         ({"name": "a%s"}, "Pass another name="),
         ({"name": "once.migrate"}, "'once.' is reserved"),
+        ({"done_if": True}, "done_if= must be a plain function, no `async def`, and no value."),
+        ({"done_if": asked_in_a_loop}, "done_if= must be a plain function"),
+        ({"done_if": required}, "done_if= cannot be called: missing a required argument: 'prices'"),
+        ({"done_if": takes_run}, "It takes nothing, or `apps` by name."),
+        (
+            {"done_if": lambda: True, "scope": "process"},
+            'scope="process" keeps no record and uses no database. Remove done_if=.',
+        ),
         ({"version": 0}, "version=0 is not a positive integer"),
         ({"version": -1}, "version=-1 is not a positive integer"),
         ({"version": True}, "version=True is not a positive integer"),

@@ -1,0 +1,48 @@
+"""The values that the options of a routine may have."""
+
+from collections.abc import Callable
+from typing import Any
+
+from once import conf
+from once.routines.content import Content
+
+__all__ = ["VALUES"]
+
+#: The largest version that databases hold, and more than any memory holds of a batch.
+_INTEGER_MAX = 2**31 - 1
+_SCOPES = ("database", "release", "process")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value <= _INTEGER_MAX
+
+
+#: Options, each with a test of its value, and the end of a sentence about a value that fails.
+VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("version", _is_count, "is not a positive integer. Count versions 1, 2, 3."),
+    (
+        "using",
+        lambda value: isinstance(value, str),
+        "is no alias. Pass one of DATABASES, a string.",
+    ),
+    (
+        "scope",
+        lambda value: isinstance(value, Content) or value in _SCOPES,
+        f"is unknown. Use {', '.join(map(repr, _SCOPES))} or content(...).",
+    ),
+    *(
+        (option, lambda value: isinstance(value, bool), "is neither True nor False.")
+        for option in ("atomic", "last_pass", "retry", "startup")
+    ),
+    ("batch_size", _is_count, f"is not an integer from 1 to {_INTEGER_MAX}."),
+    (
+        "pause",
+        lambda value: conf.is_seconds(value, 0),
+        f"is not a number of seconds from 0 to {conf.DAY:g}.",
+    ),
+    (
+        "statement_timeout",
+        lambda value: value is None or conf.is_seconds(value, 0.001),
+        f"is not a number of seconds from 0.001 to {conf.DAY:g}.",
+    ),
+)
