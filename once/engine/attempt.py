@@ -260,8 +260,8 @@ class Work:
                     self._afterwards = self._afterwards or error
                     break
                 is_conflict = isinstance(error, DatabaseError) and self.here.is_conflict(error)
-                if is_conflict and not is_at_commit:
-                    self._refuse_own_lock(error)
+                if is_conflict and not is_at_commit and error is self.of_project:
+                    body.refuse_own_lock(self.here, error)
                 if not (is_conflict and may_repeat and repeats_left):
                     raise
                 time.sleep(random.uniform(0.01, 0.1))  # noqa: S311
@@ -271,17 +271,6 @@ class Work:
             raise BodyError("The transaction was to be committed, and was not.")
         self.is_begun = False
         return result
-
-    def _refuse_own_lock(self, error: Exception) -> None:
-        """Raise where the lock that the body waited for is its own, which no repetition frees."""
-        # Because SQLite admits one writer, and that is the transaction in hand, it is not in its
-        # own way: another connection is.
-        if error is self.of_project and not self.here.is_server:
-            raise BodyError(
-                "A thread or asyncio.run() in the body writes through a connection of its own, "
-                "which waits for the body's own transaction: SQLite admits one writer. Write in "
-                f"the body's own thread, or declare the routine atomic=False. ({one_line(error)})"
-            ) from error
 
     def _take_right_to_commit(self) -> None:
         """Make the transaction in hand the one that may commit for this attempt."""

@@ -10,14 +10,14 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from once.databases import database, discard
+from once.databases import Database, database, discard
 from once.databases.tables import ask
 from once.engine import shutdown
 from once.exceptions import BodyError
 from once.routines.base import Routine, Run
 from once.text import one_line
 
-__all__ = ["call", "call_outside", "exit_of_body", "is_found"]
+__all__ = ["call", "call_outside", "exit_of_body", "is_found", "refuse_own_lock"]
 
 T = TypeVar("T")
 
@@ -113,6 +113,18 @@ def _call(routine: Routine, run: Run, *batch: Any) -> None:
             routine.call(run, *batch)
     except SystemExit as error:
         raise exit_of_body(error) from error
+
+
+def refuse_own_lock(here: Database, error: Exception) -> None:
+    """Raise where the lock that a body waited for is its own, which no repetition frees."""
+    # Because SQLite admits one writer, and that is the transaction in hand, it is not in its
+    # own way: another connection is.
+    if not here.is_server:
+        raise BodyError(
+            "A thread or asyncio.run() in the body writes through a connection of its own, which "
+            "waits for the body's own transaction: SQLite admits one writer. Write in the body's "
+            f"own thread, or declare the routine atomic=False. ({one_line(error)})"
+        ) from error
 
 
 def exit_of_body(error: SystemExit) -> BodyError:
