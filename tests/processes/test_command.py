@@ -677,7 +677,7 @@ def test_reset_asks_at_a_terminal(project: Project) -> None:
     assert everything(project) == before
     answer = at_terminal(project, "reset", "plant.*rst", "--no-color", types="yes\n")
     assert answer.code == 0
-    assert "  Resetting plant.first... OK (" in answer.out
+    assert "  Resetting plant.first... OK\n" in answer.out
     assert project.completions() == ["plant.second", "plant.third"]
 
 
