@@ -188,6 +188,7 @@ def test_forget_removes_all_or_nothing(using: str, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setenv("ONCE_STARTUP_TIMEOUT", "0")
     run(seed(using, "shop.gone"))
+    connections[using].ensure_connection()  # which the command then uses
     with connections[using].execute_wrapper(refuse):
         assert forget("shop.gone").code == 4
     assert recorded(using, "shop.gone") == (1, 1, 1)

@@ -257,9 +257,11 @@ def test_pooler_that_ends_statements(project: Project, tmp_path: Path) -> None:
         assert (found.code, found.of("fault")) == (1, ["endurance", "statement"])
         said = found.said("statement")
         assert "A statement of 5.0 s did not come to its end, nor would a body" in said
-        assert "OperationalError: query timeout" in said
+        assert "query timeout" in said
         assert "set query_timeout and transaction_timeout to 0" in said
-        assert "was lost: OperationalError: query timeout" in found.said("endurance")
+        lost = found.said("endurance")
+        assert "was lost: OperationalError: " in lost
+        assert "query timeout" in lost
         brief = doctor(project, DATABASE_URL=url, ONCE_LIVENESS_TIMEOUT="3")
         assert (brief.code, brief.of("fault")) == (0, [])
         assert "of 1.0 s came to its end. No longer one was tried" in brief.said("statement")

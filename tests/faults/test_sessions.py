@@ -91,7 +91,7 @@ def test_locked_table_is_waited_for(project: Project, table: str) -> None:
     with psycopg.connect(project.admin_url) as session:
         session.execute(f"LOCK TABLE {table}")
         process = project.once("run")
-        process.wait_for("lock timeout")
+        process.wait_for(f"{table} is locked by a session (pid {session.info.backend_pid}")
     assert process.finish() == 0, process.output
     assert "pool" not in process.output
     assert project.effects() == ["seed"]
