@@ -242,7 +242,12 @@ def test_second_signal_in_a_batch_ends_at_once(project: Project, second: signal.
     project.wait_for("batch")
     runner.send(signal.SIGTERM)
     runner.wait_for("A second signal ends at once.")
-    runner.send(second)
+
+    def has_ended() -> bool:
+        runner.send(second)  # until it is no echo of the first any more
+        return not runner.is_running()
+
+    wait_until(has_ended)
     assert runner.finish() == -second, runner.output
     assert counters(project) == [(0, 20), (1, 10)]
     project.release("batch")

@@ -35,7 +35,8 @@ SUBCOMMANDS = ("run", "status", "wait", "call", "reset", "doctor")
 #: Of each routine, in this order: programs rely on it.
 KEYS = [
     *("name", "version", "recorded_version", "scope", "kind", "state", "database", "attempts"),
-    *("started_at", "completed_at", "duration_seconds", "host", "pid", "processed", "total"),
+    *("started_at", "completed_at", "duration_seconds", "host", "pid", "trigger", "user"),
+    *("reason", "processed", "total"),
     *("rate", "seconds_left", "retry_at", "error", "waits_for", "message", "scope_key"),
 ]
 
