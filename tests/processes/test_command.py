@@ -516,6 +516,7 @@ def test_status_of_every_state(project: Project) -> None:
         r"\[ \] plant\.elsewhere  v1  blocked  in sqlite",
         r"      The tables of once are missing\. Run `manage\.py once run --migrate`\.",
         rf"\[ \] plant\.gone       v1  unknown  {moment}  in .+",
+        r"      Not in this code\. .+ `manage\.py once forget plant\.gone` removes that\.",
         r"Database 'sqlite' lacks migrations of this code \(.+\)\. Run `manage\.py once run .+`\.",
     )
     assert text.code == 0
