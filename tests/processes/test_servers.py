@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -540,11 +541,12 @@ def test_worker_that_replaces_one_of_a_ready_server_serves_what_it_can(
 def _children(server: Server) -> list[int]:
     """The workers of a server, the newest last: not Python's own helpers."""
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    return [
-        int(child)
-        for child in children
-        if "resource_tracker" not in Path(f"/proc/{child}/cmdline").read_text()
-    ]
+    workers = []
+    for child in children:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            if "resource_tracker" not in Path(f"/proc/{child}/cmdline").read_text():
+                workers.append(int(child))
+    return workers
 
 
 # gevent
