@@ -94,7 +94,7 @@ def demonstrate(arguments: argparse.Namespace) -> int:
         print(f"WRONG: {problem}")
     if wrong:
         return WRONG
-    print("Nothing ran twice, nothing was lost, no old version ran after a new one.")
+    print("Nothing took effect twice, nothing was lost, no old version ran after a new one.")
     return 0
 
 
