@@ -77,11 +77,13 @@ def test_server_behind_a_pool_of_one_starts_and_goes_on_trying(
     project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     project.routines(ROUTINES)
-    server = Server(project, "gunicorn", ONCE_STARTUP_TIMEOUT="2")
+    # Longer than a lock keeps the one connection while its work waits for another: up to 3 s.
+    server = Server(project, "gunicorn", "--workers=1", ONCE_STARTUP_TIMEOUT="8")
     try:
-        server.wait_for(503)
+        # No request before: its answer needs the one connection, too.
         server.process.wait_for("event=startup_incomplete")
-        assert ADVICE in server.output
+        assert ADVICE in server.output, server.output
+        server.wait_for(503)
     finally:
         server.end()
     wait_until(lambda: project.rows(LOCKS) == [], 15)
