@@ -1,16 +1,15 @@
 """Read what is committed of the record: how routines stand, and their attempts."""
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from django.db import DatabaseError
-from django.db.models import Case, CharField, Count, Exists, Max, OuterRef, Q, When
-from django.db.models.functions import Coalesce
-from django.db.models.lookups import LessThanOrEqual
+from django.db.models import Max, Q
 
 from once.databases import database, tables
-from once.models import DECISIONS, Anchor, Attempt, Completion, Now, State
+from once.models import Attempt, Completion, State
+from once.record import queries
 from once.record.standing import BAD, HOLDING, Attempts, Record, Standing, judge
 from once.routines.base import Routine
 
@@ -61,7 +60,7 @@ def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str
     for using in sorted({routine.using for routine in routines}):
         here = [routine for routine in routines if routine.using == using]
         with database(using).statements():
-            found |= _read(using, here, _attempted(using, here) if thoroughly else None)
+            found |= _read(using, here, queries.attempted(using, here) if thoroughly else None)
     return found
 
 
@@ -113,7 +112,7 @@ def read_under_lock(routine: Routine) -> Record:
     if not _is_known(routine):
         return judge(routine, Standing.OPEN, [])
     # Before the completions: where no attempt runs any more, all that they completed is seen.
-    attempts = _attempted(routine.using, [routine])
+    attempts = queries.attempted(routine.using, [routine])
     return _read(routine.using, [routine], attempts)[routine.name]
 
 
@@ -207,7 +206,7 @@ def _read(
 ) -> dict[str, Record]:
     """Read the completions, and the attempts of what is open where they are not known."""
     wanted = [(routine.name, routine.version, routine.scope_key) for routine in routines]
-    rows = _completed(using, wanted)
+    rows = queries.completed(using, wanted)
     ascending = sorted(rows, key=lambda row: row[1])
     highest = {name: version for name, version, _ in ascending}
     stands: dict[str, Standing] = {}
@@ -219,77 +218,7 @@ def _read(
             stands[name] = Standing.DONE if completion in rows else Standing.OPEN
     if attempts is None:
         unsure = [each for each in routines if stands[each.name] is Standing.OPEN]
-        attempts = _attempted(using, unsure) if unsure else {}
+        attempts = queries.attempted(using, unsure) if unsure else {}
     return {
         each.name: judge(each, stands[each.name], attempts.get(each.name, [])) for each in routines
     }
-
-
-def _completed(using: str, wanted: list[tuple[str, int, str]]) -> set[tuple[str, int, str | None]]:
-    """Return the completions of the wanted routines; a scope key that is not wanted is ``None``."""
-    here = database(using)
-    condition, values = here.among([name for name, _, _ in wanted])
-    keys = sorted({scope_key for _, _, scope_key in wanted})
-    columns = "routine, version, scope_key"
-    if keys != [""]:
-        # Each release, or state of files, has left a row: one answer for all that are not here.
-        own = f"CASE WHEN scope_key IN ({', '.join(['%s'] * len(keys))}) THEN scope_key END"
-        columns, values = f"DISTINCT routine, version, {own}", [*keys, *values]
-    # Not through a queryset, which takes longer to build than the server to answer.
-    table = tables.quoted(here.connection, "completion")
-    sql = f"SELECT {columns} FROM {table} WHERE routine {condition}"
-    return {*tables.ask(here.connection, sql, values)}
-
-
-def _attempted(using: str, routines: Collection[Routine]) -> dict[str, list[Attempts]]:
-    here, names = database(using), [routine.name for routine in routines]
-    keys = sorted({routine.scope_key for routine in routines})
-    # Because the clock may have been set back, a time that lies ahead of it says nothing.
-    moment = Coalesce("finished_at", "started_at")
-    is_past = Q(LessThanOrEqual(moment, Now()))
-    # Grouped, so that a long history makes no long answer.
-    rows = (
-        Attempt.objects.using(using)
-        .filter(routine__in=names)
-        .annotate(own=Case(When(scope_key__in=keys, then="scope_key"), output_field=CharField()))
-        .values_list("routine", "version", "own", "state", "retry")
-        .annotate(
-            Max("number"),
-            tries=Count("pk", filter=~Q(trigger__in=DECISIONS)),
-            moment=Max(moment, filter=is_past),
-            clock=Max(Now()),
-            at=Max("cursor"),
-        )
-    )
-    found: dict[str, list[Attempts]] = {}
-    for name, *values in rows:
-        row = Attempts(*values)
-        row = replace(row, moment=row.moment and here.aware(row.moment), now=here.aware(row.now))
-        found.setdefault(name, []).append(row)
-    if not here.is_server:
-        for name, gone in _gone(using, names):
-            found.setdefault(name, []).append(gone)
-    return found
-
-
-def _gone(using: str, names: list[str]) -> Iterator[tuple[str, Attempts]]:
-    """Yield anchored attempts that were deleted, as lost and held."""
-    present = Exists(Attempt.objects.using(using).filter(pk=OuterRef("attempt_id")))
-    anchors = Anchor.objects.using(using).filter(~present, routine__in=names)
-    for anchor in anchors.annotate(now=Now()):
-        now = database(using).aware(anchor.now)
-        yield (
-            anchor.routine,
-            Attempts(
-                version=anchor.version,
-                scope_key=anchor.scope_key,
-                state=State.LOST,
-                retry=False,
-                number=anchor.number,
-                tries=0,
-                moment=now,
-                now=now,
-                cursor="",
-                is_gone=True,
-            ),
-        )

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from once import Routine, content
 from once.models import Attempt, Completion, Now, State
-from once.record import history, recorder
+from once.record import history, queries, recorder
 from once.record.standing import Record, Standing
 from tests.support import begin, seed, standings
 
@@ -394,7 +394,7 @@ def test_queries_do_not_grow_with_the_number_of_routines() -> None:
 def test_long_history_makes_no_long_answer(using: str) -> None:
     routine = seed(using)
     tried(routine, *[FAILED] * 30)
-    found = history._attempted(using, [routine])
+    found = queries.attempted(using, [routine])
     assert [len(rows) for rows in found.values()] == [1]
     assert found["shop.seed"][0].number == 30
 
