@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 from django.db.models import CheckConstraint, Q, UniqueConstraint, functions
 
-from once.routines.base import NAME_LENGTH
+from once.routines.names import NAME_LENGTH
 
 __all__ = [
     "BODILESS",

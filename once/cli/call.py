@@ -30,8 +30,9 @@ from once.engine import executor
 from once.engine.options import RunOptions
 from once.exceptions import RoutineError
 from once.models import Trigger
-from once.routines.base import CALL, NAME_LENGTH, Routine, Scope
+from once.routines.base import Routine, Scope
 from once.routines.content import Content
+from once.routines.names import CALL, NAME_LENGTH
 from once.routines.registry import Registry
 
 HELP = "Run any management command exactly once."

@@ -20,7 +20,8 @@ from once.engine import shutdown
 from once.engine.backoff import Wait
 from once.models import State
 from once.record import anchors, history, recorder
-from once.routines.base import CALL, Routine
+from once.routines.base import Routine
+from once.routines.names import CALL
 from once.routines.registry import Registry, match
 from once.status import attempts
 from once.status.survey import recording

@@ -12,7 +12,7 @@ from once.cli import exit_codes, output
 from once.cli.options import add_database, add_flags, add_names
 from once.cli.output import TerminalCommand
 from once.models import State
-from once.routines.base import CALL
+from once.routines.names import CALL
 from once.routines.registry import Registry, match
 from once.status import attempts, state
 from once.status.attempts import PastAttempt

@@ -12,7 +12,8 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from once.cli import exit_codes
 from once.cli.output import TerminalCommand
-from once.routines.base import CALL, Routine
+from once.routines.base import Routine
+from once.routines.names import CALL
 from once.routines.registry import Registry, match
 from once.status.state import Status
 from once.status.survey import statuses

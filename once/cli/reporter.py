@@ -17,7 +17,8 @@ from once import signals
 from once.log import logger
 from once.models import Attempt, State, Trigger
 from once.results import Outcome, Result
-from once.routines.base import CALL, Routine
+from once.routines.base import Routine
+from once.routines.names import CALL
 from once.status import text
 from once.status.reading import progress
 from once.text import inline, trace

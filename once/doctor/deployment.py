@@ -12,7 +12,7 @@ from django.db import Error, connections
 from once.databases import Database, threads
 from once.databases.lock import AdvisoryLock
 from once.doctor.findings import Finding, Level
-from once.routines.base import RESERVED
+from once.routines.names import RESERVED
 from once.routines.registry import Registry
 
 __all__ = ["DEADLINE", "PATIENCE", "Deployment"]

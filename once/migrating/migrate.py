@@ -19,7 +19,7 @@ from once.engine.backoff import Retry, Wait
 from once.exceptions import AttemptLost, InsideRun, MigrationFailed, OnceError
 from once.migrating import gatekeeper
 from once.record import history, recorder
-from once.routines.base import RESERVED
+from once.routines.names import RESERVED
 from once.text import one_line
 
 __all__ = ["is_migrating", "migrate"]

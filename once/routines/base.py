@@ -1,7 +1,6 @@
 """A routine: a frozen value that names the function, the scope, and the way to commit."""
 
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass, field, fields
@@ -17,22 +16,17 @@ from django.db import DEFAULT_DB_ALIAS
 
 from once import conf
 from once.exceptions import RoutineError
+from once.routines import names
 from once.routines.content import Content, digest, matches
 from once.routines.contexts import call_apart, outside_event_loop
 from once.routines.values import VALUES
 
-__all__ = ["BATCH_SIZE", "CALL", "NAME_LENGTH", "RESERVED", "Kind", "Routine", "Run", "Scope"]
+__all__ = ["BATCH_SIZE", "Kind", "Routine", "Run", "Scope"]
 
 Scope = Literal["database", "release", "process"] | Content
 Kind = Literal["atomic", "batched", "external", "process"]
 
-NAME_LENGTH = 200
-#: Beginning of the names of this package's own records.
-RESERVED = "once."
-#: Beginning of the names of commands that ``once call`` ran.
-CALL = "call:"
 BATCH_SIZE = 1000
-_NAME = re.compile(r"\w[\w.:/@+-]*")
 #: Options that mean nothing in process scope, and options that mean nothing without ``over``.
 _OF_DATABASES = ("version", "using", "atomic", "over", "retry", "done_if")
 _OF_BATCHES = ("batch_size", "pause", "statement_timeout", "last_pass")
@@ -202,18 +196,8 @@ class Routine:
         return {"apps": self.apps} if "apps" in inspect.signature(function).parameters else {}
 
     def _check_name(self) -> None:
-        if not isinstance(self.name, str):
-            raise self._error("its name is no string. Pass name=, or leave it out.")
-        if len(self.name) > NAME_LENGTH:
-            raise self._error(
-                f"its name has {len(self.name)} characters and the record holds {NAME_LENGTH}. "
-                "Pass a shorter name=."
-            )
-        if not _NAME.fullmatch(self.name) or self.name.startswith(RESERVED):
-            raise self._error(
-                "its name may hold letters, digits and any of _ . : / @ + - only, must begin with "
-                "a letter or digit, and 'once.' is reserved. Pass another name=."
-            )
+        if problem := names.problem(self.name):
+            raise self._error(f"its name {problem}")
 
     def _check_after(self) -> None:
         if isinstance(self.after, str) or not isinstance(self.after, Iterable):

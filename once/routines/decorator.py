@@ -9,7 +9,8 @@ from django.db import DEFAULT_DB_ALIAS
 
 from once.exceptions import RoutineError
 from once.routines import registry
-from once.routines.base import BATCH_SIZE, CALL, Routine, Scope
+from once.routines.base import BATCH_SIZE, Routine, Scope
+from once.routines.names import CALL
 
 __all__ = ["routine"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from once.routines.base import CALL, RESERVED
+from once.routines.names import CALL, RESERVED
 
 __all__ = ["Suspicion", "suspicions"]
 

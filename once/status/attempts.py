@@ -10,7 +10,7 @@ from django.db import DEFAULT_DB_ALIAS
 from once.databases import database
 from once.models import BODILESS, DECISIONS, Anchor, Attempt, Completion, Trigger
 from once.record import history
-from once.routines.base import RESERVED
+from once.routines.names import RESERVED
 from once.status import text
 
 __all__ = ["LAST", "PastAttempt", "last", "names", "to_json"]

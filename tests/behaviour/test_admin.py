@@ -24,7 +24,7 @@ from once.databases import database
 from once.models import Attempt, Completion, State
 from once.models import Routine as RoutineModel
 from once.record import recorder
-from once.routines.base import CALL
+from once.routines.names import CALL
 from once.status.text import duration
 from tests.support import attempts, begin, effects, last, rows, run, seed, take
 

@@ -16,7 +16,7 @@ from once.doctor.findings import Level
 from once.doctor.record_probes import routines
 from once.models import Completion, State
 from once.record import recorder
-from once.routines.base import CALL
+from once.routines.names import CALL
 from once.routines.registry import Registry
 from once.status.state import RoutineState, Status
 from once.status.survey import statuses
