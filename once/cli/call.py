@@ -30,10 +30,11 @@ from once.engine import executor
 from once.engine.options import RunOptions
 from once.exceptions import RoutineError
 from once.models import Trigger
-from once.routines.base import Routine, Scope
+from once.routines.base import Routine
 from once.routines.content import Content
 from once.routines.names import CALL, NAME_LENGTH
 from once.routines.registry import Registry
+from once.routines.scopes import Scope
 
 HELP = "Run any management command exactly once."
 USAGE = "KEY COMMAND [ARG ...]"

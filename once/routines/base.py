@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from asgiref.sync import async_to_sync
@@ -14,16 +13,14 @@ from django.apps.registry import Apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
-from once import conf
 from once.exceptions import RoutineError
-from once.routines import names
-from once.routines.content import Content, digest, matches
+from once.routines import names, scopes
 from once.routines.contexts import call_apart, outside_event_loop
+from once.routines.scopes import Scope
 from once.routines.values import VALUES
 
-__all__ = ["BATCH_SIZE", "Kind", "Routine", "Run", "Scope"]
+__all__ = ["BATCH_SIZE", "Kind", "Routine", "Run"]
 
-Scope = Literal["database", "release", "process"] | Content
 Kind = Literal["atomic", "batched", "external", "process"]
 
 BATCH_SIZE = 1000
@@ -118,10 +115,7 @@ class Routine:
             ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, or a file is missing.
 
         """
-        self.check_scope()
-        if isinstance(self.scope, Content):
-            return digest(self.scope, self._directory)
-        return conf.release() if self.scope == "release" else ""
+        return scopes.key(self.scope, self.name, self.function)
 
     def check_scope(self) -> None:
         """See that what the scope needs is there.
@@ -130,19 +124,7 @@ class Routine:
             ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, or a file is missing.
 
         """
-        if isinstance(self.scope, Content):
-            try:
-                matches(self.scope, self._directory)
-            except OSError as error:
-                raise ImproperlyConfigured(
-                    f"Routine {self.name!r} has scope={self.scope}, but {error}. "
-                    "Correct the pattern, or ship the file."
-                ) from error
-        elif self.scope == "release" and not conf.release():
-            raise ImproperlyConfigured(
-                f'Routine {self.name!r} has scope="release", but ONCE_RELEASE is unset. '
-                "Set it to what is deployed, such as a tag or a commit."
-            )
+        scopes.check(self.scope, self.name, self.function)
 
     def scope_error(self) -> ImproperlyConfigured | None:
         """Return the error that :meth:`check_scope` raises, if it does."""
@@ -270,12 +252,6 @@ class Routine:
         if takes_run and self.scope == "process":
             raise self._error('with scope="process" there is no `run`. Remove the parameter.')
         return takes_run
-
-    @property
-    def _directory(self) -> Path:
-        if isinstance(self.scope, Content) and self.scope.directory:
-            return self.scope.directory
-        return Path(inspect.unwrap(self.function).__code__.co_filename).parent
 
     def _error(self, problem: str) -> RoutineError:
         code = getattr(self.function, "__code__", None)

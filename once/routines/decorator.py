@@ -9,8 +9,9 @@ from django.db import DEFAULT_DB_ALIAS
 
 from once.exceptions import RoutineError
 from once.routines import registry
-from once.routines.base import BATCH_SIZE, Routine, Scope
+from once.routines.base import BATCH_SIZE, Routine
 from once.routines.names import CALL
+from once.routines.scopes import Scope
 
 __all__ = ["routine"]
 

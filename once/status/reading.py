@@ -13,9 +13,10 @@ from once.engine.verdict import describe, hint
 from once.models import BODILESS, Attempt, Completion, Now, State
 from once.record import gates, history
 from once.record.standing import Standing
-from once.routines.base import Routine, Scope
+from once.routines.base import Routine
 from once.routines.content import Content
 from once.routines.names import CALL, RESERVED
+from once.routines.scopes import Scope
 from once.status.state import RoutineState, Status
 
 __all__ = ["TAKES_OVER", "Called", "Reading", "described", "last_attempts", "progress"]
