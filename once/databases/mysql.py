@@ -29,24 +29,14 @@ _IDLE_TIMEOUTS_OF_MARIADB = {
 #: Seconds that a session which was told to end has for it, before that is called a problem.
 _PATIENCE = 2.0
 
-_DEADLOCK = 1213
 _NO_SAVEPOINT = 1305
-_RECORD_HAS_CHANGED = 1020  # MariaDB, with innodb_snapshot_isolation
-_LOCK_WAIT_TIMEOUT = 1205
-_LOCK_NOWAIT = 3572
 _NO_SUCH_THREAD = 1094
 _NOT_OWNER_OF_THREAD = 1095
-#: Of a character that the charset of a column lacks: an OperationalError for the driver.
-_INCORRECT_STRING = 1366
 #: Of the server: too many connections (two kinds), not now (shutdown, offline), the end of a
 #: session, and a network that lost a message.
 _LOST = {1040, 1203, 1226, 1053, 3032, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 3169, 4031}
-#: Of the server, which admits no writes (manual, "Server Error Message Reference").
-_READ_ONLY = {1290, 1792, 1836}
 #: Of the server, to a new connection: it does not know the user, or the database.
 _REFUSED = {1042, 1043, 1044, 1045, 1049, 1129, 1130}
-#: Of the server, for want of a privilege.
-_DENIED = {1142, 1143, 1227}
 #: Of the client library (manual, "Client Error Message Reference"), and of the driver itself.
 _CLIENT_ERRORS = range(2000, 3000)
 _CLOSED = 0
@@ -68,11 +58,11 @@ class MySQL(ServerDatabase):
 
     has_fenced_ddl = True
     lock_class = MySQLLock
-    conflicts = (_DEADLOCK, _RECORD_HAS_CHANGED)
-    locked_errors = (_LOCK_WAIT_TIMEOUT, _LOCK_NOWAIT)
-    read_only_errors = _READ_ONLY
-    denied_errors = _DENIED
-    text_errors = (_INCORRECT_STRING,)
+    conflicts = (1213, 1020)  # a deadlock; of MariaDB, with innodb_snapshot_isolation
+    locked_errors = (1205, 3572)  # after a wait, and with NOWAIT
+    read_only_errors = (1290, 1792, 1836)
+    denied_errors = (1142, 1143, 1227)
+    text_errors = (1366,)  # an OperationalError for the driver
 
     def misfit(self) -> tuple[str, str] | None:
         # PyMySQL takes the place of the module MySQLdb, and keeps its own name.
@@ -206,9 +196,11 @@ class MySQL(ServerDatabase):
 
     def is_lost(self, error: BaseException) -> bool:
         code = self.code(error)
-        if code == _CLOSED or code in _LOST | _READ_ONLY or code in _CLIENT_ERRORS:
+        if code == _CLOSED or code in _CLIENT_ERRORS:
             return True
-        return code in _REFUSED and self.connection.connection is None
+        if code in _REFUSED:
+            return self.connection.connection is None
+        return code in _LOST or code in self.read_only_errors
 
 
 def _impatiently(execute: Execute, sql: str, params: Any, many: bool, context: Context) -> Any:

@@ -48,26 +48,20 @@ _TAKER = """SELECT l.relation::regclass::text, l.granted, l.pid, a.usename, a.ap
         ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
     ORDER BY l.granted DESC, l.waitstart LIMIT 1"""
 
-_SERIALIZATION_FAILURE = "40001"
-_DEADLOCK = "40P01"
-_IN_FAILED_TRANSACTION = "25P02"
-_LOCK_NOT_AVAILABLE = "55P03"
-_READ_ONLY = "25006"
-_INSUFFICIENT_PRIVILEGE = "42501"
-_TOO_MANY_CONNECTIONS = "53300"
-_CONNECTION_CLASS = "08"
-_SHUTDOWN_CLASS = "57P"
+#: Of a lost connection, the first letters of codes: connection exceptions, too many connections,
+#: and the end of a session or of the server.
+_LOST = ("08", "53300", "57P")
 
 
 class PostgreSQL(ServerDatabase):
     """PostgreSQL 14 and newer, through psycopg 3."""
 
     lock_class = PostgreSQLLock
-    conflicts = (_SERIALIZATION_FAILURE, _DEADLOCK)
-    locked_errors = (_LOCK_NOT_AVAILABLE,)
-    read_only_errors = (_READ_ONLY,)
-    aborted_errors = (_IN_FAILED_TRANSACTION,)
-    denied_errors = (_INSUFFICIENT_PRIVILEGE,)
+    conflicts = ("40001", "40P01")  # a serialization failure, a deadlock
+    locked_errors = ("55P03",)
+    read_only_errors = ("25006",)
+    aborted_errors = ("25P02",)
+    denied_errors = ("42501",)
 
     def misfit(self) -> tuple[str, str] | None:
         connection: Any = self.connection
@@ -174,9 +168,7 @@ class PostgreSQL(ServerDatabase):
                 driver.Database.InternalError,
             )
             return isinstance(error.__cause__ or error, kinds)
-        return state in (_TOO_MANY_CONNECTIONS, _READ_ONLY) or state.startswith(
-            (_CONNECTION_CLASS, _SHUTDOWN_CLASS)
-        )
+        return state in self.read_only_errors or state.startswith(_LOST)
 
     def advice(self, error: BaseException) -> str:
         if "statement pooling" in str(error):
