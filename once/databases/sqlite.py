@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -23,19 +24,14 @@ from once.exceptions import AttemptLost, OnceError
 
 __all__ = ["SQLite"]
 
-_BUSY = 5
-_LOCKED = 6
-_READ_ONLY = 8
-_CANNOT_OPEN = 14
-
 
 class SQLite(Database):
     """SQLite, for one machine. A frozen holder is not evicted: it keeps the write lock as well."""
 
     is_server = False
     row_lock = ""
-    conflicts = locked_errors = (_BUSY, _LOCKED)
-    read_only_errors = (_READ_ONLY,)
+    conflicts = locked_errors = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
+    read_only_errors = (8,)
 
     def lock(self, name: str, liveness: float) -> "SQLiteLock | MemoryLock":
         wrapper: Any = self.connection
@@ -91,11 +87,21 @@ class SQLite(Database):
         return None if code is None else code & 0xFF  # the primary result code
 
     def is_lost(self, error: BaseException) -> bool:
-        return self.code(error) in (_CANNOT_OPEN, _READ_ONLY)
+        return self.code(error) in (14, *self.read_only_errors)  # SQLITE_CANTOPEN
 
 
 class SingleLock(AdvisoryLock):
     """A lock of a whole database, which admits one writer anyway."""
+
+    def acquire(self, within: float = inf) -> bool:
+        is_taken = self.take()
+        if is_taken:
+            self.mark()
+        return is_taken
+
+    @abstractmethod
+    def take(self) -> bool:
+        """Take the lock, and note nowhere that this thread holds it."""
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -115,16 +121,12 @@ class SQLiteLock(SingleLock):
         writers = (path.stat().st_mode if path.exists() else 0o644) & 0o222
         self._lock = FileLock(self._path, mode=writers | writers << 1, thread_local=False)
 
-    def acquire(self, within: float = inf) -> bool:
-        if not self.take():
-            return False
-        self.mark()
+    def mark(self) -> None:
+        super().mark()
         with suppress(OSError):  # because the name of the holder is only for people to read
             self._path.write_text(f"{socket.gethostname()} (pid {os.getpid()})\n")
-        return True
 
     def take(self) -> bool:
-        """Take the lock without writing the holder's name to it."""
         if not self._path.parent.is_dir():  # which filelock would make; SQLite raises the same
             raise OperationalError(
                 f"unable to open database file: there is no directory {self._path.parent}"
@@ -174,13 +176,7 @@ class MemoryLock(SingleLock):
         self._lock = self._locks[name]
         self._is_taken = False
 
-    def acquire(self, within: float = inf) -> bool:
-        if self.take():
-            self.mark()
-        return self._is_taken
-
     def take(self) -> bool:
-        """Take the lock."""
         self._is_taken = self._lock.acquire(blocking=False)
         return self._is_taken
 
