@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from once.databases.lock import AdvisoryLock
+from once.databases.lock import ATTENTION, AdvisoryLock
 from once.databases.sessions import Session
 from once.databases.standby import Place, Standby
 from once.databases.tables import ask
@@ -125,7 +125,8 @@ class SessionLock(AdvisoryLock):
 
     def is_worth_trying(self) -> bool:
         if self.standby.has_place:
-            return self.standby.tell()
+            self.standby.is_told = self.standby.is_due
+            return self.standby.is_told
         if self.is_pooled:
             self.find_holder()  # it may be about to be evicted, which no standby looks for
         return self.look()
@@ -211,7 +212,9 @@ class SessionLock(AdvisoryLock):
         # Because poolers and address translators end idle connections, whatever this process lost,
         # a longer timeout after lost attempts does not lengthen the interval.
         usual = self._usual_liveness / 3
-        return min(usual, self.standby.interval(took)) if self.standby.is_asking else usual
+        if not self.standby.is_asking:
+            return usual
+        return min(usual, max(ATTENTION, 10 * took))  # a server that is slow is asked less often
 
     def heartbeat(self) -> None:
         """Show life, as the standby by a question for the lock."""

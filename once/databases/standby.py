@@ -16,8 +16,6 @@ import enum
 import threading
 from collections.abc import Callable
 
-from once.databases.lock import ATTENTION
-
 __all__ = ["Place", "Standby"]
 
 
@@ -52,11 +50,6 @@ class Standby:
         """True if the session is to ask for the lock again and again."""
         return self.has_place and not self.is_due
 
-    def tell(self) -> bool:
-        """Return True if there is news for the standby, and note that the waiter knows."""
-        self.is_told = self.is_due
-        return self.is_told
-
     def wait(self, seconds: float) -> None:
         """Sleep for that long, or until there is news."""
         self._turn.wait(seconds)
@@ -68,10 +61,6 @@ class Standby:
         place = take(self.name)
         self.has_place = place is Place.STANDBY
         return place
-
-    def interval(self, took: float) -> float:
-        """Return the seconds between two questions, of which the last one took so many."""
-        return max(ATTENTION, 10 * took)  # a server that is slow to answer is asked less often
 
     def ask(self, take: Callable[[str], Place]) -> None:
         """Try the lock again, and note what the waiter is to be told."""
