@@ -25,7 +25,7 @@ SCHEMA = 1
 
 Probe = Callable[[Deployment], Iterable[Finding]]
 
-#: Probes that must find no fault before all later ones.
+#: Probes that must find no fault before the next one.
 _FIRST: tuple[Probe, ...] = (
     record_probes.server,
     record_probes.tables,
@@ -34,7 +34,6 @@ _FIRST: tuple[Probe, ...] = (
 )
 _THEN: tuple[Probe, ...] = (
     lock_probes.eviction,
-    lock_probes.duration,
     lock_probes.endurance,
     lock_probes.fencing,
     record_probes.privileges,
@@ -54,31 +53,32 @@ def examine(registry: Registry, aliases: Iterable[str]) -> Iterator[Finding]:
 
 
 def _examine(deployment: Deployment) -> Iterator[Finding]:
-    for probe in _FIRST:
-        findings = _survive(probe, deployment)
-        yield from findings
-        if any(finding.level is Level.FAULT for finding in findings):
+    for probe in (*_FIRST, *_THEN):
+        has_fault = False
+        for finding in _survive(probe, deployment):
+            yield finding
+            has_fault |= finding.level is Level.FAULT
+        if has_fault and probe in _FIRST:
             return
-    for probe in _THEN:
-        yield from _survive(probe, deployment)
 
 
-def _survive(probe: Probe, deployment: Deployment) -> list[Finding]:
-    """Return what a probe finds, or what keeps it from finding anything."""
+def _survive(probe: Probe, deployment: Deployment) -> Iterator[Finding]:
+    """Yield what a probe finds, and what keeps it from finding more."""
     name = probe.__name__
     try:
-        return list(probe(deployment))
+        yield from probe(deployment)
     except TimeoutError:
         message = f"No answer within {DEADLINE:.0f} s."
-        return [deployment.fault(name, message, "See what keeps the server, or a pooler, busy.")]
+        yield deployment.fault(name, message, "See what keeps the server, or a pooler, busy.")
     except OnceError as error:
-        return [deployment.fault(name, str(error))]
+        yield deployment.fault(name, str(error))
     except Error as error:
         if deployment.database.is_in_the_way(error):
             obstacle = deployment.database.obstacle(error)
             message = f"Not examined, for another session is in the way: {obstacle}"
-            return [deployment.warning(name, message, "Run this again when that is done.")]
-        return [deployment.fault(name, one_line(error), deployment.advice(error))]
+            yield deployment.warning(name, message, "Run this again when that is done.")
+        else:
+            yield deployment.fault(name, one_line(error), deployment.advice(error))
 
 
 def to_json(findings: Iterable[Finding]) -> dict[str, Any]:

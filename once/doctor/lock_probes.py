@@ -5,6 +5,7 @@ They know no routine and no record. Each question to a server is asked as anothe
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from time import monotonic
@@ -16,11 +17,10 @@ from once.databases import tables
 from once.databases.lock import AdvisoryLock
 from once.doctor.deployment import DEADLINE, PATIENCE, Deployment
 from once.doctor.findings import Finding
-from once.doctor.kinds import kind
 from once.exceptions import CannotFence, LockLost
 from once.text import one_line
 
-__all__ = ["duration", "endurance", "eviction", "exclusion", "fencing", "pool"]
+__all__ = ["endurance", "eviction", "exclusion", "fencing", "pool"]
 
 #: Seconds of silence after which a lock is to be evicted here, and how late that may be.
 _LIVENESS = 2.0
@@ -30,6 +30,14 @@ _RIVALS = 5
 
 #: A statement that takes so long, by vendor.
 _REST = {"mysql": "SELECT SLEEP(%s)", "postgresql": "SELECT pg_sleep(%s)"}
+
+#: The server and database that a session is on, by vendor.
+_PLACE = {
+    "mysql": "SELECT CONCAT(DATABASE(), ' on ', @@hostname, ':', @@port)",
+    "postgresql": """SELECT format('database %s of the server on port %s that started at %s',
+        current_database(), current_setting('port'), pg_postmaster_start_time())""",
+    "sqlite": "SELECT file FROM pragma_database_list WHERE name = 'main'",
+}
 
 _LIMITS = (
     "In PgBouncer, set query_timeout and transaction_timeout to 0, and idle_transaction_timeout "
@@ -98,7 +106,8 @@ def exclusion(deployment: Deployment) -> list[Finding]:
 def _two_holders(deployment: Deployment, *locks: AdvisoryLock) -> Finding:
     def place() -> str:
         connection = deployment.database.connection
-        return kind(connection).place(connection)
+        [(where,)] = tables.ask(connection, _PLACE[connection.vendor])
+        return str(where)
 
     first, second = [lock.read(place) for lock in locks]
     hint = "See what stands before the server: each transaction must stay on one connection."
@@ -158,30 +167,20 @@ def _until_free(deployment: Deployment, since: float) -> float | None:
         time.sleep(0.1)
 
 
-def duration(deployment: Deployment) -> list[Finding]:
-    """Say beforehand that the proof of endurance takes long."""
-    seconds = _interval()
-    if not deployment.database.is_server or seconds <= DEADLINE:
-        return []
-    message = f"The proof of endurance takes {seconds:.0f} s, a third of ONCE_LIVENESS_TIMEOUT."
-    return [deployment.ok("duration", message)]
-
-
-def endurance(deployment: Deployment) -> list[Finding]:
+def endurance(deployment: Deployment) -> Iterator[Finding]:
     """See that a lock lives from one sign of life to the next, and a statement for as long."""
     if not deployment.database.is_server:
-        return []
-    seconds = _interval()
+        return
+    seconds = conf.liveness_timeout() / 3
+    if seconds > DEADLINE:  # said beforehand
+        message = f"The proof of endurance takes {seconds:.0f} s, a third of ONCE_LIVENESS_TIMEOUT."
+        yield deployment.ok("duration", message)
     with deployment.lock(conf.liveness_timeout()) as lock:
         lock.acquire()
         work = deployment.beside(lambda: _rest(deployment, seconds))
         time.sleep(seconds)
-        return [_silence(deployment, lock, seconds), _statement(deployment, work, seconds)]
-
-
-def _interval() -> float:
-    """Return the seconds between two signs of life."""
-    return conf.liveness_timeout() / 3
+        yield _silence(deployment, lock, seconds)
+        yield _statement(deployment, work, seconds)
 
 
 def _silence(deployment: Deployment, lock: AdvisoryLock, seconds: float) -> Finding:

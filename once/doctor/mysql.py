@@ -3,21 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from django.db.backends.base.base import BaseDatabaseWrapper
-
-from once.databases import mysql_lock, tables
+from once.databases import mysql_lock
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Finding
 
-__all__ = ["examine", "place"]
+__all__ = ["examine"]
 
 _READ_ONLY = ("The server is read-only, as a replica is.", "Point HOST at the primary.")
-
-
-def place(connection: BaseDatabaseWrapper) -> str:
-    """Return the server and database that a session is on."""
-    [(host, port, name)] = tables.ask(connection, "SELECT @@hostname, @@port, DATABASE()")
-    return f"{name} on {host}:{port}"
 
 
 def examine(deployment: Deployment) -> Iterator[Finding]:

@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.version import get_version_tuple
 
 from once.databases import tables
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Finding
 
-__all__ = ["examine", "place"]
+__all__ = ["examine"]
 
 _OLDEST = (14,)
 _OLDEST_PSYCOPG = (3, 1, 18)
@@ -45,15 +44,6 @@ SELECT rolname::text FROM pg_roles
    AND NOT pg_has_role(session_user, oid, 'USAGE')
    AND NOT pg_has_role(session_user, 'pg_signal_backend', 'USAGE')
  ORDER BY rolname"""
-
-
-def place(connection: BaseDatabaseWrapper) -> str:
-    """Return the server and database that a session is on."""
-    [(name, started, port)] = tables.ask(
-        connection,
-        "SELECT current_database(), pg_postmaster_start_time()::text, current_setting('port')",
-    )
-    return f"database {name} of the server on port {port} that started at {started}"
 
 
 def examine(deployment: Deployment) -> Iterator[Finding]:

@@ -9,9 +9,9 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, models, transaction
 
 from once import conf
 from once.databases import unapplied
+from once.doctor import mysql, postgresql
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Finding
-from once.doctor.kinds import kind
 from once.models import Anchor, Attempt, Completion, Now, Trigger
 from once.record import history
 from once.record.standing import DOUBLINGS
@@ -20,6 +20,9 @@ from once.status.survey import statuses
 from once.text import one_line
 
 __all__ = ["privileges", "rehearse", "routines", "server", "tables"]
+
+#: Questions to a server, by vendor.
+_QUESTIONS = {"mysql": mysql.examine, "postgresql": postgresql.examine}
 
 #: Seconds that clocks may be apart.
 _SKEW = timedelta(seconds=5)
@@ -31,7 +34,8 @@ def server(deployment: Deployment) -> list[Finding]:
     def examine() -> list[Finding]:
         connection = deployment.database.connection
         connection.ensure_connection()
-        return list(kind(connection).examine(deployment))
+        questions = _QUESTIONS.get(connection.vendor)
+        return [*questions(deployment)] if questions else [deployment.server()]
 
     return deployment.ask(examine)
 
