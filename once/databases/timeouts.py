@@ -77,12 +77,13 @@ class _Watch:
 
     def rest(self) -> None:
         """Leave no thread behind, because the process may be about to fork; unless it is needed."""
-        with self._changed:
-            thread = self._thread
-            if thread is None or self._due:
-                return
-            self._changed.notify()
-        thread.join(timeout=0.1)  # or another connection needs it by now
+        while True:
+            with self._changed:
+                thread = self._thread
+                if thread is None or self._due:
+                    return
+                self._changed.notify()
+            thread.join(timeout=0.1)  # on a loaded machine it takes longer
 
     def _run(self) -> None:
         with self._changed:
