@@ -93,21 +93,21 @@ def test_read_only_database_is_no_reason_to_run_what_is_done(using: str) -> None
 
 
 @pytest.fixture
-def _reader() -> Iterator[None]:
-    """A role that may read the record and not write it."""
-    rows("default", "CREATE ROLE once_reader")
-    rows("default", "GRANT USAGE ON SCHEMA public TO once_reader")
-    rows("default", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO once_reader")
-    yield
-    rows("default", "DROP OWNED BY once_reader")
-    rows("default", "DROP ROLE once_reader")
+def reader() -> Iterator[str]:
+    """A role that may read the record and not write it, named for the database."""
+    [(role,)] = rows("default", "SELECT current_database() || '_reader'")
+    rows("default", f"CREATE ROLE {role}")
+    rows("default", f"GRANT USAGE ON SCHEMA public TO {role}")
+    rows("default", f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    yield role
+    rows("default", f"DROP OWNED BY {role}")
+    rows("default", f"DROP ROLE {role}")
 
 
 @pytest.mark.postgresql
-@pytest.mark.usefixtures("_reader")
-def test_missing_grant_is_waited_for_and_named() -> None:
+def test_missing_grant_is_waited_for_and_named(reader: str) -> None:
     with (
-        sessions_begin_with("SET ROLE once_reader"),
+        sessions_begin_with(f"SET ROLE {reader}"),
         pytest.raises(DatabaseUnavailable, match=r"GRANT SELECT, INSERT") as unavailable,
     ):
         run(seed("default"), patience=0.3)
@@ -116,15 +116,14 @@ def test_missing_grant_is_waited_for_and_named() -> None:
 
 
 @pytest.mark.postgresql
-@pytest.mark.usefixtures("_reader")
 @pytest.mark.parametrize(
     "kind", [{}, {"atomic": False}, {"over": lambda: range(2)}], ids=["atomic", "external", "over"]
 )
 def test_body_whose_completion_cannot_be_recorded_is_not_called_again_until_it_can(
-    kind: dict[str, Any],
+    kind: dict[str, Any], reader: str
 ) -> None:
     """By no process: each run here is one, as each worker of a server begins its own."""
-    rows("default", "GRANT ALL ON once_attempt, once_anchor TO once_reader")
+    rows("default", f"GRANT ALL ON once_attempt, once_anchor TO {reader}")
     called: list[str] = []
 
     def body() -> None:
@@ -134,14 +133,14 @@ def test_body_whose_completion_cannot_be_recorded_is_not_called_again_until_it_c
         called.append("body")
 
     routine = seed("default", function=batch_body if "over" in kind else body, **kind)
-    with sessions_begin_with("SET ROLE once_reader"):
+    with sessions_begin_with(f"SET ROLE {reader}"):
         for _ in range(3):
             with pytest.raises(DatabaseUnavailable, match="denied for table once_completion"):
                 run(routine, patience=0.8)
         assert called == ["body"]
         assert attempts("default") == [("shop.seed", 1, "interrupted")]
-    rows("default", "GRANT INSERT ON once_completion TO once_reader")
-    with sessions_begin_with("SET ROLE once_reader"):
+    rows("default", f"GRANT INSERT ON once_completion TO {reader}")
+    with sessions_begin_with(f"SET ROLE {reader}"):
         (result,) = run(routine)
     assert (result.outcome, called) == (Outcome.RAN, ["body"] * 2)
 

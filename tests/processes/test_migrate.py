@@ -158,7 +158,7 @@ def test_interrupted_index_is_named_and_dropped_by_hand(project: Project) -> Non
         holder.kill()
         project.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            "WHERE query LIKE 'CREATE INDEX CONCURRENTLY%'"
+            "WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY%'"
         )
         assert [waiter.finish() for waiter in waiters] == [1, 1], waiters[0].output
     for waiter in waiters:

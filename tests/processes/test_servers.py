@@ -23,7 +23,7 @@ from tests.processes.test_startup import (
 )
 from tests.project import ROOT, Project
 from tests.servers import missing
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(databases=[])
 
@@ -105,7 +105,11 @@ BY_COMMAND = {case.command: case for case in CASES}
 #: What a body does for minutes: it waits for its release, or for an answer of the database.
 IN_PYTHON = 'hold("body")'
 IN_SQL = 'reach("body"); connection.cursor().execute("SELECT pg_sleep(600)")'
-ASLEEP = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+#: In this project's database: other tests may run on the same server.
+ASLEEP = (
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE wait_event = 'PgSleep' AND datname = current_database()"
+)
 COROUTINE = """
     @routine
     async def fetch():
@@ -332,7 +336,7 @@ def test_gunicorn_that_waits_for_another_process_can_be_stopped(
     project.wait_for("body")
     server = boot(command, *_patient(command))
     server.process.wait_for("event=waiting", BY_COMMAND[command].processes)
-    assert server.stop(PATIENCE) in (0, -15), server.output
+    assert server.stop() in (0, -15), server.output
     if "gevent" not in command:  # whose hub prints what passes through it
         assert "Traceback" not in server.output
     project.release("body")
@@ -374,7 +378,7 @@ def test_stopped_server_rolls_its_routine_back_at_once(
     project.wait_for("body")
     if lasts == IN_SQL:
         wait_until(lambda: project.rows(ASLEEP) == [(1,)], what=lambda: server.output)
-    assert server.stop(PATIENCE) == code, server.output
+    assert server.stop() == code, server.output
     assert project.effects() == []
     assert _states(project) == {"interrupted"}, server.output
     if "gevent" not in command:  # whose hub prints what passes through it
@@ -558,7 +562,7 @@ def test_coroutine_under_gevent_is_refused_before_it_writes_elsewhere(
 ) -> None:
     project.routines(COROUTINE)
     server = boot("gunicorn --worker-class gevent", DJANGO_ALLOW_ASYNC_UNSAFE=unsafe)
-    assert server.process.finish(30) != 0
+    assert server.process.finish() != 0
     assert "Make it a plain `def`" in server.output
     assert project.effects() == []
 
