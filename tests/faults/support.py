@@ -20,10 +20,12 @@ __all__ = [
     "Server",
     "changes",
     "end_sessions",
+    "session_of",
     "terminate",
 ]
 
 #: The session that holds a lock, not the one of its standby; and the one that holds a work lock.
+#: While the first shows life, its state is another for a moment.
 LOCK = (
     "application_name LIKE 'once %' AND application_name NOT LIKE 'once standby %' "
     "AND state = 'idle in transaction'"
@@ -64,37 +66,46 @@ _LOCKS = (
 )
 _TRANSACTIONS = "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX"
 LOCKS = f"ID IN ({_LOCKS}) AND ID NOT IN ({_TRANSACTIONS})"
+_SESSIONS = (
+    "SELECT ID FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND ID <> CONNECTION_ID()"
+)
 _IN_MARIADB = {LOCK: LOCKS, WORK: f"ID IN ({_LOCKS}) AND ID IN ({_TRANSACTIONS})"}
+
+
+def session_of(project: Project, where: str) -> int:
+    """The one session of which something is true, once that is so."""
+    sessions = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        f"AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND {where}"
+    )
+    if project.is_mysql:
+        sessions = f"{_SESSIONS} AND {_IN_MARIADB.get(where, where)}"
+    found: list[tuple[int]] = []
+
+    def is_one() -> bool:
+        found[:] = project.rows(sessions)
+        return len(found) == 1
+
+    wait_until(is_one, what=lambda: f"one session, not {found}")
+    return found[0][0]
 
 
 def terminate(project: Project, where: str) -> None:
     """End the one session of which something is true, and wait for its end."""
+    session = session_of(project, where)
     if project.is_mysql:
-        sessions = "SELECT ID FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND "
-        [(session,)] = project.rows(
-            f"{sessions} ID <> CONNECTION_ID() AND {_IN_MARIADB.get(where, where)}"
-        )
         project.execute(f"KILL CONNECTION {session}")
-        wait_until(lambda: not project.rows(f"{sessions} ID = {session}"))
-        return
-    ended = project.rows(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND pid <> pg_backend_pid() "
-        f"AND backend_type = 'client backend' AND {where}"
-    )
-    assert ended == [(True,)]
+        wait_until(lambda: not project.rows(f"{_SESSIONS} AND ID = {session}"))
+    else:
+        assert project.rows(f"SELECT pg_terminate_backend({session}, 5000)") == [(True,)]
 
 
 def end_sessions(project: Project) -> None:
     """End all sessions of a project's processes, and wait for their end."""
     if project.is_mysql:
-        sessions = (
-            "SELECT ID FROM information_schema.PROCESSLIST "
-            "WHERE DB = DATABASE() AND ID <> CONNECTION_ID()"
-        )
-        for (session,) in project.rows(sessions):
+        for (session,) in project.rows(_SESSIONS):
             project.execute(f"KILL CONNECTION {session}")
-        wait_until(lambda: not project.rows(sessions), what="the end of the sessions")
+        wait_until(lambda: not project.rows(_SESSIONS), what="the end of the sessions")
         return
     ended = project.rows(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "

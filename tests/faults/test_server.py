@@ -8,12 +8,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.faults.support import LOCK, Server
+from tests.faults.support import Server
 from tests.project import Process, Project
 from tests.servers import PgBouncer
 from tests.shop.calls import calls
 from tests.waiting import wait_until
 
+#: The sessions of locks, also while they show life; those of a pooler are idle afterwards.
+LOCKS = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'once %' AND state <> 'idle'"
 SEED = """
     @routine
     def seed():
@@ -172,7 +174,7 @@ def test_commit_that_waits_for_a_replica_is_told_as_that(
         server.hold_commits()
         process = project.once("run")
         wait_until(server.waiting_commits, what="the COMMIT of the claim")
-        wait_until(lambda: project.rows(f"SELECT pid FROM pg_stat_activity WHERE {LOCK}") == [])
+        wait_until(lambda: project.rows(LOCKS) == [], what="the lock to give itself up")
         server.release_commits()
         assert process.finish() == 0, process.output
     assert "gave itself up. The server itself holds it up: IPC SyncRep" in process.output

@@ -7,7 +7,7 @@ import time
 import psycopg
 import pytest
 
-from tests.faults.support import LOCK, WORK, terminate
+from tests.faults.support import LOCK, WORK, session_of, terminate
 from tests.project import LIVENESS, Project
 from tests.waiting import wait_until
 
@@ -102,9 +102,7 @@ def test_lock_whose_server_falls_silent_is_lost_in_time(project: Project) -> Non
     project.routines(SEED)
     holder = project.once("run", TEST_HOLD="once.engine.attempt:Work.do=step")
     project.wait_for("step")
-    [(backend,)] = project.rows(
-        f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND {LOCK}"
-    )
+    backend = session_of(project, LOCK)
     os.kill(backend, signal.SIGSTOP)
     frozen_at = time.monotonic()
     try:
