@@ -81,6 +81,7 @@ def test_server_warns_once_of_a_database_that_cannot_be_used_and_is_ready_after_
     project.routines(ROUTINES)
     with trouble(project, pooler) as environment:
         server = serve("gunicorn", **{**environment, "ONCE_STARTUP_TIMEOUT": "2"})
+        server.process.wait_for("event=startup_incomplete", 2)  # of each worker
         server.process.wait_for("event=startup_retried", 4)
         server.wait_for(503)
         assert "event=finished" not in server.output
