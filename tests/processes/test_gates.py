@@ -271,7 +271,7 @@ def test_holder_that_freezes_is_taken_over(filled: Project) -> None:
 
 
 # SQLite has one lock for routines and migrations, so that no migration has begun.
-@pytest.mark.parametrize(("option", "code"), [("--timeout=1", 4), ("--no-wait", 3)])
+@pytest.mark.parametrize(("option", "code"), [("--timeout=3", 4), ("--no-wait", 3)])
 def test_limits_of_the_command_hold_for_a_routine_that_another_process_runs(
     filled: Project, option: str, code: int
 ) -> None:

@@ -1,7 +1,6 @@
 """PgBouncer in transaction mode, where it has fewer connections than a run needs."""
 
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -9,9 +8,9 @@ import psycopg
 import pytest
 
 from tests.processes.http import Server
-from tests.project import Project
+from tests.project import Process, Project
 from tests.servers import PgBouncer
-from tests.waiting import wait_until
+from tests.waiting import GRACE, PATIENCE, wait_until
 
 pytestmark = [
     pytest.mark.django_db(databases=[]),
@@ -47,24 +46,30 @@ SILENCE = "No answer for 10.0 s. The server hangs, a table is locked, or a poole
 def assert_nothing_is_left(project: Project) -> None:
     assert project.effects() == project.completions() == []
     assert {state for _, _, state in project.attempts()} <= {"interrupted"}
-    assert project.rows(LOCKS) == []
+    wait_until(lambda: project.rows(LOCKS) == [], what="the server to free what ended")
     wait_until(lambda: project.rows(IDLE) == [], what="the pooler to end what the test held")
+
+
+def assert_told_in_time(process: Process, limit: float) -> None:
+    """See that the process gave up soon after its deadline, as it tells itself."""
+    told = re.findall(r"(?:For|Gave up after) (\S+) s\b", process.output)
+    assert 0 < max(map(float, told)) < limit + GRACE, process.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "patience"),
-    [(["run"], "3"), (["run", "--timeout=3"], "60"), (["run", "--migrate", "--timeout=3"], "60")],
+    # Longer than a lock keeps the one connection while its work waits for another: up to 3 s.
+    [(["run"], "8"), (["run", "--timeout=8"], "60"), (["run", "--migrate", "--timeout=8"], "60")],
     ids=["patience", "timeout", "migrate"],
 )
 def test_pool_of_one_is_named_within_the_deadline(
     project: Project, pools: dict[int, PgBouncer], arguments: list[str], patience: str
 ) -> None:
     project.routines(ROUTINES)
-    began = time.monotonic()
     process = project.once(*arguments, ONCE_STARTUP_TIMEOUT=patience)
     assert process.finish() == 4, process.output
-    assert time.monotonic() - began < 30  # and not for ever
-    assert ADVICE in process.output
+    assert_told_in_time(process, 8.0)
+    assert ADVICE in process.output, process.output
     assert "Traceback" not in process.output
     assert_nothing_is_left(project)
     name = urlsplit(project.admin_url).path.removeprefix("/")
@@ -86,7 +91,7 @@ def test_server_behind_a_pool_of_one_starts_and_goes_on_trying(
         server.wait_for(503)
     finally:
         server.end()
-    wait_until(lambda: project.rows(LOCKS) == [], 15)
+    wait_until(lambda: project.rows(LOCKS) == [])
 
 
 @pytest.mark.parametrize(
@@ -96,12 +101,11 @@ def test_full_pool_does_not_outlast_the_deadline(project: Project, arguments: li
     project.routines(ROUTINES)
     with psycopg.connect(project.url) as other:
         other.execute("SELECT 1")  # its transaction keeps the pool's one connection
-        began = time.monotonic()
         process = project.once(*arguments, "--timeout=2")
         assert process.finish() == 4, process.output
-        assert time.monotonic() - began < 30
+        assert_told_in_time(process, 2.0)
         # The deadline counts from before, which on a loaded machine is a while.
-        pattern = r"No answer for [12]\.\d s\. The server hangs, a table is locked, or a pooler"
+        pattern = r"No answer for [012]\.\d s\. The server hangs, a table is locked, or a pooler"
         assert re.search(pattern, process.output), process.output
     assert_nothing_is_left(project)
 
@@ -112,7 +116,7 @@ def test_full_pool_is_named_to_who_looks(project: Project) -> None:
         other.execute("SELECT 1")
         reset = project.once("reset", "plant.seed", "--no-input")
         for process in (project.once("status", "--check"), reset):
-            assert process.finish(timeout=30) == 4, process.output
+            assert process.finish() == 4, process.output
             assert SILENCE in process.output
     assert_nothing_is_left(project)
 
@@ -124,10 +128,10 @@ def test_pool_that_is_full_before_a_batch_is_named(
     url = pools[2].url(urlsplit(project.admin_url).path.removeprefix("/"))
     process = project.once(
         "run",
-        "--timeout=1",
+        "--timeout=5",
         "plant.fill",
         DATABASE_URL=url,
-        ONCE_STARTUP_TIMEOUT="1",
+        ONCE_STARTUP_TIMEOUT="5",
         TEST_HOLD="once.engine.attempt:Work._commit_batch=batch",
     )
     project.wait_for("batch")
@@ -138,8 +142,8 @@ def test_pool_that_is_full_before_a_batch_is_named(
             is_lent = threads.submit(next_one.execute, "SELECT 1")
             wait_until(lambda: pools[2].waiting() == 1, what="a client in the pooler's queue")
             project.release("batch")
-            is_lent.result(30)
-        assert process.finish(120) == 4, process.output
+            is_lent.result(PATIENCE)
+        assert process.finish() == 4, process.output
     assert SILENCE in process.output
     again = project.once("run", "plant.fill", DATABASE_URL=url)
     assert again.finish() == 0, again.output
