@@ -122,8 +122,9 @@ class Forked(Process):
         return not (self._code.exists() and self._code.read_text().endswith("\n"))
 
     def send(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):  # it has ended
-            os.kill(self.pid, number)
+        if self.is_running():  # else its number may be that of another process by now
+            with suppress(ProcessLookupError):  # it has ended
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send(signal.SIGKILL)

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import psycopg
 import pytest
 
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 __all__ = [
     "MariaDB",
@@ -137,7 +137,7 @@ class MariaDB:
             self._process = subprocess.Popen(
                 [*self._command, *options], env=self._environment, stderr=log, stdout=log
             )
-        wait_until(self._answers, timeout=60, what=(self._directory / "log").read_text)
+        wait_until(self._answers, what=(self._directory / "log").read_text)
 
     def kill(self) -> None:
         """SIGKILL it, as a crash would; harmless where it does not run."""
@@ -273,7 +273,7 @@ ignore_startup_parameters = extra_float_digits
     def stop(self) -> None:
         """End it."""
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(PATIENCE)
 
     def _answers(self) -> bool:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.project import Process, Project
 from tests.servers import free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 __all__ = ["Serve", "Server"]
 
@@ -80,9 +80,9 @@ class Server:
             assert self.process.is_running(), self.output
             return self.get(path) == status
 
-        wait_until(answers, 30, lambda: f"{status} from {path}: {self.output}")
+        wait_until(answers, what=lambda: f"{status} from {path}: {self.output}")
 
-    def stop(self, timeout: float = 45.0) -> int:
+    def stop(self, timeout: float = PATIENCE) -> int:
         """Ask it to end, and wait; its exit code.
 
         A worker of gunicorn that is asked before it listens to signals ends after 30 s only.
