@@ -110,7 +110,11 @@ def _call(routine: Routine, run: Run, *batch: Any) -> None:
     may_break_off = routine.kind == "atomic" and not inspect.iscoroutinefunction(routine.function)
     try:
         with shutdown.heeded() if may_break_off else nullcontext():
-            routine.call(run, *batch)
+            try:
+                routine.call(run, *batch)
+            except BaseException:
+                shutdown.heed()  # because what then fails in its clean-up is not the reason
+                raise
     except SystemExit as error:
         raise exit_of_body(error) from error
 

@@ -360,6 +360,20 @@ class TestToldToEnd:
         assert effects(using) == []
         assert attempts(using) == [("shop.seed", 1, "interrupted")]
 
+    def test_atomic_body_whose_clean_up_fails_is_interrupted_all_the_same(self, using: str) -> None:
+        """As under gevent, where the driver may fail while it cancels the statement in hand."""
+
+        def body() -> None:
+            try:
+                shutdown.interrupt(KeyboardInterrupt())
+            finally:
+                raise LookupError
+
+        with pytest.raises(KeyboardInterrupt) as raised:
+            run(seed(using, function=body))
+        assert isinstance(raised.value.__context__, LookupError)
+        assert attempts(using) == [("shop.seed", 1, "interrupted")]
+
     def test_batch_in_hand_comes_to_its_end(self, using: str) -> None:
         seen: list[int] = []
 
