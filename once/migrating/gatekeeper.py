@@ -6,12 +6,14 @@ the migration's own transaction begins, by the routine's own lock, claim and bat
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.migration import Migration
 
@@ -23,8 +25,8 @@ from once.exceptions import Held, MigrationFailed, NotDone, OnceError, TimedOut
 from once.log import tell
 from once.models import Attempt, Completion, State, Trigger
 from once.record import anchors, history, recorder
-from once.record.gates import elided, gated, inside, leading, passed
-from once.results import Outcome, Reason
+from once.record.gates import Gate, elided, gated, inside, leading, passed
+from once.results import Outcome, Reason, Result
 from once.routines import registry
 from once.routines.base import Routine, Run
 from once.routines.batches import START
@@ -41,33 +43,38 @@ _BATCHES = 10
 _django_apply = MigrationExecutor.apply_migration
 _django_plan = MigrationExecutor.migration_plan
 
-
-def _plainly(executor: MigrationExecutor, migration: Migration, go_on: Callable[[], Any]) -> Any:
-    return go_on()
-
-
-#: The way to apply a migration whose gates are passed, and the wait that it is part of, if any.
-_apply: _Apply = _plainly
-_patient: Wait | None = None
+#: By connection, the way to apply a migration whose gates are passed, and the wait that it is part
+#: of. Because a connection belongs to one thread, no thread applies in the way of another.
+_ways: WeakKeyDictionary[BaseDatabaseWrapper, tuple[_Apply, Wait]] = WeakKeyDictionary()
 
 
 @contextmanager
-def applying(apply: _Apply, patient: Wait) -> Iterator[None]:
+def applying(connection: BaseDatabaseWrapper, apply: _Apply, patient: Wait) -> Iterator[None]:
     """A context in which a function applies the migrations whose gates are passed.
 
     Args:
+        connection: by which they are applied. Migrations of other connections go on as before.
         apply: takes Django's executor, the migration, and what applies it as Django does.
         patient: the wait that this is part of. A gate keeps its deadline, and gets its lock where
             that is the lock of all routines.
 
     """
-    global _apply, _patient
-    before = _apply, _patient
-    _apply, _patient = apply, patient
+    _ways[connection] = apply, patient
     try:
         yield
     finally:
-        _apply, _patient = before
+        del _ways[connection]
+
+
+def _way(connection: BaseDatabaseWrapper) -> tuple[_Apply, Wait]:
+    """Return the way of a connection: by default Django's own, and a wait without a limit."""
+    if connection in _ways:
+        return _ways[connection]
+    return _plainly, Wait(name="migrations", using=connection.alias, deadline=None)
+
+
+def _plainly(executor: MigrationExecutor, migration: Migration, go_on: Callable[[], Any]) -> Any:
+    return go_on()
 
 
 def _apply_migration(
@@ -78,30 +85,36 @@ def _apply_migration(
     fake_initial: bool = False,
 ) -> Any:
     """Apply a migration as Django does, behind its gates; a fake one completes nothing."""
+    apply, patient = _way(executor.connection)
     gates = leading(migration)
     if gates and fake_initial:
         fake = executor.detect_soft_applied(state, migration)[0]
-    for gate in gates:
-        if fake:
+    if fake:
+        for gate in gates:
             _warn(
                 gate.name,
                 f"Migration {migration} is faked, which completes nothing. If the effects exist, "
                 f"record them: `manage.py once run --fake {gate.name}`.",
             )
-            continue
-        routine = gated(gate, executor.connection.alias, migration.app_label)
-        if routine is not None:
+    else:
+        for routine in _gated(gates, executor, migration):
             # Because Django leaves relations between models as they were, until code needs them.
             state.clear_delayed_apps_cache()
-            with _patient.lock.lent() if _patient else nullcontext():
-                _complete(routine, migration, state.apps)
-    for gate in [] if fake else elided(executor.loader, migration):
+            _complete(routine, migration, state.apps, patient)
+        for routine in _gated(elided(executor.loader, migration), executor, migration):
+            _record(routine, migration, patient)
+    go_on = partial(_django_apply, executor, state, migration, fake, fake_initial)
+    return apply(executor, migration, go_on)
+
+
+def _gated(
+    gates: Iterable[Gate], executor: MigrationExecutor, migration: Migration
+) -> Iterator[Routine]:
+    """Yield the routines of gates that are to be done in the database of an executor."""
+    for gate in gates:
         routine = gated(gate, executor.connection.alias, migration.app_label)
         if routine is not None:
-            with _patient.lock.lent() if _patient else nullcontext():
-                _complete(routine, migration, state.apps, Trigger.FAKE)
-    go_on = partial(_django_apply, executor, state, migration, fake, fake_initial)
-    return _apply(executor, migration, go_on)
+            yield routine
 
 
 def _migration_plan(
@@ -124,46 +137,51 @@ MigrationExecutor.apply_migration = _apply_migration  # type: ignore[method-assi
 MigrationExecutor.migration_plan = _migration_plan  # type: ignore[method-assign, assignment]
 
 
-def _complete(
-    routine: Routine, migration: Migration, models: Any, trigger: Trigger = Trigger.MIGRATE
-) -> None:
-    """Complete a routine and all that it comes after, on the models that a migration finds.
-
-    A fake one is recorded alone: tables that a squashed migration makes have no old rows.
-    """
-    from once.engine import executor
-
-    declared = registry.load()
+def _complete(routine: Routine, migration: Migration, models: Any, patient: Wait) -> None:
+    """Complete a routine and all that it comes after, on the models that a migration finds."""
     routines = [
         each.with_models(models) if each.using == routine.using else each
-        for each in (
-            [routine] if trigger == Trigger.FAKE else declared.with_predecessors([routine])
-        )
+        for each in registry.load().with_predecessors([routine])
     ]
-    options = RunOptions(
-        trigger=trigger,
-        reason=f"left out of {migration}" if trigger == Trigger.FAKE else "",
-        needed=routine,
-        wait=_patient is None or _patient.waits,
-        timeout=_patient.timeout if _patient else None,
-    )
-    results = executor.run(routines, declared, options)
+    results = _run(routines, routine, patient, trigger=Trigger.MIGRATE)
     if not routine.takes_apps and results[-1].outcome is not Outcome.ALREADY_DONE:
         _warn(
             routine.name,
             f"It takes no `apps`, so that it has the models of the newest code, and not those that "
             f"migration {migration} finds. Give the body, or over=, that parameter.",
         )
+    _refuse_undone(routine, migration, results)
+
+
+def _record(routine: Routine, migration: Migration, patient: Wait) -> None:
+    """Record a routine as done, because tables that a squashed migration makes have no old rows."""
+    reason = f"left out of {migration}"
+    results = _run([routine], routine, patient, trigger=Trigger.FAKE, reason=reason)
+    _refuse_undone(routine, migration, results)
+
+
+def _run(
+    routines: list[Routine], needed: Routine, patient: Wait, **options: Any
+) -> Sequence[Result]:
+    from once.engine import executor
+
+    wanted = RunOptions(needed=needed, wait=patient.waits, timeout=patient.timeout, **options)
+    with patient.lock.lent():
+        return executor.run(routines, registry.load(), wanted)
+
+
+def _refuse_undone(routine: Routine, migration: Migration, results: Sequence[Result]) -> None:
+    """Raise, by the first reason, where a routine or what it comes after is not done."""
     undone = [result for result in results if not result.is_done]
-    if undone:
-        reasons = "; ".join(f"{each.routine.name}: {each.message}" for each in undone)
-        has_failed = undone[0].outcome is Outcome.FAILED
-        kind: type[OnceError] = (
-            MigrationFailed if has_failed else _KINDS.get(undone[0].reason, NotDone)
-        )
-        raise kind(
-            f"Migration {migration} needs the routine {routine.name}, which is not done. {reasons}"
-        ) from undone[0].error
+    if not undone:
+        return
+    reasons = "; ".join(f"{each.routine.name}: {each.message}" for each in undone)
+    kind = _KINDS.get(undone[0].reason, NotDone)
+    if undone[0].outcome is Outcome.FAILED:
+        kind = MigrationFailed
+    raise kind(
+        f"Migration {migration} needs the routine {routine.name}, which is not done. {reasons}"
+    ) from undone[0].error
 
 
 def _warn(name: str, message: str) -> None:
@@ -191,6 +209,7 @@ def confirm(routine: Routine, models: Any) -> None:
 def _catch_up(routine: Routine, here: Database) -> None:
     """Do what old code wrote after the routine was done, with no writer beside."""
     items = routine.items().using(here.using)
+    # Because the migration's transaction is its record, this is no attempt, and has no number.
     run = Run(using=here.using, attempt=0, key=uuid.uuid4().hex, check=lambda: None)
     with transaction.atomic(using=here.using):  # for a migration that is not atomic
         here.lock_table(items.model._meta.db_table)

@@ -149,8 +149,6 @@ def _fenced(here: Database, patient: Wait) -> Iterator[None]:
     """
 
     def apply(executor: MigrationExecutor, migration: Migration, go_on: Callable[[], Any]) -> Any:
-        if executor.connection.alias != here.using:
-            return go_on()
         patient.lock.ping()
         # Some back-ends' editors hold no transaction, whatever the migration says.
         is_atomic = executor.connection.schema_editor(atomic=migration.atomic).atomic_migration
@@ -173,7 +171,7 @@ def _fenced(here: Database, patient: Wait) -> Iterator[None]:
         if (migration.app_label, migration.name) in applied:
             raise AttemptLost(f"Another process applied {migration} meanwhile.")
 
-    with gatekeeper.applying(apply, patient):
+    with gatekeeper.applying(here.connection, apply, patient):
         yield
 
 
