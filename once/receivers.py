@@ -65,11 +65,13 @@ def _progressed(
 
 
 def _finished(sender: Routine, result: "Result", **kwargs: Any) -> None:
+    from once.results import Outcome
+
     attempt = result.attempt
     is_stopped = attempt is not None and attempt.state == State.INTERRUPTED
-    is_fault = result.outcome == "failed" and not is_stopped
+    is_fault = result.outcome is Outcome.FAILED and not is_stopped
     level = logging.WARNING if result.message else logging.INFO
-    is_recorded = result.outcome == "recorded"  # by no body whose time would tell anything
+    is_recorded = result.outcome is Outcome.RECORDED  # by no body whose time would tell anything
     tell(
         logging.ERROR if is_fault else level,
         "finished",
@@ -97,8 +99,10 @@ def _lost(sender: Routine, attempt: Attempt, successor: Attempt, **kwargs: Any) 
 
 
 def _skipped(sender: Routine, result: "Result", **kwargs: Any) -> None:
+    from once.results import Reason
+
     # No more than information, because the caller of the run says what follows from it.
-    if result.reason == "held":
+    if result.reason is Reason.HELD:
         level = news(logging.INFO, sender.name, result.message)
         tell(level, "held", **_of(sender), message=result.message)
     elif result.retry_in:
