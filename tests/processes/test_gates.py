@@ -1,64 +1,13 @@
 """``RunRoutine`` in a migration: completed before what follows, by any ``migrate``."""
 
 import signal
-from pathlib import Path
 
 import pytest
 
+from tests.processes.migrations import BASE, FILL, GATE, MODELS, write, write_gate
 from tests.project import LIVENESS, Project
 from tests.waiting import GRACE
 
-BASE = """
-from django.db import migrations, models
-
-
-class Migration(migrations.Migration):
-    initial = True
-    operations = [
-        migrations.CreateModel(
-            "Item",
-            [
-                ("id", models.AutoField(primary_key=True)),
-                ("name", models.CharField(max_length=20, default="")),
-                ("slug", models.CharField(max_length=20, default="")),
-            ],
-        )
-    ]
-"""
-GATE = """
-from django.db import migrations, models
-
-from once.operations import RunRoutine
-
-
-class Migration(migrations.Migration):
-    dependencies = [("plant", "0001_item")]
-    operations = [
-        RunRoutine("plant.fill"),
-        migrations.AlterField("item", "slug", models.CharField(max_length=20, unique=True)),
-        migrations.RemoveField("item", "name"),
-    ]
-"""
-#: The model of the newest code, which has no name any more.
-MODELS = """
-from django.db import models
-
-
-class Item(models.Model):
-    slug = models.CharField(max_length=20, unique=True)
-"""
-FILL = """
-    def unfilled(apps):
-        return apps.get_model("plant", "Item").objects.filter(slug="")
-
-
-    @routine(over=unfilled, batch_size=2, last_pass=True)
-    def fill(items, run):
-        hold("fill")
-        for item in items:
-            item.slug = f"{item.name}-{run.attempt}"
-            item.save()
-"""
 SLUGS = ["a-1", "b-1", "c-1", "d-1", "e-1"]
 
 MIGRATE = [["migrate", "-v0"], ["once", "run", "--migrate"]]
@@ -81,13 +30,6 @@ def filled(project: Project) -> Project:
         project.execute(f"INSERT INTO plant_item (name, slug) VALUES ('{name}', '')")
     write(project, "0002_slug", GATE)
     return project
-
-
-def write(project: Project, name: str, source: str) -> None:
-    directory: Path = project.directory / "plant" / "migrations"
-    directory.mkdir(exist_ok=True)
-    (directory / "__init__.py").touch()
-    (directory / f"{name}.py").write_text(source)
 
 
 def slugs(project: Project) -> list[str]:
@@ -132,10 +74,7 @@ def test_routine_is_completed_before_the_migration(filled: Project, command: lis
 
 @pytest.mark.parametrize("command", MIGRATE, ids=" ".join)
 def test_empty_database(project: Project, command: list[str]) -> None:
-    project.routines(FILL)
-    (project.directory / "plant" / "models.py").write_text(MODELS)
-    write(project, "0001_item", BASE)
-    write(project, "0002_slug", GATE)
+    write_gate(project)
     migrate = project.manage(*command)
     assert migrate.finish() == 0, migrate.output
     assert project.completions() == ["plant.fill"]
@@ -143,10 +82,7 @@ def test_empty_database(project: Project, command: list[str]) -> None:
 
 
 def test_one_app_brings_the_tables_of_the_record(project: Project) -> None:
-    project.routines(FILL)
-    (project.directory / "plant" / "models.py").write_text(MODELS)
-    write(project, "0001_item", BASE)
-    write(project, "0002_slug", GATE)
+    write_gate(project)
     migrate = project.manage("migrate", "-v0", "plant")
     assert migrate.finish() == 0, migrate.output
     assert project.completions() == ["plant.fill"]

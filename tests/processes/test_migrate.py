@@ -2,11 +2,11 @@
 
 import signal
 import sqlite3
-from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.processes.migrations import write
 from tests.project import LIVENESS, Project
 from tests.waiting import GRACE, wait_until
 
@@ -96,19 +96,12 @@ class Migration(migrations.Migration):
 """
 
 
-def write_migration(project: Project, source: str = MIGRATION, name: str = "0001_fill") -> None:
-    directory: Path = project.directory / "plant" / "migrations"
-    directory.mkdir(exist_ok=True)
-    (directory / "__init__.py").touch()
-    (directory / f"{name}.py").write_text(source)
-
-
 def write_migrations(project: Project) -> None:
     """One that fills a table, one that creates one, and one that is not atomic."""
-    write_migration(project)
+    write(project, "0001_fill", MIGRATION)
     project.release("migration")
-    write_migration(project, STOCK, "0002_stock")
-    write_migration(project, INDEX, "0003_index")
+    write(project, "0002_stock", STOCK)
+    write(project, "0003_index", INDEX)
 
 
 @pytest.mark.alone
@@ -178,7 +171,7 @@ def test_back_end_whose_statements_are_no_transaction(project: Project) -> None:
     project.settings("default['ENGINE'] = 'django_zero_downtime_migrations.backends.postgres'")
     project.routines(SEED)
     write_migrations(project)
-    write_migration(project, PLAIN_INDEX, "0003_index")
+    write(project, "0003_index", PLAIN_INDEX)
     replicas = [project.once("run", "--migrate") for _ in range(3)]
     assert [replica.finish() for replica in replicas] == [0] * 3, replicas[0].output
     assert sum(r.output.count("Applying plant.0003_index...") for r in replicas) == 1
@@ -234,7 +227,7 @@ def test_each_database_that_routines_or_options_name(project: Project) -> None:
 @pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
 def test_holder_frozen_inside_a_migration(project: Project) -> None:
     project.routines(SEED)
-    write_migration(project)
+    write(project, "0001_fill", MIGRATION)
     holder = project.once("run", "--migrate")
     project.wait_for("migration")
     waiter = project.once("run", "--migrate")
@@ -277,7 +270,7 @@ def test_second_run_touches_nothing(project: Project) -> None:
 def test_failing_migration_is_named_to_all_and_leaves_nothing(project: Project) -> None:
     project.routines(SEED)
     failure = 'hold("migration"); raise ValueError("bad")'
-    write_migration(project, MIGRATION.replace('hold("migration")', failure))
+    write(project, "0001_fill", MIGRATION.replace('hold("migration")', failure))
     replicas = [project.once("run", "--migrate") for _ in range(3)]
     project.wait_for("migration")
     for replica in replicas:
@@ -302,7 +295,7 @@ def test_migration_that_migrates_another_database(project: Project) -> None:
         '    if schema_editor.connection.alias == "default":\n'
         '        call_command("migrate", database="sqlite", verbosity=0)',
     )
-    write_migration(project, source)
+    write(project, "0001_fill", source)
     process = project.once("run", "--migrate")
     assert process.finish() == 0, process.output
     assert project.effects() == ["migration", "more", "seed"]
@@ -325,6 +318,20 @@ def test_system_check_that_fails_keeps_from_migrating(project: Project) -> None:
     assert project.rows("SELECT 1 FROM pg_tables WHERE tablename LIKE 'once_%'") == []
     unchecked = project.once("run", "--migrate", "--skip-checks")
     assert unchecked.finish() == 0, unchecked.output
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_tables_that_were_lost_are_named_with_what_makes_them_again(project: Project) -> None:
+    project.routines(SEED)
+    assert project.once("run", "--migrate").finish() == 0
+    for model in ("anchor", "completion", "attempt"):
+        project.execute(f"DROP TABLE once_{model}")
+    run = project.once("run", "--migrate")
+    assert run.finish() == 1
+    assert "The tables of once are missing, though their migration is recorded" in run.output
+    assert project.manage("migrate", "once", "zero", "--fake").finish() == 0
+    again = project.once("run", "--migrate")
+    assert again.finish() == 0, again.output
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
@@ -394,7 +401,7 @@ def test_locked_migrate_does_what_the_command_does(project: Project) -> None:
     unknown = project.manage("migrate", "plants", **locked)
     assert unknown.finish() == 1
     assert "No installed app with label 'plants'" in unknown.output
-    write_migration(project, BROKEN, "0004_broken")
+    write(project, "0004_broken", BROKEN)
     broken = project.manage("migrate", **locked)
     assert broken.finish() == 1
     assert "Migration plant.0004_broken failed in database 'default'" in broken.output

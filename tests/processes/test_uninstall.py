@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.processes.test_gates import BASE, FILL, GATE, MODELS, write
+from tests.processes.migrations import GATE, write, write_gate
 from tests.project import APPS, Process, Project
 
 pytestmark = [
@@ -26,12 +26,9 @@ def is_migrated() -> bool:
 @pytest.fixture
 def used(project: Project) -> Project:
     """A project with a routine, and a migration that needs it; both are done."""
-    project.routines(FILL)
-    (project.directory / "plant" / "models.py").write_text(MODELS)
+    write_gate(project)
     (project.directory / "plant" / "urls.py").write_text("urlpatterns = []\n")
     project.settings("ROOT_URLCONF = 'plant.urls'\n")
-    write(project, "0001_item", BASE)
-    write(project, "0002_slug", GATE)
     succeed(project.once("run", "--migrate"))
     return project
 
