@@ -20,7 +20,7 @@ from django.core.management import (
     load_command_class,
 )
 from django.core.management.base import CommandParser
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, connections
 
 from once.cli import exit_codes, output
 from once.cli.options import add_database, add_flags
@@ -96,7 +96,9 @@ def add_arguments(parser: CommandParser) -> None:
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
     name, *arguments = options.command
-    _refuse_arguments(name, arguments, options.own)
+    parsed = _parse(name, arguments, options.own)
+    if options.atomic:
+        _refuse_other_database(name, parsed, options.database)
     scope: Scope = options.scope or "database"
     if options.content:
         scope = Content(tuple(options.content), directory=Path.cwd())
@@ -115,8 +117,8 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     output.conclude(command, called, results, options, asked=[routine])
 
 
-def _refuse_arguments(name: str, arguments: list[str], own: frozenset[str]) -> None:
-    """Raise if a command cannot be called so, before anything is recorded.
+def _parse(name: str, arguments: list[str], own: frozenset[str]) -> Namespace:
+    """Return the arguments of a command, or raise if it cannot be called so.
 
     Args:
         name: of the command.
@@ -154,6 +156,18 @@ def _refuse_arguments(name: str, arguments: list[str], own: frozenset[str]) -> N
     if ignored := [option for option, is_right in is_in_use.items() if not is_right]:
         raise exit_codes.misused(
             f"{name}: {ignored[0]} would have no effect in {given!r}. {_OPTIONS}"
+        )
+    return parsed
+
+
+def _refuse_other_database(name: str, parsed: Namespace, using: str) -> None:
+    """Raise if a command says that its effects are in another database than their record."""
+    there = getattr(parsed, "database", None)
+    if isinstance(there, str) and there in connections.settings and there != using:
+        raise exit_codes.misused(
+            f"{name}: its effects would be in database {there!r}, and the record of them in "
+            f"{using!r}, so that a crash in between has it run twice. Pass --database {there} "
+            "before KEY as well as after COMMAND. Or pass --no-atomic before KEY: at least once."
         )
 
 

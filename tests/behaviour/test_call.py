@@ -39,6 +39,24 @@ def test_call_passes_the_options_behind_the_command_to_it(
     assert effects(using) == ["cheap"]
 
 
+@pytest.mark.parametrize("options", [["--database", "sqlite"], []], ids=["own", "default"])
+def test_call_whose_effects_and_record_would_be_in_two_databases_is_a_usage_error(
+    options: list[str],
+) -> None:
+    given = ["prices", "leave", "cheap", *options]
+    using = "default" if options else "sqlite"
+    there = "sqlite" if options else "default"
+    answer = Answer("call", "--database", using, *given)
+    assert answer.code == 2
+    assert f"leave: its effects would be in database {there!r}, and the record" in answer.message
+    assert f"Pass --database {there} before KEY" in answer.message
+    assert effects(there) == []
+    assert attempts(using) == []
+    assert Answer("call", "--database", using, "--no-atomic", *given).code == 0
+    assert effects(there) == ["cheap"]
+    assert attempts(using) == [("call:prices", 1, "succeeded")]
+
+
 def test_call_of_another_key_runs_again(using: str) -> None:
     call(using)
     call(using, key="more")
