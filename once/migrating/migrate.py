@@ -7,7 +7,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from django.db import Error
+from django.db import DatabaseError, Error
 from django.db.migrations.exceptions import MigrationSchemaMissing
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.migration import Migration
@@ -127,8 +127,15 @@ def _call(here: Database, command: Callable[[str], object], patient: Wait) -> No
 
 
 def _is_current(using: str) -> bool:
-    # The record says that migrate came to its end, post_migrate handlers and all.
-    return not unapplied.names(using) and history.is_migrated(using, NAME, _digest())
+    if unapplied.names(using):
+        return False
+    try:
+        # The record says that migrate came to its end, post_migrate handlers and all.
+        return history.is_migrated(using, NAME, _digest())
+    except DatabaseError as error:
+        if database(using).is_lost(error) or history.is_installed(using):
+            raise
+        raise MigrationFailed(f"Database {using!r}: {history.LOST_TABLES}") from error
 
 
 def _digest() -> str:

@@ -20,7 +20,7 @@ from once.routines import registry
 from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status.state import RoutineState, Status
-from once.status.survey import statuses_of
+from once.status.survey import statuses_of, without_tables
 from once.text import one_line
 
 __all__ = ["PROBE", "UNANSWERED", "answering", "is_done", "is_ready", "undone", "wait"]
@@ -143,7 +143,7 @@ def _why_not(
             except Error as error:
                 if database(using).is_lost(error) or _is_installed(using):
                     raise
-                return Retry("the tables of once are missing: run `manage.py once run --migrate`")
+                return Retry(without_tables(using).rstrip("."))
             behind |= unapplied.lacking([using] if are_done else [])
     if not are_done:
         return Retry(lambda: _in_the_way(declared, routines))

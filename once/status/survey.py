@@ -15,7 +15,7 @@ from once.routines.registry import Registry
 from once.status.reading import TAKES_OVER, Reading, described
 from once.status.state import RoutineState, Status
 
-__all__ = ["recording", "statuses", "statuses_of"]
+__all__ = ["recording", "statuses", "statuses_of", "without_tables"]
 
 _NO_TABLES = "The tables of once are missing. Run `manage.py once run --migrate`."
 
@@ -105,13 +105,18 @@ def _read(using: str, routines: list[Routine], seconds: float) -> tuple[list[Sta
         if history.is_installed(using):
             reading = Reading(using, routines)
             return [reading.routine(routine) for routine in routines], reading.strangers()
-        is_migrated = not any(each.startswith("once.") for each in unapplied.names(using))
-    message = history.LOST_TABLES if is_migrated else _NO_TABLES
+        message = without_tables(using)
     blocked = [
         Status(**described(routine), state=RoutineState.BLOCKED, database=using, message=message)
         for routine in routines
     ]
     return blocked, []
+
+
+def without_tables(using: str) -> str:
+    """Return what to do about a database in which the tables of the record are missing."""
+    is_migrated = not any(each.startswith("once.") for each in unapplied.names(using))
+    return history.LOST_TABLES if is_migrated else _NO_TABLES
 
 
 def _has_record(using: str, seconds: float) -> bool:
