@@ -3,6 +3,7 @@
 A release that still has such a routine, and a command that is called again, then run again.
 """
 
+import logging
 from argparse import Namespace
 from functools import partial
 
@@ -11,13 +12,14 @@ from django.core.management.base import CommandParser
 
 from once import conf
 from once.cli import exit_codes, output
-from once.cli.options import add_database, add_names, add_noinput, refuse_ambiguity
+from once.cli.options import add_database, add_names, add_noinput, refuse_ambiguity, user
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.databases import database
 from once.databases.lock import AdvisoryLock
 from once.engine import shutdown
 from once.engine.backoff import Wait
+from once.log import tell
 from once.models import State
 from once.record import anchors, history, recorder
 from once.routines.base import Routine
@@ -52,9 +54,18 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
         )
     with reporting(command, options):
         for name, using in meant.items():
-            removed = ", ".join(f"{count} {kind}" for kind, count in _forget(name, using).items())
+            counts = ", ".join(f"{count} {kind}" for kind, count in _forget(name, using).items())
+            removed = f"removed {counts}."
+            tell(
+                logging.INFO,
+                "forgotten",
+                routine=name,
+                database=using,
+                user=user(),
+                message=removed,
+            )
             if options.verbosity:
-                command.stdout.write(f"  {inline(name)}: removed {removed}.")
+                command.stdout.write(f"  {inline(name)}: {removed}")
     if options.verbosity and any(name.startswith(CALL) for name in meant):
         command.stdout.write("  A command runs again where `manage.py once call` calls it.")
 

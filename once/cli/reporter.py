@@ -28,8 +28,11 @@ __all__ = ["Reporter", "reporting"]
 #: Seconds between two lines about progress, where there is no terminal.
 _PROGRESS = 10
 
-#: Events of the log that are printed here.
-_TOLD = ("started", "progress", "finished", "took_over", "suspected", "waiting", "waited")
+#: Events of the log that are printed here, or by the subcommand itself.
+_TOLD = (
+    *("started", "progress", "finished", "took_over", "suspected", "waiting", "waited"),
+    "forgotten",
+)
 
 _VERBS = {Trigger.FAKE: "Recording", Trigger.RESET: "Resetting"}
 

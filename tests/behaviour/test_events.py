@@ -8,11 +8,13 @@ import pytest
 from django.db import connections
 
 from once import Routine, signals
+from once.cli import options
 from once.models import Attempt, State
 from once.record import recorder
 from once.routines.registry import Registry
 from once.startup import serve
 from once.status import readiness
+from tests.behaviour.command import Answer
 from tests.support import begin, receiving, run, seed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
@@ -123,6 +125,22 @@ def test_decision_is_told_with_who_and_why(
         "wrong prices",
     )
     assert (finished.event, finished.trigger, finished.state) == ("finished", act, "succeeded")
+
+
+def test_forgotten_record_is_told_with_who_and_how_much(
+    using: str, declared: list[Routine], caplog: pytest.LogCaptureFixture
+) -> None:
+    run(seed(using, "shop.gone"))
+    caplog.clear()
+    assert Answer("forget", "--noinput", "shop.gone").code == 0
+    [forgotten] = told(caplog)
+    assert (forgotten.event, forgotten.routine, forgotten.database, forgotten.user) == (
+        "forgotten",
+        "shop.gone",
+        using,
+        options.user(),
+    )
+    assert forgotten.message == "removed 1 anchors, 1 attempts, 1 completions."
 
 
 def test_ready_is_told_once(
