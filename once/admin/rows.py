@@ -41,6 +41,10 @@ class Row:
         return text.duration(self.status.duration_seconds)
 
     @property
+    def per(self) -> str:
+        return text.per(self.status)
+
+    @property
     def progress(self) -> str:
         return text.progress(*self.status.progress) if self.status.progress else ""
 

@@ -15,6 +15,7 @@ __all__ = [
     "duration",
     "moment",
     "next_step",
+    "per",
     "progress",
     "without_body",
 ]
@@ -76,8 +77,8 @@ def details(status: Status) -> list[str]:
         parts.append(f"in {status.database}")
     if status.kind in ("batched", "external"):
         parts.append(status.kind)
-    if status.scope not in (None, "database", "process"):
-        parts.append(f"per {status.scope}")
+    if per(status):
+        parts.append(per(status))
     if status.progress:
         parts.append(progress(*status.progress))
     if status.has_other_version:
@@ -87,6 +88,11 @@ def details(status: Status) -> list[str]:
     if status.retry_at is not None:
         parts.append(f"(starting servers try again at {moment(status.retry_at)})")
     return parts
+
+
+def per(status: Status) -> str:
+    """Say what a completion holds for, unless that is the database, or a process; or nothing."""
+    return "" if status.scope in (None, "database", "process") else f"per {status.scope}"
 
 
 def without_body(status: Status) -> str:

@@ -105,6 +105,20 @@ def elsewhere(routine: Routine) -> Iterator[None]:
 # The list
 
 
+def test_list_names_no_scope_that_is_the_usual_one(
+    staff: Client, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONCE_RELEASE", "1")
+    declared.append(seed("default", "shop.usual"))
+    declared.append(seed("default", "shop.rare", scope="release"))
+    shown = staff.get(LIST)
+    assert {row.status.name: row.per for row in shown.context["rows"]} == {
+        "shop.usual": "",
+        "shop.rare": "per release",
+    }
+    assert b"per database" not in shown.content
+
+
 def test_list_shows_every_routine_first_what_asks_for_a_person(
     using: str, staff: Client, declared: list[Routine]
 ) -> None:
