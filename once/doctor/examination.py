@@ -23,7 +23,7 @@ __all__ = ["SCHEMA", "examine", "to_json"]
 
 SCHEMA = 1
 
-Probe = Callable[[Deployment], Iterable[Finding]]
+Probe = Callable[[Deployment], Iterator[Finding]]
 
 #: Probes that must find no fault before the next one.
 _FIRST: tuple[Probe, ...] = (

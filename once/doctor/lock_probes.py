@@ -45,19 +45,20 @@ _LIMITS = (
 )
 
 
-def pool(deployment: Deployment) -> list[Finding]:
+def pool(deployment: Deployment) -> Iterator[Finding]:
     """See that the work has a connection while the lock keeps one."""
     if not deployment.database.is_server:
-        return []
+        return
     with deployment.lock() as lock:
         lock.acquire()
         work = deployment.beside(lambda: _begin_work(deployment))
         try:
             work.result(PATIENCE)
         except TimeoutError:
-            return [_no_second(deployment, is_pooled=lock.is_pooled)]
+            yield _no_second(deployment, is_pooled=lock.is_pooled)
+            return
         lock.ping()
-    return [deployment.ok("pool", "Lock and work have a connection each, at the same time.")]
+    yield deployment.ok("pool", "Lock and work have a connection each, at the same time.")
 
 
 def _no_second(deployment: Deployment, *, is_pooled: bool) -> Finding:
@@ -78,29 +79,30 @@ def _begin_work(deployment: Deployment) -> None:
         deployment.database.mark_backend(deployment.name)
 
 
-def exclusion(deployment: Deployment) -> list[Finding]:
+def exclusion(deployment: Deployment) -> Iterator[Finding]:
     """See that the lock keeps other sessions out, and lets them in after its release."""
     with deployment.lock() as lock:
         if not lock.acquire():  # where there is one lock for all routines
             lock.find_holder()
             message = f"The lock, which {lock.holder} holds, is refused to other sessions."
-            return [deployment.ok("exclusion", message)]
+            yield deployment.ok("exclusion", message)
+            return
         for _ in range(_RIVALS):
             with deployment.lock() as rival:
                 if rival.acquire():
-                    return [_two_holders(deployment, lock, rival)]
+                    yield _two_holders(deployment, lock, rival)
+                    return
     with deployment.lock() as successor:
         if not successor.acquire() and deployment.database.is_server:
             successor.find_holder()
-            return [
-                deployment.fault(
-                    "exclusion",
-                    f"The lock was released, and {successor.holder} still holds it.",
-                    "Have the pooler reset sessions (server_reset_query in PgBouncer).",
-                )
-            ]
+            yield deployment.fault(
+                "exclusion",
+                f"The lock was released, and {successor.holder} still holds it.",
+                "Have the pooler reset sessions (server_reset_query in PgBouncer).",
+            )
+            return
     message = f"{_RIVALS} sessions were refused a lock that another session had; then one got it."
-    return [deployment.ok("exclusion", message)]
+    yield deployment.ok("exclusion", message)
 
 
 def _two_holders(deployment: Deployment, *locks: AdvisoryLock) -> Finding:
@@ -122,14 +124,15 @@ def _two_holders(deployment: Deployment, *locks: AdvisoryLock) -> Finding:
     return deployment.fault("exclusion", message, hint)
 
 
-def eviction(deployment: Deployment) -> list[Finding]:
+def eviction(deployment: Deployment) -> Iterator[Finding]:
     """See that the server evicts a holder that falls silent."""
     if not deployment.database.is_server:
         message = (
             "A process that dies frees the lock. One that is frozen keeps it, as it keeps the "
             "write lock: no server evicts it."
         )
-        return [deployment.ok("eviction", message)]
+        yield deployment.ok("eviction", message)
+        return
     begun = monotonic()
     with deployment.lock(_LIVENESS) as lock:
         lock.acquire()
@@ -138,22 +141,21 @@ def eviction(deployment: Deployment) -> list[Finding]:
         seconds = deployment.ask(lambda: _until_free(deployment, since))
         lasted = monotonic() - begun
     if seconds is None:
-        return [
-            deployment.fault(
-                "eviction",
-                f"A lock that was silent for {_LIVENESS:.0f} s was not evicted within "
-                f"{_LIVENESS + _GRACE:.0f} s: a frozen process would keep the lock.",
-                "See whether something before the server answers in its place, or the server is "
-                "overloaded.",
-            )
-        ]
-    if lasted < 0.9 * _LIVENESS:
+        yield deployment.fault(
+            "eviction",
+            f"A lock that was silent for {_LIVENESS:.0f} s was not evicted within "
+            f"{_LIVENESS + _GRACE:.0f} s: a frozen process would keep the lock.",
+            "See whether something before the server answers in its place, or the server is "
+            "overloaded.",
+        )
+    elif lasted < 0.9 * _LIVENESS:
         message = (
             f"A lock lasted for {lasted:.1f} s, though it may be silent for {_LIVENESS:.0f} s."
         )
-        return [deployment.fault("eviction", message, _LIMITS)]
-    message = f"A lock that fell silent was evicted after {seconds:.1f} s."
-    return [deployment.ok("eviction", message)]
+        yield deployment.fault("eviction", message, _LIMITS)
+    else:
+        message = f"A lock that fell silent was evicted after {seconds:.1f} s."
+        yield deployment.ok("eviction", message)
 
 
 def _until_free(deployment: Deployment, since: float) -> float | None:
@@ -218,11 +220,11 @@ def _statement(deployment: Deployment, work: "Future[None]", seconds: float) -> 
     )
 
 
-def fencing(deployment: Deployment) -> list[Finding]:
+def fencing(deployment: Deployment) -> Iterator[Finding]:
     """See that a successor could end the session in which its predecessor works."""
     database = deployment.database
     if not database.is_server:
-        return []
+        return
     is_marked, is_over = threading.Event(), threading.Event()
 
     def zombie() -> None:
@@ -237,28 +239,22 @@ def fencing(deployment: Deployment) -> list[Finding]:
             is_marked.set()  # or never to be
 
     work = deployment.beside(zombie)
+    problem: BaseException | None = None
     try:
         is_marked.wait(DEADLINE)
         ended = deployment.ask(lambda: database.terminate_backend(deployment.name))
     except CannotFence as error:
-        message = str(error).replace("A predecessor's", "A session's")
-        return [deployment.fault("fencing", message)]
+        yield deployment.fault("fencing", str(error).replace("A predecessor's", "A session's"))
+        return
     finally:
         is_over.set()
-        problem = _outcome(work)
-    if isinstance(problem, Error):
-        if not ended:
-            raise problem  # because no session was told to end, this is another fault
-        message = "A session that works was found and ended by another."
-        return [deployment.ok("fencing", message)]
-    message = "A session that works was not found by another."
-    if ended:
-        message = "A session that works was found by another, and not ended."
-    hint = "See what stands before the server, and which rights this user has there."
-    return [deployment.fault("fencing", message, hint)]
-
-
-def _outcome(answer: "Future[None]") -> BaseException | None:
-    with suppress(TimeoutError):
-        return answer.exception(DEADLINE)
-    return None
+        with suppress(TimeoutError):
+            problem = work.exception(DEADLINE)
+    if not isinstance(problem, Error):
+        how = "was found by another, and not ended" if ended else "was not found by another"
+        hint = "See what stands before the server, and which rights this user has there."
+        yield deployment.fault("fencing", f"A session that works {how}.", hint)
+    elif ended:
+        yield deployment.ok("fencing", "A session that works was found and ended by another.")
+    else:
+        raise problem  # because no session was told to end, this is another fault

@@ -28,7 +28,7 @@ _QUESTIONS = {"mysql": mysql.examine, "postgresql": postgresql.examine}
 _SKEW = timedelta(seconds=5)
 
 
-def server(deployment: Deployment) -> list[Finding]:
+def server(deployment: Deployment) -> Iterator[Finding]:
     """See what the server is, and that the session's settings fit."""
 
     def examine() -> list[Finding]:
@@ -37,21 +37,22 @@ def server(deployment: Deployment) -> list[Finding]:
         questions = _QUESTIONS.get(connection.vendor)
         return [*questions(deployment)] if questions else [deployment.server()]
 
-    return deployment.ask(examine)
+    yield from deployment.ask(examine)
 
 
-def tables(deployment: Deployment) -> list[Finding]:
+def tables(deployment: Deployment) -> Iterator[Finding]:
     """See that the tables are there, and that no migration is missing."""
     using = deployment.database.using
     if not deployment.ask(lambda: history.is_installed(using)):
         option = "" if using == DEFAULT_DB_ALIAS else f" --database {using}"
         message = "The tables of once are missing, or hidden from this user."
         hint = f"Run `manage.py migrate once{option}`, then this again."
-        return [deployment.fault("tables", message, hint)]
-    if missing := deployment.ask(lambda: unapplied.names(using)):
+        yield deployment.fault("tables", message, hint)
+    elif missing := deployment.ask(lambda: unapplied.names(using)):
         message = f"Unapplied migrations, until which routines are blocked: {', '.join(missing)}."
-        return [deployment.warning("tables", message, "Run `manage.py once run --migrate`.")]
-    return [deployment.ok("tables", "The tables are there, and every migration is applied.")]
+        yield deployment.warning("tables", message, "Run `manage.py once run --migrate`.")
+    else:
+        yield deployment.ok("tables", "The tables are there, and every migration is applied.")
 
 
 def privileges(deployment: Deployment) -> Iterator[Finding]:
