@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -18,14 +19,6 @@ from once.exceptions import CannotFence
 
 __all__ = ["ServerDatabase", "apart", "mark_name"]
 
-#: Options of libpq that say when a silent network is given up: the project's, where it has any.
-_KEEPS_ALIVE = {
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_count",
-    "tcp_user_timeout",
-}
 #: Of MySQL's client library: it cannot connect (manual, "Client Error Message Reference").
 _CANNOT_CONNECT = 2003
 
@@ -102,7 +95,7 @@ class ServerDatabase(Database):
         _own[own] = seconds
         options["connect_timeout"] = min(int(limit), most) if int(limit) > 0 else most
         try:
-            with own.execute_wrapper(timeouts.within(seconds)):
+            with own.execute_wrapper(partial(timeouts.within, seconds=seconds)):
                 yield
         finally:
             _own[own], options["connect_timeout"] = before, limit
@@ -147,7 +140,7 @@ def _fit_for_a_run(connection: Any) -> Iterator[None]:
     """Have a project's open connection be as a run's own one is, and afterwards as it was."""
     before = vars(connection).get("connect")  # of a run around this run, if any
     _connect_for_a_run(connection)
-    options = _keep_alive(connection)
+    options = timeouts.keep_alive(connection)
     try:
         yield
     finally:
@@ -174,13 +167,6 @@ def _connect_for_a_run(connection: Any) -> None:
             code = [_CANNOT_CONNECT] if connection.vendor == "mysql" else []
             text = f"No connection was to be had: {type(error).__name__}: {error}"
             raise driver.OperationalError(*code, text) from error
-        _keep_alive(connection)
+        timeouts.keep_alive(connection)
 
     connection.connect = connect_or_say
-
-
-def _keep_alive(connection: BaseDatabaseWrapper) -> dict[timeouts.SocketOption, int]:
-    """Return the options of the connection's socket before."""
-    if _KEEPS_ALIVE & connection.settings_dict["OPTIONS"].keys():
-        return {}
-    return timeouts.keep_alive(connection, conf.liveness_timeout())

@@ -3,7 +3,7 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, TypeAlias
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from django.db import Error, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from once import conf
 from once.databases.base import Context, Execute
 
 __all__ = ["exchange", "expected", "keep_alive", "rest", "within"]
@@ -107,16 +108,29 @@ rest = _watch.rest
 SocketOption: TypeAlias = tuple[int, int]
 
 
-def keep_alive(connection: BaseDatabaseWrapper, seconds: float) -> dict[SocketOption, int]:
-    """Have an open connection end if the network has lost everything for that many seconds.
+#: Options of libpq that say when a silent network is given up: the project's, where it has any.
+_KEEPS_ALIVE = {
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+}
+
+
+def keep_alive(connection: BaseDatabaseWrapper) -> dict[SocketOption, int]:
+    """Have an open connection end if the network has lost everything for the liveness timeout.
 
     Because an address translator on the way forgets idle connections, it sends a probe after a
-    third of that. Does nothing where no network is on the way.
+    third of that. Does nothing where no network is on the way, or the project has decided.
 
     Returns:
         The options of its socket as they were before, for :func:`exchange`.
 
     """
+    if _KEEPS_ALIVE & connection.settings_dict["OPTIONS"].keys():
+        return {}
+    seconds = conf.liveness_timeout()
     third = max(1, round(seconds / 3))
     # tcp(7). Not every system has all of them.
     options = {
@@ -160,11 +174,9 @@ def _line(connection: Any) -> socket.socket | None:
         return None
 
 
-def within(seconds: float) -> Callable[..., Any]:
-    """Return an ``execute_wrapper`` that gives each statement that many seconds for its answer."""
-
-    def expecting(execute: Execute, sql: str, params: Any, many: bool, context: Context) -> Any:
-        with expected(context["connection"], seconds):
-            return execute(sql, params, many, context)
-
-    return expecting
+def within(
+    execute: Execute, sql: str, params: Any, many: bool, context: Context, *, seconds: float
+) -> Any:
+    """Give a statement that many seconds for its answer (execute_wrapper of Django)."""
+    with expected(context["connection"], seconds):
+        return execute(sql, params, many, context)

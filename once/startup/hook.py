@@ -45,7 +45,7 @@ class _Ready:
 
     def set(self) -> None:
         self._event.set()
-        if _depth() > 1:
+        if [where for _, where in launch.frames()].count(launch.LOADS_APPS) > 1:
             return  # apps were loaded from a ready(), and there are more to call
         apps.ready_event = self._event
         early_queries.stop()
@@ -53,11 +53,6 @@ class _Ready:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._event, name)
-
-
-def _depth() -> int:
-    """Return how many calls of ``Apps.populate`` are under way in this thread."""
-    return [where for _, where in launch.frames()].count(launch.LOADS_APPS)
 
 
 def on_ready() -> None:
