@@ -5,6 +5,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import copy_context
 from math import inf
 from time import monotonic
 from typing import Any, ClassVar, TypeVar
@@ -80,16 +81,15 @@ class SessionLock(AdvisoryLock):
         """Free the lock and leave nothing of the session behind."""
 
     def acquire(self, within: float = inf) -> bool:
-        session = self._open()
+        self._open().context = copy_context()
         self.liveness = self._usual_liveness
         # A new one, because an answer may come after its caller gave up.
         self.standby = standby = Standby(self.name)
         place = Place.NONE
         try:
             # Connecting included.
-            place = session.ask(
-                lambda: standby.enter(self.take), min(within, 2 * self.liveness + 5)
-            )
+            timeout = min(within, 2 * self.liveness + 5)
+            place = self._unwrapped(lambda: standby.enter(self.take), timeout)
         finally:
             if place is Place.HOLDER:
                 self.mark()
@@ -142,8 +142,12 @@ class SessionLock(AdvisoryLock):
             with self.leaving_nothing():
                 return function()
 
+        return self._unwrapped(read, self.liveness)
+
+    def _unwrapped(self, function: Callable[[], T], timeout: float) -> T:
+        """Call a function in the session's thread; raise the error itself that ends the session."""
         try:
-            return self._prove(read)
+            return self._own_session().ask(function, timeout)
         except LockLost as lost:
             if (error := lost.__cause__) is None:
                 raise
@@ -151,13 +155,10 @@ class SessionLock(AdvisoryLock):
 
     def keep(self, liveness: float) -> None:
         self.liveness = liveness
-        self._prove(self.set_liveness)
+        self._own_session().ask(self.set_liveness, liveness)
 
     def ping(self) -> None:
-        self._prove(self.show_life)
-
-    def _prove(self, function: Callable[[], T]) -> T:
-        return self._own_session().prove(function, self.liveness)
+        self._own_session().ask(self.show_life, self.liveness)
 
     def confirm(self) -> None:
         if monotonic() - self._own_session().answered > self.liveness / 10:

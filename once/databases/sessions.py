@@ -32,7 +32,10 @@ class Session:
 
     def __init__(self, lock: "SessionLock") -> None:
         self.lock = lock
-        self._context: Context = copy_context()
+        #: The context of the last caller that tried the lock. Because a back end may keep the
+        #: schema that it reads in a context variable (django-pgschemas does), the thread's own
+        #: context would read another schema.
+        self.context: Context = copy_context()
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
             queue.SimpleQueue()
         )
@@ -52,28 +55,16 @@ class Session:
         return self._lost is not None
 
     def ask(self, function: Callable[[], T], timeout: float) -> T:
-        """Call a function that asks the server, in a copy of the calling thread's context.
-
-        Because a back end may keep the schema that it reads in a context variable
-        (django-pgschemas does), the thread's own context would read another schema.
+        """Call a function that asks the server, in the session's thread and :attr:`context`.
 
         Raises:
-            LockLost: the session was lost, or there was no answer in time.
-            django.db.Error: the function raised it.
+            LockLost: there was no answer in time, or the session was lost: by an error of the
+                database, which is the cause, or before.
 
         """
-        self._context = copy_context()
-        return self._call(partial(self._ask, function), timeout)
-
-    def prove(self, function: Callable[[], T], timeout: float) -> T:
-        """Call a function that asks the server, where an error is the loss of the session."""
-        return self._call(partial(self._prove, function), timeout)
-
-    def _call(self, function: Callable[[], T], timeout: float) -> T:
-        if self._is_hung:
-            self._raise_if_lost()
+        self._raise_if_lost()
         answer: Future[T] = Future()
-        self._calls.put((answer, function))
+        self._calls.put((answer, partial(self._ask, function)))
         try:
             return answer.result(timeout)
         except TimeoutError:
@@ -138,22 +129,18 @@ class Session:
     # From here on: in the thread.
 
     def _ask(self, function: Callable[[], T]) -> T:
-        asked = monotonic()
-        if self._connection is None:
-            self._raise_if_lost()
-            connections[self.lock.using] = self._connection = self.lock.connect()
-        result = function()
-        self.answered, self.took = asked, monotonic() - asked
-        return result
-
-    def _prove(self, function: Callable[[], T]) -> T:
         self._raise_if_lost()
+        asked = monotonic()
         try:
-            return self._ask(function)
+            if self._connection is None:
+                connections[self.lock.using] = self._connection = self.lock.connect()
+            result = function()
         except Error as error:
             lost = self._loss(one_line(error))
             self._lose(lost)
             raise lost from error
+        self.answered, self.took = asked, monotonic() - asked
+        return result
 
     def _serve(self) -> None:
         try:
@@ -167,7 +154,7 @@ class Session:
                 if call is None:
                     break
                 answer, function = call
-                threads.fulfil(answer, partial(self._context.run, function))
+                threads.fulfil(answer, partial(self.context.run, function))
         finally:
             self._close()
 
@@ -181,7 +168,7 @@ class Session:
     def _beat(self, give_up_at: float | None) -> None:
         if give_up_at is not None and self._give_up_at and monotonic() >= give_up_at:
             try:
-                obstacle = self._context.run(self.lock.obstacle)
+                obstacle = self.context.run(self.lock.obstacle)
             except Error as error:
                 obstacle = f"Its own session fails: {one_line(error)}"
             if self._give_up_at is None:
@@ -194,7 +181,7 @@ class Session:
             )
         else:
             with suppress(LockLost):  # the next call raises it
-                self._context.run(self._prove, self.lock.heartbeat)
+                self.context.run(self._ask, self.lock.heartbeat)
 
     def _lose(self, how: LockLost) -> None:
         self._lost = how

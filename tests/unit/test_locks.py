@@ -75,8 +75,6 @@ class Session:
         self.before_call()
         return function()
 
-    prove = ask
-
     def check(self) -> None:
         self.checks += 1
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, cast
 
 import pytest
@@ -70,10 +70,6 @@ def ask(session: Session, function: Callable[[], Any] = lambda: 1) -> Any:
     return session.ask(function, 30)
 
 
-def prove(session: Session, function: Callable[[], Any] = lambda: 1) -> Any:
-    return session.prove(function, 30)
-
-
 def fail(error: Exception) -> Callable[[], None]:
     def function() -> None:
         raise error
@@ -131,7 +127,7 @@ def test_end_of_a_session_that_cannot_be_closed_is_the_end(
 ) -> None:
     monkeypatch.setattr(holder, "close", fail(InterfaceError("broken")))
     with pytest.raises(LockLost, match="gone"):
-        prove(session, fail(OperationalError("gone")))
+        ask(session, fail(OperationalError("gone")))
     assert holder.done == ["connect", "end"]
 
 
@@ -156,7 +152,7 @@ def test_error_to_what_must_be_answered_is_the_loss(
 ) -> None:
     ask(session)
     with pytest.raises(LockLost) as lost:
-        prove(session, fail(error))
+        ask(session, fail(error))
     assert str(lost.value) == f"The lock of shop.seed was lost: {reason}"
     assert lost.value.__cause__ is error
     assert session.is_lost
@@ -167,24 +163,21 @@ def test_lost_session_tells_everybody_anew_and_does_not_connect_again(
     session: Session, holder: Holder
 ) -> None:
     with pytest.raises(LockLost):
-        prove(session, fail(OperationalError("gone")))
+        ask(session, fail(OperationalError("gone")))
     told: list[BaseException] = []
-    for question in (session.check, lambda: ask(session), lambda: prove(session)):
+    for question in (session.check, lambda: ask(session)):
         with pytest.raises(LockLost, match="gone") as raised:
             question()
         told.append(raised.value)
-    assert len(set(map(id, told))) == 3
+    assert len(set(map(id, told))) == 2
     assert holder.done.count("connect") == 1
 
 
 def test_other_errors_are_the_callers_and_no_loss(session: Session) -> None:
-    for question in (prove, ask):
-        with pytest.raises(LookupError):
-            question(session, fail(LookupError()))
-    with pytest.raises(OperationalError):
-        ask(session, fail(OperationalError()))
+    with pytest.raises(LookupError):
+        ask(session, fail(LookupError()))
     assert not session.is_lost
-    assert prove(session) == 1
+    assert ask(session) == 1
 
 
 def test_no_answer_in_time_is_the_loss_and_nobody_waits_again(session: Session) -> None:
@@ -222,13 +215,15 @@ def test_session_asks_in_the_context_of_its_last_caller(session: Session, holder
     seen: list[str] = []
     holder.on_beat = lambda: seen.append(PLACE.get())
     token = PLACE.set("first")
+    session.context = copy_context()
     assert ask(session, PLACE.get) == "first"
     PLACE.set("second")
-    assert prove(session, PLACE.get) == "first"
+    assert ask(session, PLACE.get) == "first"
+    session.context = copy_context()
     assert ask(session, PLACE.get) == "second"
     PLACE.reset(token)
     holder.pause = 0.01
-    prove(session)  # it reads the pause anew
+    ask(session)  # it reads the pause anew
     wait_until(lambda: seen)
     assert set(seen) == {"second"}
 
@@ -301,7 +296,7 @@ def test_gives_itself_up_in_time_and_says_what_to_do(session: Session, holder: H
     session.abandon_after(0.05)
     wait_until(lambda: session.is_lost)
     assert time.monotonic() - began >= 0.05
-    for question in (session.check, lambda: prove(session)):
+    for question in (session.check, lambda: ask(session)):
         with pytest.raises(NoConnection, match=r"shop\.seed.* gave itself up\. Nobody knows"):
             question()
     assert holder.done == ["connect", "end", "close"]
@@ -333,7 +328,7 @@ def test_keeps_itself_where_the_work_has_its_answer_while_the_obstacle_is_asked_
     ask(session)
     session.abandon_after(0.05)
     assert asked.wait(30)
-    assert prove(session) == 1
+    assert ask(session) == 1
 
 
 def test_does_not_give_itself_up_after_all(
@@ -348,4 +343,4 @@ def test_does_not_give_itself_up_after_all(
     now = 1.0
     threading.Event().wait(0.2)
     assert not session.is_lost
-    assert prove(session) == 1
+    assert ask(session) == 1
