@@ -50,6 +50,8 @@ class Database(ABC):
     #: True if the mark of :meth:`mark_backend` outlives transactions. Ending the session that bears
     #: it then also ends a migration that cannot be rolled back.
     has_fenced_ddl: ClassVar[bool] = False
+    #: SQL that ends a SELECT which locks the rows that it finds.
+    row_lock: ClassVar[str] = "FOR UPDATE"
 
     #: The codes of errors, by what was in the way or went wrong: see the methods that ask.
     conflicts: ClassVar[Collection[object]]
@@ -151,11 +153,6 @@ class Database(ABC):
         It reads what is committed and is durable once it returns. A server gets it as one message:
         a process that freezes leaves no lock behind.
         """
-
-    @property
-    def row_lock(self) -> str:
-        """SQL that ends a SELECT which locks the rows that it finds."""
-        return "FOR UPDATE"
 
     def or_update(self, unique: Sequence[str], changed: Sequence[str]) -> str:
         """Return SQL that ends an INSERT which changes columns of a row that is there already."""
