@@ -1,6 +1,6 @@
 """System checks: what about the configuration cannot work, each with a stable id and a remedy."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from django.conf import settings
 from django.core import checks
@@ -14,6 +14,7 @@ from once.models import Completion
 from once.record import history
 from once.routines import registry, renamed
 from once.routines.base import Routine
+from once.routines.registry import Registry
 from once.startup import early_queries, forking
 
 __all__ = ["check", "check_records"]
@@ -84,18 +85,18 @@ def check_records(databases: Iterable[str]) -> Iterator[CheckMessage]:
         ]
         try:
             if routines and history.is_installed(using):
-                yield from _check_names(using, routines, registered.labels)
+                yield from _check_names(using, routines, registered)
         except (Error, ImproperlyConfigured):
             continue  # because a database that is out of reach says nothing
 
 
 def _check_names(
-    using: str, routines: list[Routine], labels: Mapping[str, str]
+    using: str, routines: list[Routine], registered: Registry
 ) -> Iterator[CheckMessage]:
     """once.W004: a routine may have been renamed, so that it would run again."""
     recorded, records = history.recorded(using), history.read(routines)
     new = [name for name, record in records.items() if record.is_untried]
-    for suspicion in renamed.suspicions(using, new, labels, recorded):
+    for suspicion in renamed.suspicions(using, new, registered, recorded):
         yield checks.Warning(suspicion.told, suspicion.remedy, suspicion.new[0], id="once.W004")
 
 
@@ -164,9 +165,18 @@ def _check_router(using: str, names: str) -> Iterator[CheckMessage]:
 
 
 def _check_routines() -> Iterator[CheckMessage]:
-    """once.W001 and W002: a routine does not fit its database."""
+    """once.W001, W002 and W006: a routine does not fit its database, or an old name its name."""
     for routine in registry.load().recorded:
         name, using = routine.name, routine.using
+        for old in routine.renamed_from:
+            if "." in name and "." not in old:
+                yield checks.Warning(
+                    f"{name} is renamed_from {old!r}, which has no dot as its own name has.",
+                    f'Write the whole old name, "{name.partition(".")[0]}.{old}", or silence this '
+                    "where that routine had name= without a dot.",
+                    name,
+                    id="once.W006",
+                )
         if using not in connections.settings:
             continue  # which another check says
         if routine.statement_timeout is not None and connections[using].vendor != "postgresql":

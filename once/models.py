@@ -64,7 +64,8 @@ class Completion(Scoped):
     """Having a row means that the effects of the routine are committed.
 
     The row commits in the transaction of the effects. There is one at most for each routine,
-    version and scope key.
+    version and scope key. A row of version ``TOMBSTONE`` means that the routine has another name
+    now, under which all else is recorded.
     """
 
     completed_at = models.DateTimeField(db_default=Now())
@@ -103,14 +104,16 @@ class Trigger(models.TextChoices):
     REVERSE = "reverse", "migration undone"
     #: Its ``done_if`` said that its effects exist: no body was called.
     FOUND = "found", "found done"
+    #: Its record was carried over to, or from, another name: no body was called.
+    RENAME = "rename", "rename"
     #: A person recorded it as done: no body was called.
     FAKE = "fake", "fake"
     #: A person made it pending again: no body was called.
     RESET = "reset", "reset"
 
 
-#: Triggers of a person's decision, which calls no body.
-DECISIONS = (Trigger.FAKE, Trigger.RESET, Trigger.REVERSE)
+#: Triggers of what a person decided, here or in the code, which calls no body.
+DECISIONS = (Trigger.FAKE, Trigger.RESET, Trigger.REVERSE, Trigger.RENAME)
 #: Triggers of attempts that called no body, so that their time tells nothing of one.
 BODILESS = (*DECISIONS, Trigger.FOUND)
 
@@ -130,7 +133,7 @@ class Attempt(Scoped):
     #: False: as long as this attempt did not succeed, no other one follows by itself.
     retry = models.BooleanField("may be followed by another", default=True)
     trigger = models.CharField(max_length=20, choices=Trigger.choices)
-    #: The person that decided, and the reason, if a person did.
+    #: The person that decided, and the reason; of a rename, the other name.
     user = models.CharField(max_length=255, blank=True)
     reason = models.TextField(blank=True)
     host = models.CharField(max_length=255, blank=True)

@@ -5,6 +5,7 @@ A release that still has such a routine, and a command that is called again, the
 
 import logging
 from argparse import Namespace
+from collections.abc import Iterable
 from functools import partial
 
 from django.core.management import CommandError
@@ -21,13 +22,18 @@ from once.engine import shutdown
 from once.engine.backoff import Wait
 from once.log import tell
 from once.models import State
-from once.record import anchors, history, recorder
+from once.record import anchors, history, queries, recorder
 from once.routines.base import Routine
 from once.routines.names import CALL
 from once.routines.registry import Registry, match
 from once.status import attempts
 from once.status.survey import recording
 from once.text import inline
+
+_BURIED = (
+    "{0} has the name {1} now, and its tombstone keeps an older release from running it again. "
+    "Where no older release is left, and {1} is to keep its record, pass --force."
+)
 
 HELP = "Remove the records of routines that no code has any more."
 USAGE = "NAME [NAME ...]"
@@ -36,6 +42,11 @@ USAGE = "NAME [NAME ...]"
 def add_arguments(parser: CommandParser) -> None:
     add_names(parser, ".", nargs="+")
     add_noinput(parser)
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="Also the tombstones of old names, by which an older release does not run them again.",
+    )
     add_database(
         parser, "Only what this database records; needed where several record the same name."
     )
@@ -77,14 +88,29 @@ def _meant(registry: Registry, options: Namespace) -> dict[str, str]:
     # A command may be named by its key alone.
     labels = {name: name.removeprefix(CALL) for name, _ in recorded} | registry.labels
     meant = set[str]().union(*match(options.names, labels).values())
-    if known := sorted(meant & registry.labels.keys()):
-        raise exit_codes.misused(
-            f"{known[0]} is in this code, so that its record is needed. To have it run again, call "
-            f"`manage.py once reset {known[0]}`."
-        )
     found = [(name, using) for name, using in recorded if name in meant]
     refuse_ambiguity(found)
+    buried = _buried(found)
+    if buried and not options.force:
+        raise exit_codes.misused(_BURIED.format(*min(buried.items())))
+    known = {name: registry.current(name) for name in sorted(meant - buried.keys())}
+    for name, present in known.items():
+        if present in registry.labels:
+            named = "" if name == present else f", by the name {present}"
+            raise exit_codes.misused(
+                f"{name} is in this code{named}, so that its record is needed. To have it run "
+                f"again, call `manage.py once reset {present}`."
+            )
     return dict(found)
+
+
+def _buried(found: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the present names for those of the names that have a tombstone."""
+    present: dict[str, str] = {}
+    for name, using in found:
+        with database(using).reading():
+            present |= queries.renamed(using, [name])
+    return present
 
 
 def _forget(name: str, using: str) -> dict[str, int]:

@@ -49,7 +49,7 @@ def _meant(registry: Registry, options: Namespace) -> dict[tuple[str, str], list
     declared = [(each.name, each.using) for each in registry.recorded if each.using in aliases]
     # A command may be named by its key alone.
     labels = {name: name.removeprefix(CALL) for name, _ in attempted} | registry.labels
-    meant = set[str]().union(*match(options.names, labels).values())
+    meant = set[str]().union(*match(map(registry.current, options.names), labels).values())
     past = dict[tuple[str, str], list[PastAttempt]]()
     for name, using in dict.fromkeys([*attempted, *declared]):
         if name in meant:

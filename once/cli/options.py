@@ -121,6 +121,7 @@ def databases(registry: Registry, options: Namespace) -> list[str]:
 
 def chosen(registry: Registry, names: list[str], database: str | None = None) -> list[Status]:
     """Return the status of what the names mean, recorded or registered, in one database or all."""
+    names = [registry.current(name) for name in names]
     registered = {routine.name: routine.using for routine in registry.recorded}
     databases = set(connections.settings)
     if database is not None:

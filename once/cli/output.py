@@ -145,7 +145,7 @@ def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterato
     width = min(_NAME, max(map(len, names), default=0))
     for name, status in zip(names, listed, strict=True):
         mark = "X" if status.state is RoutineState.COMPLETED else " "
-        version = f"v{status.version or status.recorded_version}"
+        version = f"v{status.version or status.recorded_version or '-'}"
         painted = paints.get(status.state, str)(status.state.value)
         line = "  ".join(
             [f"[{mark}] {name:<{width}}", version, painted]

@@ -34,7 +34,7 @@ _TOLD = (
     "forgotten",
 )
 
-_VERBS = {Trigger.FAKE: "Recording", Trigger.RESET: "Resetting"}
+_VERBS = {Trigger.FAKE: "Recording", Trigger.RESET: "Resetting", Trigger.RENAME: "Renaming"}
 
 
 @contextmanager
@@ -94,8 +94,9 @@ class Reporter:
 
     def started(self, sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
         verb = _VERBS.get(Trigger(attempt.trigger), "Running")
+        to = f" {attempt.reason}" if attempt.trigger == Trigger.RENAME else ""
         self.out.write(
-            f"  {verb} {inline(sender.name)}...",
+            f"  {verb} {inline(sender.name + to)}...",
             ending="\n" if self._takes_two_lines(sender) else "",
         )
         self.out.flush()

@@ -132,7 +132,7 @@ class Claim:
         for other in self.elsewhere:
             there = replace(self.wait, using=other.using)
             if undone := there.ask(partial(history.undone, [other])):
-                return skipped(self.routine, _too_early(undone))
+                return skipped(self.routine, verdict.too_early(undone))
         # First the connection for the work: a lock without one would only keep waiters waiting.
         self.here.connection.ensure_connection()
         refuse_left_open(self.here)
@@ -174,6 +174,8 @@ class Claim:
             return AGAIN
         if self._is_put_off(ahead.record):
             return verdict.put_off(self.routine, ahead.record)
+        if ahead.record.uncarried:
+            return verdict.uncarried(self.routine, ahead.record)
         if doublings := min(ahead.record.lost_in_a_row, DOUBLINGS):
             self.lock.keep(conf.liveness_timeout() * 2**doublings)
         # From here on a signal waits, except where a body or a pause may be broken off: raised
@@ -244,7 +246,7 @@ class Claim:
         # A failover after the claim loses the claim together with a predecessor's completion.
         # Only an earlier failover leaves the claim: therefore ask again.
         elif undone := history.undone(self.after):
-            why = _too_early(undone)
+            why = verdict.too_early(undone)
             answer = skipped(self.routine, why)
         else:
             return None
@@ -294,7 +296,3 @@ class Claim:
             seconds=self.wait.seconds,
             reason=Reason.OVERTAKEN if record.is_overtaken else None,
         )
-
-
-def _too_early(undone: Sequence[str]) -> str:
-    return f"Not tried, since {undone[0]} must be done before, and is not any more."

@@ -117,24 +117,32 @@ class _Pass:
         stands = self._read(routines)
         for number, routine in enumerate(routines):
             known = stands.get(routine.name)  # what is not known is open, which is due in any case
+            uncarried = None
+            if known and known.uncarried and not self._stopped:
+                from once.engine import renaming
+
+                uncarried = renaming.carry(routine, known, self.options, self._claim)
+                stands = self._read(routines[number:])
+                known = stands[routine.name]
             if known and not self.options.is_due(known.standing):
                 result = self._left(routine, known)
+            elif uncarried:
+                result = uncarried
             elif blocker := self._stopped or self._blocker(routine, known, results):
                 result = skipped(routine, blocker)
             else:
-                if known and known.is_untried and self.options.calls_body:
-                    self._suspect(routine, routines, stands)
-                claim = self._claim(routine, known)
+                self._suspect(routine, routines, stands)
+                claim = self._claim(routine, self.options, known)
                 result = claim.settle()
                 if not result.is_done:
                     self._lock.release()
                 if claim.wait.has_paused:  # in which another process may have done the next
                     stands = self._read(routines[number + 1 :])
-                if result.outcome is Outcome.FAILED and not self.options.keep_going:
-                    self._stopped = f"Not tried, since {routine.name} failed. Fix that one first."
-                elif result.reason is Reason.TIMED_OUT:
-                    self._stopped = f"Not tried, since the deadline passed at {routine.name}."
                 shutdown.heed()
+            if result.outcome is Outcome.FAILED and not self.options.keep_going:
+                self._stopped = f"Not tried, since {routine.name} failed. Fix that one first."
+            elif result.reason is Reason.TIMED_OUT and not self._stopped:
+                self._stopped = f"Not tried, since the deadline passed at {routine.name}."
             if result.outcome is Outcome.SKIPPED:
                 signals.skipped.send_robust(routine, result=result)
             results[routine.name] = result
@@ -173,18 +181,16 @@ class _Pass:
         self, routine: Routine, routines: Sequence[Routine], stands: dict[str, Record]
     ) -> None:
         """Tell where routines that were never tried may have run under other names."""
+        known, using = stands.get(routine.name), routine.using
+        if not (known and known.is_untried and self.options.calls_body):
+            return
         from once.routines import renamed
 
-        using = routine.using
         if using not in self._suspicions:
             recorded = self._patiently(lambda: history.recorded(using), routine)
-            new = [
-                each.name
-                for each in routines
-                if each.using == using and each.name in stands and stands[each.name].is_untried
-            ]
-            labels = self.registry.labels
-            self._suspicions[using] = renamed.suspicions(using, new, labels, recorded)
+            here = [each.name for each in routines if each.using == using]
+            new = [name for name in here if name in stands and stands[name].is_untried]
+            self._suspicions[using] = renamed.suspicions(using, new, self.registry, recorded)
         untold = self._suspicions[using]
         if told := next((each for each in untold if routine.name in each.new), None):
             untold.remove(told)
@@ -199,11 +205,11 @@ class _Pass:
 
         return verdict.held(routine, known)
 
-    def _claim(self, routine: Routine, known: Record | None) -> "Claim":
+    def _claim(self, routine: Routine, options: RunOptions, known: Record | None = None) -> "Claim":
         from once.engine.claim import Claim
 
         self._is_stale = self.options.trigger != Trigger.RESET  # after which nothing is done
-        before = self.registry.predecessors(routine) if self.options.calls_body else []
+        before = self.registry.predecessors(routine) if options.calls_body else []
         if behind := self._behind.get(routine.using):
             routine = behind.bound(routine)
         here = database(routine.using)
@@ -218,7 +224,7 @@ class _Pass:
             here=here,
             lock=self._lock,
             wait=self._new_wait(routine, self._lock),
-            options=self.options,
+            options=options,
             known=known,
             after=[each for each in before if each.using == routine.using],
             elsewhere=[each for each in before if each.using != routine.using],

@@ -6,6 +6,7 @@ it is waited for, and no routine has failed. What comes from it is the routine's
 the loss of the connection beneath it.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from django.db import Error
@@ -20,7 +21,7 @@ from once.results import Outcome, Reason, Result, skipped
 from once.routines.base import Routine
 from once.text import one_line, whole
 
-__all__ = ["conclude", "describe", "ended", "held", "hint", "put_off"]
+__all__ = ["conclude", "describe", "ended", "held", "hint", "put_off", "too_early", "uncarried"]
 
 #: The part of a failed attempt that stays, by kind of routine.
 _KEPT = {
@@ -118,6 +119,20 @@ def put_off(routine: Routine, found: Record) -> Result:
         retry_in=found.retry_in,
         reason=Reason.FAILED if failure and failure.state == State.FAILED else None,
     )
+
+
+def uncarried(routine: Routine, found: Record) -> Result:
+    """Return the result of a routine whose old name has lost its tombstone since that was there."""
+    return skipped(
+        routine,
+        f"Not tried, since the tombstone of its old name {found.uncarried[0]} is gone: the "
+        "database lost commits, or a person removed it. Run this again.",
+    )
+
+
+def too_early(undone: Sequence[str]) -> str:
+    """Say that a routine that must be done before is not done any more."""
+    return f"Not tried, since {undone[0]} must be done before, and is not any more."
 
 
 def describe(attempt: Attempt) -> str:

@@ -195,8 +195,8 @@ def confirm(routine: Routine, models: Any) -> None:
         MigrationFailed: it is not done, or rows of old code come faster than it does them.
 
     """
-    rows = Completion.objects.using(routine.using).filter(routine=routine.name)
-    if not rows.filter(version__gte=routine.version).exists():
+    record = history.read([routine])[routine.name]
+    if not record.is_done or record.is_overtaken:
         raise MigrationFailed(
             f"The routine {routine.name} is not done, and a migration needs it. Apply that by "
             f"`manage.py migrate`, or call `manage.py once run {routine.name}` first."
@@ -239,6 +239,12 @@ def reverse(routine: Routine) -> None:
     if passed(routine.using)[routine.name] > 1:
         return
     upcoming = history.next_attempt(routine)
+    if upcoming.record.uncarried:
+        raise MigrationFailed(
+            f"The migration that needs {routine.name} is to be undone, and its record stands under "
+            f"its old name {upcoming.record.uncarried[0]}. First have that carried over, by "
+            f"`manage.py once run {routine.name}`."
+        )
     attempt = None if upcoming.predecessors else recorder.begin(routine, upcoming, Trigger.REVERSE)
     if attempt is None:
         raise MigrationFailed(

@@ -74,7 +74,9 @@ def gated(gate: Gate, using: str, app_label: str) -> Routine | None:
     """
     if not router.allow_migrate(using, app_label):
         return None
-    routine = next((each for each in registry.load().recorded if each.name == gate.name), None)
+    declared = registry.load()
+    name = declared.current(gate.name)
+    routine = next((each for each in declared.recorded if each.name == name), None)
     if routine is None:
         raise MigrationFailed(
             f"A migration of {app_label} needs the routine {gate.name!r}, which this code does not "
@@ -164,11 +166,11 @@ def behind(using: str, *, is_readable: bool = True, is_migrating: bool = False) 
     graph = executor.loader.graph
     for migration, _ in executor.migration_plan(graph.leaf_nodes()):
         key = (migration.app_label, migration.name)
-        for gate in leading(migration):
-            if gate.name not in found:
+        for name in _names(migration):
+            if name not in found:
                 needed = {".".join(each) for each in graph.forwards_plan(key)[:-1]}
                 lacking = [each for each in missing if each in needed or each.startswith(own)]
-                found[gate.name] = Ahead(*key, lacking)
+                found[name] = Ahead(*key, lacking)
     return Behind(using, missing, found, is_migrating=is_migrating)
 
 
@@ -182,7 +184,7 @@ def before(routine: Routine) -> tuple[str, str | None]:
     graph = MigrationLoader(connections[routine.using]).graph
     for node in graph.leaf_nodes():
         for key in graph.forwards_plan(node):
-            if any(gate.name == routine.name for gate in leading(graph.nodes[key])):
+            if routine.name in _names(graph.nodes[key]):
                 parents = (each.key for each in graph.node_map[key].parents)
                 return next((each for each in parents if each[0] == key[0]), (key[0], None))
     raise RoutineError(f"No migration needs {routine.name}: none has a RunRoutine of it.")
@@ -192,5 +194,10 @@ def passed(using: str) -> Counter[str]:
     """Return the names of routines of which a database has passed gates, in how many migrations."""
     loader = MigrationLoader(connections[using])
     applied = [loader.graph.nodes.get(key) for key in loader.applied_migrations]
-    names = [{gate.name for gate in leading(migration)} for migration in applied if migration]
-    return Counter(chain.from_iterable(names))
+    return Counter(chain.from_iterable(_names(migration) for migration in applied if migration))
+
+
+def _names(migration: Migration) -> set[str]:
+    """Return the present names of the routines that a migration needs."""
+    current = registry.load().current
+    return {current(gate.name) for gate in leading(migration)}

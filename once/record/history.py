@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.db import DatabaseError
 from django.db.models import Max, Q
@@ -12,6 +12,7 @@ from once.models import Attempt, Completion, State
 from once.record import queries
 from once.record.standing import BAD, HOLDING, Attempts, Record, Standing, judge
 from once.routines.base import Routine
+from once.routines.names import TOMBSTONE
 
 __all__ = [
     "LOST_TABLES",
@@ -109,7 +110,7 @@ def held(
 
 def read_under_lock(routine: Routine) -> Record:
     """Return the record of a routine, attempts included. For the lock's session."""
-    if not _is_known(routine):
+    if not (routine.renamed_from or _is_known(routine)):
         return judge(routine, Standing.OPEN, [])
     # Before the completions: where no attempt runs any more, all that they completed is seen.
     attempts = queries.attempted(routine.using, [routine])
@@ -193,10 +194,14 @@ def last_failures(using: str, routines: Collection[Routine]) -> dict[str, Attemp
 
 
 def recorded(using: str) -> dict[str, list[Completion]]:
-    """Return the completions of each recorded routine, by name, the highest version last."""
+    """Return the completions of each recorded routine, by name, the highest version last.
+
+    Of a name that has a tombstone there are none.
+    """
     found: dict[str, list[Completion]] = {}
+    rows = Completion.objects.using(using).filter(version__lt=TOMBSTONE)
     with database(using).statements():
-        for row in Completion.objects.using(using).order_by("version", "completed_at"):
+        for row in rows.order_by("version", "completed_at"):
             found.setdefault(row.routine, []).append(row)
     return found
 
@@ -204,9 +209,24 @@ def recorded(using: str) -> dict[str, list[Completion]]:
 def _read(
     using: str, routines: list[Routine], attempts: dict[str, list[Attempts]] | None = None
 ) -> dict[str, Record]:
-    """Read the completions, and the attempts of what is open where they are not known."""
+    """Read the completions, and the attempts of what is open where they are not known.
+
+    Completions under an old name without a tombstone count: their effects exist.
+    """
     wanted = [(routine.name, routine.version, routine.scope_key) for routine in routines]
-    rows = queries.completed(using, wanted)
+    old = [name for routine in routines for name in routine.renamed_from]
+    rows = queries.completed(using, wanted, old)
+    buried = {name for name, version, _ in rows if version == TOMBSTONE}
+    uncarried = {
+        name: routine.name
+        for routine in routines
+        for name in routine.renamed_from
+        if not buried & {name, routine.name}
+    }
+    if uncarried:
+        rows |= {
+            (uncarried[name], version, key) for name, version, key in rows if name in uncarried
+        }
     ascending = sorted(rows, key=lambda row: row[1])
     highest = {name: version for name, version, _ in ascending}
     stands: dict[str, Standing] = {}
@@ -219,6 +239,14 @@ def _read(
     if attempts is None:
         unsure = [each for each in routines if stands[each.name] is Standing.OPEN]
         attempts = queries.attempted(using, unsure) if unsure else {}
-    return {
+    records = {
         each.name: judge(each, stands[each.name], attempts.get(each.name, [])) for each in routines
     }
+    for routine in routines if uncarried else ():
+        names = tuple(name for name in routine.renamed_from if name in uncarried)
+        records[routine.name] = replace(records[routine.name], uncarried=names)
+    # In an older release.
+    renamed = buried & {name for name, version, _ in wanted if version < TOMBSTONE}
+    for name in queries.unfinished(using, renamed) if renamed else ():
+        records[name] = replace(records[name], is_overtaken=True)
+    return records

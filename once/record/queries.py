@@ -1,6 +1,6 @@
 """Ask the tables about many routines at once: what is completed, and the attempts in groups."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from django.db.models import Case, CharField, Count, Exists, Max, OuterRef, Q, When
@@ -8,17 +8,26 @@ from django.db.models.functions import Coalesce
 from django.db.models.lookups import LessThanOrEqual
 
 from once.databases import database, tables
-from once.models import DECISIONS, Anchor, Attempt, Now, State
+from once.models import DECISIONS, Anchor, Attempt, Completion, Now, State, Trigger
 from once.record.standing import Attempts
 from once.routines.base import Routine
+from once.routines.names import TOMBSTONE
 
-__all__ = ["attempted", "completed"]
+__all__ = ["attempted", "completed", "renamed", "unfinished"]
+
+#: Renames of one routine that are followed.
+_RENAMES = 20
 
 
-def completed(using: str, wanted: list[tuple[str, int, str]]) -> set[tuple[str, int, str | None]]:
-    """Return the completions of the wanted routines; a scope key that is not wanted is ``None``."""
+def completed(
+    using: str, wanted: list[tuple[str, int, str]], old: Sequence[str] = ()
+) -> set[tuple[str, int, str | None]]:
+    """Return the completions of the wanted routines, and of old names.
+
+    A scope key that is not wanted is ``None``.
+    """
     here = database(using)
-    condition, values = here.among([name for name, _, _ in wanted])
+    condition, values = here.among([*(name for name, _, _ in wanted), *old])
     keys = sorted({scope_key for _, _, scope_key in wanted})
     columns = "routine, version, scope_key"
     if keys != [""]:
@@ -84,3 +93,30 @@ def _gone(using: str, names: list[str]) -> Iterator[tuple[str, Attempts]]:
                 is_gone=True,
             ),
         )
+
+
+def renamed(using: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the present name for each of these old names that has a tombstone."""
+    rows = Attempt.objects.using(using).filter(
+        version=TOMBSTONE, trigger=Trigger.RENAME, state=State.SUCCEEDED
+    )
+    found = dict.fromkeys(names, "")
+    asked = {*found}
+    with database(using).statements():
+        for _ in range(_RENAMES):
+            steps = rows.filter(routine__in=asked).values_list("routine", "reason")
+            to = {name: reason.removeprefix("to ") for name, reason in steps}
+            found = {name: to.get(at or name, at) for name, at in found.items()}
+            asked = {*to.values()}
+            if not asked:
+                break
+    return {name: at for name, at in found.items() if at}
+
+
+def unfinished(using: str, names: Collection[str]) -> set[str]:
+    """Return those old names whose routine is not recorded as done under its present name."""
+    present = renamed(using, names)
+    done = Completion.objects.using(using).filter(routine__in={*present.values()})
+    with database(using).statements():
+        recorded = {*done.exclude(version=TOMBSTONE).values_list("routine", flat=True)}
+    return {name for name in names if present.get(name) not in recorded}

@@ -59,6 +59,8 @@ class Record:
     retry_in: float = 0.0
     #: The time from which they may, by the database's clock, if it lies ahead.
     retry_at: datetime | None = None
+    #: Old names of it without a tombstone: what they record is to be carried over first.
+    uncarried: tuple[str, ...] = ()
 
     @property
     def is_untried(self) -> bool:

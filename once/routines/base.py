@@ -25,7 +25,7 @@ Kind = Literal["atomic", "batched", "external", "process"]
 
 BATCH_SIZE = 1000
 #: Options that mean nothing in process scope, and options that mean nothing without ``over``.
-_OF_DATABASES = ("version", "using", "atomic", "over", "retry", "done_if")
+_OF_DATABASES = ("version", "using", "atomic", "over", "retry", "done_if", "renamed_from")
 _OF_BATCHES = ("batch_size", "pause", "statement_timeout", "last_pass")
 
 
@@ -51,6 +51,8 @@ class Routine:
     function: Callable[..., Any]
     #: Identity in the record: unique, and to be kept when the function moves or is renamed.
     name: str
+    #: Names that it had in earlier releases.
+    renamed_from: tuple[str, ...] = ()
     #: A higher version runs again, once.
     version: int = 1
     #: Routines, or their names, that must be done before.
@@ -84,6 +86,7 @@ class Routine:
     def __post_init__(self) -> None:
         self._check_name()
         self._check_after()
+        object.__setattr__(self, "renamed_from", names.listed(self.renamed_from))
         for option, is_valid, problem in VALUES:
             value = getattr(self, option)
             if not is_valid(value):

@@ -34,6 +34,7 @@ def routine(function: Callable[P, R_co], /) -> "_Declared[P, R_co]": ...
 def routine(
     *,
     name: str | None = None,
+    renamed_from: str | Iterable[str] = (),
     version: int = 1,
     after: Iterable[Routine | str] = (),
     using: str | None = None,
@@ -58,6 +59,8 @@ def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> An
             models of the migration that needs it; with ``over`` it takes the batch as well, by
             position. ``async def`` works.
         name: identity in the record, at most 200 characters; ``app_label.function`` by default.
+        renamed_from: the name, or names, that it had in earlier releases. Their record is carried
+            over, and an older release does not run it again.
         version: a higher version runs again, once, from the start; 1 by default.
         after: routines, or their names, that must be done before.
         using: alias of the database that holds effects and record; ``"default"`` by default.

@@ -1,14 +1,18 @@
-"""The names of routines: what they may be, and the beginnings that are reserved."""
+"""The names of routines: what they may be, what is reserved, and what stays under an old one."""
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["CALL", "NAME_LENGTH", "RESERVED", "problem"]
+__all__ = ["CALL", "NAME_LENGTH", "RESERVED", "TOMBSTONE", "listed", "problem"]
 
 NAME_LENGTH = 200
 #: Beginning of the names of this package's own records.
 RESERVED = "once."
 #: Beginning of the names of commands that ``once call`` ran.
 CALL = "call:"
+#: The version of the completion that stays under an old name: above that of any routine.
+TOMBSTONE = 2**31 - 1
 _NAME = re.compile(r"\w[\w.:/@+-]*")
 
 
@@ -26,3 +30,9 @@ def problem(name: object) -> str:
             "digit, and 'once.' is reserved. Pass another name=."
         )
     return ""
+
+
+def listed(names: Any) -> tuple[Any, ...]:
+    """Return one name, or several, as a tuple; what is neither is its only item."""
+    is_one = isinstance(names, str) or not isinstance(names, Iterable)
+    return (names,) if is_one else tuple(names)

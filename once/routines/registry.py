@@ -21,13 +21,13 @@ _LISTED = 20
 
 
 class Registry:
-    """Routines in the order in which they run.
+    """Routines in the order in which they run, by their names of now and of earlier releases.
 
     The order is that of INSTALLED_APPS, then of definition; a routine that comes after a later
     one moves back behind it, and no further.
 
     Raises:
-        RoutineError: a duplicate name, an unknown or contradictory ``after``, or a cycle.
+        RoutineError: a duplicate name or old name, an unknown or contradictory ``after``, a cycle.
 
     """
 
@@ -41,8 +41,13 @@ class Registry:
                     f"{_place(routine)}. Rename one, or pass name=; the record knows them by name."
                 )
             by_name[routine.name] = routine
+        #: The name of each routine by each name that it had in earlier releases.
+        self.renamed = _renamed(by_name)
         self._after = {
-            routine.name: [_predecessor(routine, other, by_name) for other in routine.after]
+            routine.name: [
+                _predecessor(routine, by_name.get(self.current(str(other))), other)
+                for other in routine.after
+            ]
             for routine in by_name.values()
         }
         self.routines = tuple(_ordered(by_name, self._after))
@@ -75,6 +80,10 @@ class Registry:
         """The names of all routines, each with the label of its app, or empty."""
         return {routine.name: _app_label(routine) for routine in self.routines}
 
+    def current(self, name: str) -> str:
+        """Return the present name of a routine for a name that it has, or had."""
+        return self.renamed.get(name, name)
+
     def predecessors(self, routine: Routine) -> list[Routine]:
         """Return the routines that must be done before a routine."""
         return self._after.get(routine.name, [])  # a command of `once call` is not registered
@@ -86,7 +95,7 @@ class Registry:
             UnknownRoutine: a name means no recorded routine.
 
         """
-        matched = match(names, self.labels)
+        matched = match(map(self.current, names), self.labels)
         for name, meant in matched.items():
             if meant.isdisjoint(routine.name for routine in self.recorded):
                 raise UnknownRoutine(
@@ -208,8 +217,25 @@ def _app_label(routine: Routine) -> str:
     return app.label if app else ""
 
 
-def _predecessor(routine: Routine, other: Routine | str, by_name: dict[str, Routine]) -> Routine:
-    predecessor = by_name.get(str(other))
+def _renamed(by_name: dict[str, Routine]) -> dict[str, str]:
+    renamed: dict[str, str] = {}
+    for name, old in ((each.name, old) for each in by_name.values() for old in each.renamed_from):
+        if old in by_name:
+            raise RoutineError(
+                f"Routine {name!r} is renamed_from {old!r}, which this code declares: "
+                f"{_place(by_name[old])}. Remove one of the two: a routine that stays was not "
+                "renamed."
+            )
+        if old in renamed:
+            raise RoutineError(
+                f"Routines {renamed[old]!r} and {name!r} are both renamed_from {old!r}. Remove it "
+                "from the one that does other work."
+            )
+        renamed[old] = name
+    return renamed
+
+
+def _predecessor(routine: Routine, predecessor: Routine | None, other: Routine | str) -> Routine:
     if predecessor is None:
         raise RoutineError(
             f"Routine {routine.name!r} comes after {str(other)!r}, which does not exist. "

@@ -1,9 +1,10 @@
 """Routines that are new beside records of routines that are gone: they may have been renamed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from once.routines.names import CALL, RESERVED
+from once.routines.registry import Registry
 
 __all__ = ["Suspicion", "suspicions"]
 
@@ -43,21 +44,21 @@ class Suspicion:
         """The next step, for each case."""
         name = self.new[0] if len(self.new) == 1 else "NAME"
         return (
-            f'Renamed: pin the old name, @routine(name="{self.gone[0]}"), or record the new one by '
-            f"`manage.py once run --fake {name}`. Not renamed: nothing to do, and this is not said "
-            "any more once it ran."
+            f'Renamed: say so, @routine(renamed_from="{self.gone[0]}"), or pin the old name, '
+            f'@routine(name="{self.gone[0]}"), or record the new one by `manage.py once run --fake '
+            f"{name}`. Not renamed: nothing to do, and this is not said any more once it ran."
         )
 
 
 def suspicions(
-    using: str, new: Iterable[str], labels: Mapping[str, str], recorded: Iterable[str]
+    using: str, new: Iterable[str], registry: Registry, recorded: Iterable[str]
 ) -> list[Suspicion]:
     """Return a suspicion for each app that has both: so each record is told of once.
 
-    ``new`` are routines that were never tried in the database, ``recorded`` those that it knows;
-    ``labels`` are the routines of this code, each with the label of its app, or nothing.
+    ``new`` are routines that were never tried in the database, ``recorded`` those that it knows.
     """
-    names = {*recorded} - {*labels}
+    labels = registry.labels
+    names = {*recorded} - {*labels, *registry.renamed}
     gone = sorted(name for name in names if not name.startswith((CALL, RESERVED)))
     by_app: dict[str, list[str]] = {}
     for name in new:

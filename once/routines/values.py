@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from once import conf
+from once.routines import names
 from once.routines.content import Content
 
 __all__ = ["VALUES"]
 
-#: The largest version that databases hold, and more than any memory holds of a batch.
+#: The largest number that databases hold, and more than any memory holds of a batch.
 _INTEGER_MAX = 2**31 - 1
 _SCOPES = ("database", "release", "process")
 
@@ -17,9 +18,22 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 < value <= _INTEGER_MAX
 
 
+def _is_old_name(value: Any) -> bool:
+    return not names.problem(value) and not value.startswith(names.CALL)
+
+
 #: Options, each with a test of its value, and the end of a sentence about a value that fails.
 VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("version", _is_count, "is not a positive integer. Count versions 1, 2, 3."),
+    (
+        "version",
+        lambda value: _is_count(value) and value < names.TOMBSTONE,
+        "is not a positive integer. Count versions 1, 2, 3.",
+    ),
+    (
+        "renamed_from",
+        lambda value: all(map(_is_old_name, value)) and len({*value}) == len(value),
+        "lists what can be no name of a routine, or a name twice. Pass the old name, or a list.",
+    ),
     (
         "using",
         lambda value: isinstance(value, str),

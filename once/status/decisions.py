@@ -36,6 +36,12 @@ def refusal(decision: Trigger, status: Status) -> Refusal | None:
     name, state = status.name, status.state
     if status.kind == "process":
         return Refusal(_NEVER, f"{name} keeps no record (process scope): restart the process.")
+    if status.renamed_to:
+        return Refusal(
+            _NEVER,
+            f"{name} has the name {status.renamed_to} in another release of the code. "
+            f"{_VERBS[decision]} it with that release, by that name.",
+        )
     if state in (RoutineState.SUPERSEDED, RoutineState.UNKNOWN):
         return Refusal(
             _NEVER,

@@ -1,7 +1,7 @@
 """Reads how routines stand in one database, by as many queries for one routine as for thousands."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,11 +11,11 @@ from django.db.models import Max
 from once.databases import database
 from once.engine.verdict import describe, hint
 from once.models import BODILESS, Attempt, Completion, Now, State
-from once.record import gates, history
+from once.record import gates, history, queries
 from once.record.standing import Standing
 from once.routines.base import Routine
 from once.routines.content import Content
-from once.routines.names import CALL, RESERVED
+from once.routines.names import CALL, RESERVED, TOMBSTONE
 from once.routines.scopes import Scope
 from once.status.state import RoutineState, Status
 
@@ -88,6 +88,11 @@ class Reading:
             asked |= is_open
         #: Names of routines whose locks are taken, each with whether by a process of once.
         self.taken = self.database.locked(asked) if asked else {}
+        #: Present names by old names: those that a tombstone has, and those that this code gives.
+        self.renamed = {old: each.name for each in routines for old in each.renamed_from}
+        buried = [name for name, attempt in self.last.items() if attempt.version == TOMBSTONE]
+        if buried:
+            self.renamed |= queries.renamed(using, buried)
         self.held = history.held(using, routines, self.records, self.taken)
         self.failures = history.last_failures(using, self.held) if self.held else {}
         self.behind = gates.behind(using) if is_open else gates.Behind(using)
@@ -95,7 +100,8 @@ class Reading:
     def routine(self, routine: Routine) -> Status:
         """Return the status of a routine of this code."""
         name, record = routine.name, self.records[routine.name]
-        done = self.completions.get(name, [])
+        names = (name, *record.uncarried)
+        done = [row for each in names for row in self.completions.get(each, [])]
         same = [row for row in done if row.scope_key == routine.scope_key]
         # An attempt that runs may be at another version: the two exclude each other.
         attempt = self.last.get(name) if record.is_running else self.own.get(name)
@@ -109,24 +115,60 @@ class Reading:
         elif record.standing is Standing.DONE:
             state, message = RoutineState.COMPLETED, ""
         elif record.standing is Standing.SUPERSEDED:
-            state, message = RoutineState.SUPERSEDED, ""
+            state, message = RoutineState.SUPERSEDED, self._given_up(name)
         else:
             state, message = self._undone(routine, attempt)
         details = described(routine) | {"retry_at": record.retry_at, "attempts": record.tries}
         details["scope_key"] = routine.scope_key
+        if record.uncarried:
+            message = message or self._uncarried(record.uncarried)
+        elif present := self.renamed.get(name):
+            details["renamed_to"] = present
+            done = self.completions.get(present, [])
         return self._status(details, state, message, attempt, (same or done)[-1:])
 
     def strangers(self) -> list[Status]:
         """Return what is not in this code: commands of ``once call``, and unknown routines."""
-        unknown = sorted(self.completions.keys() - self.records.keys())
+        # Not a tombstone under whose name nothing was ever recorded.
+        old = {name for name in self.renamed.keys() & self.last.keys() if not self._is_bare(name)}
+        unknown = sorted((self.completions.keys() | old) - self.records.keys())
         return [self.routine(each) for each in self.called] + [
             self._stranger(name) for name in unknown if not name.startswith(RESERVED)
         ]
 
     def _stranger(self, name: str) -> Status:
-        attempt, done = self.last.get(name), self.completions[name]
+        attempt, done = self.last.get(name), self.completions.get(name, [])
         details = {"name": name, "attempts": attempt.number if attempt else 0}
+        if present := self.renamed.get(name):
+            details["renamed_to"] = present
+            message = f"Its name is {present} now."
+            return self._status(details, RoutineState.RENAMED, message, attempt, done[-1:])
         return self._status(details, RoutineState.UNKNOWN, _gone(name), attempt, done[-1:])
+
+    def _is_bare(self, name: str) -> bool:
+        """True if a tombstone was the first that was recorded under an old name."""
+        return (self.last[name].version, self.last[name].number) == (TOMBSTONE, 1)
+
+    def _given_up(self, name: str) -> str:
+        """Say that another release renamed a routine, if one did."""
+        if (present := self.renamed.get(name)) is None:
+            return ""
+        return (
+            f"Another release renamed it to {present}, so that this code never runs it. If this "
+            f'code is the newer one, keep that name: @routine(name="{present}").'
+        )
+
+    def _uncarried(self, names: Sequence[str]) -> str:
+        """Say under which old names a record stands that is to be carried over; or nothing."""
+        known = [name for name in names if name in self.last or name in self.completions]
+        if not known:
+            return ""
+        taken = [name for name in known if self.taken.get(name)]
+        until = f", once {self.database.holder(taken[0])} is done with that" if taken else ""
+        return (
+            f"Its record stands under its old name {' and '.join(known)}. The next `manage.py once "
+            f"run` or server start carries it over{until}."
+        )
 
     def _undone(self, routine: Routine, attempt: Attempt | None) -> tuple[RoutineState, str]:
         name = routine.name

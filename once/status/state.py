@@ -25,10 +25,16 @@ class RoutineState(enum.StrEnum):
     PENDING = "pending"
     COMPLETED = "completed"
     SUPERSEDED = "superseded"
+    RENAMED = "renamed"
     UNKNOWN = "unknown"
 
 
-_SETTLED = (RoutineState.COMPLETED, RoutineState.SUPERSEDED, RoutineState.UNKNOWN)
+_SETTLED = (
+    RoutineState.COMPLETED,
+    RoutineState.SUPERSEDED,
+    RoutineState.RENAMED,
+    RoutineState.UNKNOWN,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +79,8 @@ class Status:
     message: str | None = None
     #: The release, or the digest of the files, of this state; empty in scope ``database``.
     scope_key: str | None = None
+    #: The name that a newer release gave it, if this is an old one.
+    renamed_to: str | None = None
 
     @property
     def is_settled(self) -> bool:

@@ -159,6 +159,8 @@ def _why_not_done(status: Status) -> str:
         return f"is run on {status.place}"
     if status.state is RoutineState.SUPERSEDED:
         is_recorded = (status.recorded_version or 0) > (status.version or 0)
+        if status.renamed_to:
+            is_recorded = status.completed_at is not None
         return "" if is_recorded else "was begun in a newer version that is not done yet"
     return {
         RoutineState.FAILED: "failed",
@@ -176,7 +178,7 @@ def _with_suspicions(
     for using in {status.database for status in unknown}:
         recorded = [each.name for each in unknown if each.database == using]
         new = [each.name for each in listed if each.database == using and _is_new(each)]
-        for each in renamed.suspicions(str(using), new, registry.labels, recorded):
+        for each in renamed.suspicions(str(using), new, registry, recorded):
             messages |= {name: each.of(name) for name in each.new}
     return [
         replace(status, message=messages[status.name]) if status.name in messages else status

@@ -108,7 +108,7 @@ def without_body(status: Status) -> str:
 def done_already(status: Status) -> str:
     """Say since when a routine is done, and how to have it run again."""
     if status.state is not RoutineState.COMPLETED:
-        return f"{status.name}: {_SUPERSEDED}"
+        return f"{status.name}: {status.message or _SUPERSEDED}"
     when, place = moment(status.completed_at), f" on {status.host}" if status.host else ""
     how = f"{when}, {without_body(status).rstrip('.')}"
     if not without_body(status):

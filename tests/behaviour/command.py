@@ -17,6 +17,7 @@ KEYS = [
     *("started_at", "completed_at", "duration_seconds", "host", "pid"),
     *("trigger", "user", "reason", "processed", "total"),
     *("rate", "seconds_left", "retry_at", "error", "waits_for", "message", "scope_key"),
+    "renamed_to",
 ]
 
 

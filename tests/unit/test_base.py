@@ -259,7 +259,20 @@ def test_name_is_accepted(name: str) -> None:
     assert Routine(function=body, name=name).name == name
 
 
-@pytest.mark.parametrize("version", [1, 2**31 - 1])
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ((), ()),
+        ("shop.old", ("shop.old",)),
+        (["shop.old", "shop.older"], ("shop.old", "shop.older")),
+        ((name for name in ["shop.old"]), ("shop.old",)),
+    ],
+)
+def test_old_names_are_one_or_several(given: Any, names: tuple[str, ...]) -> None:
+    assert Routine(function=body, name="x", renamed_from=given).renamed_from == names
+
+
+@pytest.mark.parametrize("version", [1, 2**31 - 2])
 def test_version_is_accepted(version: int) -> None:
     assert Routine(function=body, name="x", version=version).version == version
 
@@ -335,7 +348,11 @@ TAKES_THE_BATCH = (
         ({"version": True}, "version=True is not a positive integer"),
         ({"version": "1"}, "version='1' is not a positive integer"),
         ({"version": 1.0}, "Count versions 1, 2, 3."),
-        ({"version": 2**31}, "version=2147483648 is not a positive integer"),
+        ({"version": 2**31 - 1}, "version=2147483647 is not a positive integer"),
+        *(
+            ({"renamed_from": value}, "lists what can be no name of a routine, or a name twice.")
+            for value in ("", None, 5, [b"a"], ["a", ""], ["a", "a"], "once.a", "call:a", [["a"]])
+        ),
         (
             {"scope": "cluster"},
             "scope='cluster' is unknown. Use 'database', 'release', 'process' or content(...).",
@@ -351,6 +368,7 @@ TAKES_THE_BATCH = (
         ({"startup": None}, "startup=None is neither True nor False."),
         ({"last_pass": 1}, "last_pass=1 is neither True nor False."),
         ({"scope": "process", "version": 2}, "uses no database. Remove version=."),
+        ({"scope": "process", "renamed_from": "old"}, "uses no database. Remove renamed_from=."),
         ({"scope": "process", "using": "sqlite"}, "uses no database. Remove using=."),
         ({"scope": "process", "atomic": False}, "uses no database. Remove atomic=."),
         ({"scope": "process", "retry": False}, "uses no database. Remove retry=."),

@@ -202,6 +202,15 @@ def test_statement_timeout_on_postgresql_is_no_problem(declared: list[Routine]) 
     assert run_checks() == []
 
 
+def test_w006_for_an_old_name_without_the_label_of_an_app(declared: list[Routine]) -> None:
+    options: dict[str, Any] = {"renamed_from": ["shop.announce", "announce"]}
+    declared.append(Routine(function=lambda: None, name="shop.tell", **options))
+    message = only("once.W006")
+    assert message.msg.startswith("shop.tell is renamed_from 'announce', which has no dot")
+    assert (message.obj, message.level) == ("shop.tell", checks.WARNING)
+    assert 'Write the whole old name, "shop.announce"' in str(message.hint)
+
+
 def test_w003_where_uwsgi_runs_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("once.startup.forking.lacks_threads", lambda: True)
     message = only("once.W003")

@@ -81,6 +81,36 @@ def test_duplicate_name_is_refused_with_both_places() -> None:
         Registry(routines)
 
 
+def test_old_name_that_this_code_declares_is_refused() -> None:
+    routines = [declare("a"), declare("b", renamed_from=["c", "a"])]
+    with pytest.raises(RoutineError, match=r"'b' is renamed_from 'a', which this code declares: l"):
+        Registry(routines)
+
+
+def test_routines_that_name_each_other_or_themselves_are_refused() -> None:
+    for routines in (
+        [declare("a", renamed_from="a")],
+        [declare("a", renamed_from="b"), declare("b", renamed_from="a")],
+    ):
+        with pytest.raises(RoutineError, match="which this code declares"):
+            Registry(routines)
+
+
+def test_old_name_of_two_routines_is_refused() -> None:
+    routines = [declare("a", renamed_from="old"), declare("b", renamed_from=["old"])]
+    with pytest.raises(RoutineError, match="'a' and 'b' are both renamed_from 'old'"):
+        Registry(routines)
+
+
+def test_old_name_means_the_routine() -> None:
+    found = Registry([declare("b", "old"), declare("a", renamed_from=["old", "older"])])
+    assert names(found) == ["a", "b"]
+    assert names(found.select(["older"])) == ["a"]
+    assert found.current("old") == found.current("a") == "a"
+    with pytest.raises(UnknownRoutine):
+        found.select(["oldest"])
+
+
 def test_unknown_after_is_refused() -> None:
     with pytest.raises(RoutineError, match="'a' comes after 'gone', which does not exist"):
         Registry([declare("a", "gone")])

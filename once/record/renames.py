@@ -1,0 +1,94 @@
+"""Carry over what is recorded under an old name of a routine to its present name.
+
+It is the work of an attempt at the old name, of version ``TOMBSTONE``. The completion that this
+attempt records is the tombstone, for which an older release finds its routine superseded.
+"""
+
+from typing import Any
+
+from django.db import IntegrityError
+from django.db.models import F, Model, QuerySet
+
+from once.exceptions import AttemptLost, OnceError
+from once.models import Anchor, Attempt, Completion, Now, State, Trigger
+from once.record import history
+from once.routines.base import Routine
+from once.routines.names import TOMBSTONE
+
+__all__ = ["carry"]
+
+
+def carry(attempt: Attempt, routine: Routine) -> None:
+    """Move what is recorded under an attempt's name to a routine, in the work transaction in hand.
+
+    Because all predecessors of the attempt are fenced, no other process adds to it meanwhile. What
+    the routine has under its present name stays, and what is moved there counts as later.
+
+    Raises:
+        AttemptLost: another process claimed the next attempt under the present name, or gives the
+            routine a further name.
+        OnceError: a newer release gave it a further name.
+
+    """
+    using, old, new = routine.using, attempt.routine, routine.name
+    attempts, anchors, completions = (
+        _rows(model, using, old).filter(version__lt=TOMBSTONE)
+        for model in (Attempt, Anchor, Completion)
+    )
+    if not any(rows.exists() for rows in (attempts, anchors, completions)):
+        return
+    # So the next number is above all that either name has given away.
+    moved: dict[str, Any] = {"routine": new, "number": F("number") + _claim(attempt, routine)}
+    attempts.update(**moved)
+    _delete_doubles(anchors, _rows(Anchor, using, new))
+    anchors.update(**moved)
+    _delete_doubles(_rows(Completion, using, new), completions)
+    completions.update(routine=new)
+
+
+def _claim(attempt: Attempt, routine: Routine) -> int:
+    """Take the next number of the present name, so that no process claims it; return it.
+
+    A process that read the record before finds the number taken, and reads again.
+    """
+    upcoming = history.next_attempt(routine)
+    row = Attempt(
+        routine=routine.name,
+        number=upcoming.number,
+        version=routine.version,
+        scope_key=routine.scope_key,
+        key=upcoming.key,
+        state=State.SUCCEEDED,
+        trigger=Trigger.RENAME,
+        reason=f"from {attempt.routine}",
+        host=attempt.host,
+        pid=attempt.pid,
+        release=attempt.release,
+        finished_at=Now(),
+    )
+    try:
+        row.save(using=routine.using, force_insert=True)
+    except IntegrityError as error:
+        raise AttemptLost(f"Another process claimed {row}") from error
+    # Only now, because nothing else can begin to move this record any more.
+    further: dict[str, Any] = {"version": TOMBSTONE}
+    running = _rows(Attempt, routine.using, routine.name).filter(state=State.RUNNING, **further)
+    buried = _rows(Completion, routine.using, routine.name).filter(**further)
+    if running.exists():
+        raise AttemptLost(f"A newer release gives {routine.name} a further name just now")
+    if buried.exists():
+        raise OnceError(f"A newer release gave {routine.name} a further name.")
+    return upcoming.number
+
+
+def _rows(model: type[Model], using: str, name: str) -> "QuerySet[Any]":
+    return model._default_manager.using(using).filter(routine=name)
+
+
+def _delete_doubles(of: "QuerySet[Any]", doubled: "QuerySet[Any]") -> None:
+    """Delete rows of the second set that are for the same completions as rows of the first."""
+    same = ("version", "scope_key")
+    kept = {*of.values_list(*same)}
+    pks = [pk for pk, *completion in doubled.values_list("pk", *same) if (*completion,) in kept]
+    if pks:
+        doubled.filter(pk__in=pks)._raw_delete(doubled.db)
