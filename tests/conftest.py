@@ -23,6 +23,7 @@ if importlib.util.find_spec("once.migrations") is None:
 
 from once import Routine, conf, log
 from once.routines import registry
+from tests.databases import create_database, drop_database
 from tests.project import Project, with_database
 from tests.servers import MariaDB, PgBouncer, database_url, query_mysql
 
@@ -180,7 +181,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "postgresql": with_database(database_url(), f"{_PREFIX}_migrated"),
         "sqlite": f"sqlite:///{directory}/migrated.sqlite3",
     }
-    _create_database(f"{_PREFIX}_migrated")
+    create_database(f"{_PREFIX}_migrated")
     for url in urls.values():
         project = Project(directory / url.partition(":")[0], url, url)
         process = project.manage("migrate", "-v0")
@@ -262,7 +263,7 @@ def project(
         admin_url = url = server.url(name)
     else:
         name = f"{_PREFIX}_{next(_count)}"
-        _create_database(name, f"{_PREFIX}_migrated" if is_migrated else "template1")
+        create_database(name, f"{_PREFIX}_migrated" if is_migrated else "template1")
         admin_url = url = with_database(database_url(), name)
         if kind.startswith("pgbouncer"):
             size = int(kind.partition("-")[2] or 5)
@@ -273,24 +274,13 @@ def project(
     if kind == "mariadb":
         server.query(f"DROP DATABASE {name}")
     elif kind != "sqlite":
-        _drop_database(name)
+        drop_database(name)
 
 
 @pytest.fixture
 def second_url(migrated: dict[str, str]) -> Iterator[str]:
     """The URL of a migrated database of its own, beside that of the project."""
     name = f"{_PREFIX}_second_{next(_count)}"
-    _create_database(name, f"{_PREFIX}_migrated")
+    create_database(name, f"{_PREFIX}_migrated")
     yield with_database(database_url(), name)
-    _drop_database(name)
-
-
-def _create_database(name: str, template: str = "template1") -> None:
-    _drop_database(name)
-    with psycopg.connect(database_url(), autocommit=True) as session:
-        session.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-
-
-def _drop_database(name: str) -> None:
-    with psycopg.connect(database_url(), autocommit=True) as session:
-        session.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    drop_database(name)
