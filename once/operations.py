@@ -13,9 +13,9 @@ class RunRoutine(gates.Gate):
 
     It begins its migration: only further ones may stand before it. The routine is completed before
     the migration's transaction begins, once all that the migration depends on is applied: under its
-    own lock, in its batches, and only once however many processes migrate. With ``last_pass=True``
-    the operation goes once more through what rows of old code have come since, under a lock of
-    their table. Undoing the migration makes the routine pending again.
+    own lock, in its batches, and only once however many processes migrate. With ``last_pass=True``,
+    rows that old code has written since are done, too: the last of them by this operation, with the
+    table locked. Undoing the migration makes the routine pending again.
 
     Args:
         name: of the routine, such as ``"shop.fill_slugs"``.

@@ -191,8 +191,11 @@ class Database(ABC):
     def unmark_backend(self) -> None:
         """Remove what :meth:`mark_backend` left in the session, if it outlives a transaction."""
 
-    def lock_table(self, table: str) -> None:
-        """Keep other sessions from writing to a table, until the transaction in hand ends."""
+    def lock_table(self, table: str, *, alone: bool = False) -> None:
+        """Keep other sessions from writing to a table, until the transaction in hand ends.
+
+        With ``alone`` they do not read it either.
+        """
 
     def sync(self) -> None:
         """Have the transaction in hand be durable once its COMMIT returns."""

@@ -108,11 +108,12 @@ class PostgreSQL(ServerDatabase):
         )
         return bool(is_marked)
 
-    def lock_table(self, table: str) -> None:
-        # Readers go on (PostgreSQL manual, 13.3.1, Table-Level Locks).
+    def lock_table(self, table: str, *, alone: bool = False) -> None:
+        # PostgreSQL manual, 13.3.1, Table-Level Locks.
+        mode = "ACCESS EXCLUSIVE" if alone else "SHARE ROW EXCLUSIVE"
         quoted = self.connection.ops.quote_name(table)
         with self.connection.cursor() as cursor:
-            cursor.execute(f"LOCK TABLE {quoted} IN SHARE ROW EXCLUSIVE MODE")
+            cursor.execute(f"LOCK TABLE {quoted} IN {mode} MODE")
 
     def sync(self) -> None:
         ask(self.connection, "SET LOCAL synchronous_commit = on")

@@ -5,7 +5,6 @@ the migration's own transaction begins, by the routine's own lock, claim and bat
 """
 
 import logging
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,18 +16,17 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.migration import Migration
 
-from once.databases import Database, database
-from once.engine import body
 from once.engine.backoff import Wait
 from once.engine.options import RunOptions
 from once.exceptions import Held, MigrationFailed, NotDone, OnceError, TimedOut
 from once.log import tell
+from once.migrating import stragglers
 from once.models import Attempt, Completion, State, Trigger
 from once.record import anchors, history, recorder
 from once.record.gates import Gate, elided, gated, inside, leading, passed
 from once.results import Outcome, Reason, Result
 from once.routines import registry
-from once.routines.base import Routine, Run
+from once.routines.base import Routine
 from once.routines.batches import START
 
 __all__ = ["applying", "confirm", "reverse"]
@@ -37,8 +35,6 @@ _Apply = Callable[[MigrationExecutor, Migration, Callable[[], Any]], Any]
 
 #: Errors for a routine that was left out, by the reason.
 _KINDS: dict[Reason | None, type[OnceError]] = {Reason.HELD: Held, Reason.TIMED_OUT: TimedOut}
-#: Batches of rows of old code that a migration does itself, at most.
-_BATCHES = 10
 
 _django_apply = MigrationExecutor.apply_migration
 _django_plan = MigrationExecutor.migration_plan
@@ -101,6 +97,9 @@ def _apply_migration(
             # Because Django leaves relations between models as they were, until code needs them.
             state.clear_delayed_apps_cache()
             _complete(routine, migration, state.apps, patient)
+            stragglers.catch_up(
+                routine.with_models(state.apps), partial(apply, executor, migration)
+            )
         for routine in _gated(elided(executor.loader, migration), executor, migration):
             _record(routine, migration, patient)
     go_on = partial(_django_apply, executor, state, migration, fake, fake_initial)
@@ -201,30 +200,7 @@ def confirm(routine: Routine, models: Any) -> None:
             f"The routine {routine.name} is not done, and a migration needs it. Apply that by "
             f"`manage.py migrate`, or call `manage.py once run {routine.name}` first."
         )
-    here = database(routine.using)
-    if routine.last_pass and here.connection.features.can_rollback_ddl:
-        _catch_up(routine.with_models(models), here)
-
-
-def _catch_up(routine: Routine, here: Database) -> None:
-    """Do what old code wrote after the routine was done, with no writer beside."""
-    items = routine.items().using(here.using)
-    # Because the migration's transaction is its record, this is no attempt, and has no number.
-    run = Run(using=here.using, attempt=0, key=uuid.uuid4().hex, check=lambda: None)
-    with transaction.atomic(using=here.using):  # for a migration that is not atomic
-        here.lock_table(items.model._meta.db_table)
-        for _ in range(_BATCHES):
-            batch = [*items.all()[: routine.batch_size]]
-            if not batch:
-                # Because PostgreSQL alters no table for which deferred checks are pending.
-                here.connection.check_constraints()
-                return
-            body.call(routine, run, batch)
-    raise MigrationFailed(
-        f"After {_BATCHES} batches {routine.name} still finds rows to do, under a lock of their "
-        "table. See that its body does what over= asks for, and that no old code is left that "
-        "writes such rows; then migrate again."
-    )
+    stragglers.finish(routine.with_models(models))
 
 
 def reverse(routine: Routine) -> None:

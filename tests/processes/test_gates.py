@@ -147,6 +147,20 @@ def test_rows_that_old_code_writes_meanwhile_are_done(filled: Project) -> None:
     assert slugs(filled) == [*SLUGS, "straggler-0"]
 
 
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+@pytest.mark.parametrize("command", MIGRATE, ids=" ".join)
+def test_more_rows_of_old_code_than_a_migration_does_are_done_before_it(
+    filled: Project, command: list[str]
+) -> None:
+    assert filled.once("run").finish() == 0
+    names = [f"old{number:02}" for number in range(31)]
+    rows = ", ".join(f"('{name}', '')" for name in names)
+    filled.execute(f"INSERT INTO plant_item (name, slug) VALUES {rows}")
+    migrate = filled.manage(*command)
+    assert migrate.finish() == 0, migrate.output
+    assert slugs(filled) == [*SLUGS, *(f"{name}-0" for name in names)]
+
+
 def test_undone_migration_makes_the_routine_pending_again(filled: Project) -> None:
     assert filled.manage("migrate", "-v0").finish() == 0
     back = filled.manage("migrate", "-v0", "plant", "0001")
