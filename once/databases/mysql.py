@@ -8,10 +8,10 @@ from typing import Any
 
 from django.db import Error
 
+from once.databases import tables
 from once.databases.base import Context, Execute
 from once.databases.mysql_lock import LOCK, OWN, MySQLLock, digest
 from once.databases.servers import ServerDatabase, mark_name
-from once.databases.tables import ask
 from once.databases.transactions import TransactionState
 from once.exceptions import CannotFence
 
@@ -83,7 +83,7 @@ class MySQL(ServerDatabase):
         question = f"{holder}, IS_USED_LOCK({OWN.format(session=holder)}) IS NOT NULL"
         digests = [digest(name) for name in ordered for _ in range(2)]
         questions = ", ".join([question] * len(ordered))
-        [answers] = ask(self.connection, f"SELECT {questions}", digests)
+        [answers] = tables.ask(self.connection, f"SELECT {questions}", digests)
         rows = zip(ordered, answers[::2], answers[1::2], strict=True)
         return {name: bool(is_own) for name, holder, is_own in rows if holder is not None}
 
@@ -122,8 +122,10 @@ class MySQL(ServerDatabase):
             f"@once_{timeout} = @@SESSION.{timeout}, SESSION {timeout} = {value}"
             for timeout, value in self._idle_timeouts().items()
         )
-        ask(self.connection, f"SET @once_work = {LOCK}, {keep}", [digest(mark_name(name))])
-        return ask(self.connection, "SELECT GET_LOCK(@once_work, 0)") == [(1,)]
+        tables.execute(
+            self.connection, f"SET @once_work = {LOCK}, {keep}", [digest(mark_name(name))]
+        )
+        return tables.ask(self.connection, "SELECT GET_LOCK(@once_work, 0)") == [(1,)]
 
     def unmark_backend(self) -> None:
         connection = self.connection
@@ -134,9 +136,9 @@ class MySQL(ServerDatabase):
             for timeout in self._idle_timeouts()
         )
         try:
-            ask(connection, f"SET {restore}")
+            tables.execute(connection, f"SET {restore}")
             # After the transaction, because a successor that finds the lock free reads.
-            ask(connection, "DO IF(@once_work IS NULL, 0, RELEASE_LOCK(@once_work))")
+            tables.execute(connection, "DO IF(@once_work IS NULL, 0, RELEASE_LOCK(@once_work))")
         except Error:
             with suppress(Error):
                 connection.close()
@@ -151,7 +153,7 @@ class MySQL(ServerDatabase):
         since = monotonic()
         ended = 0
         with self.statements():
-            while ask(self.connection, f"SELECT {holder}", key) != [(None,)]:
+            while tables.ask(self.connection, f"SELECT {holder}", key) != [(None,)]:
                 if monotonic() - since > _PATIENCE:
                     raise CannotFence(
                         "A predecessor's session was told to end, and its server still rolls back "
@@ -167,7 +169,7 @@ class MySQL(ServerDatabase):
         try:
             # The statement itself finds the number, because a session that ended its work since
             # then may already do other work.
-            ask(self.connection, f"KILL CONNECTION {holder}", key)
+            tables.execute(self.connection, f"KILL CONNECTION {holder}", key)
         except Error as error:
             if self.code(error) == _NO_SUCH_THREAD:
                 return 0
@@ -216,7 +218,7 @@ def _impatiently(execute: Execute, sql: str, params: Any, many: bool, context: C
         sql = sql.replace(_READ, _IMPATIENT_READ, 1)
     if not sql.startswith(_WRITES):
         return execute(sql, params, many, context)
-    ask(
+    tables.execute(
         connection,
         "SET @once_lock_wait = @@SESSION.innodb_lock_wait_timeout, "
         "@once_table_wait = @@SESSION.lock_wait_timeout, SESSION lock_wait_timeout = 1, "
@@ -227,7 +229,7 @@ def _impatiently(execute: Execute, sql: str, params: Any, many: bool, context: C
         return execute(sql, params, many, context)
     finally:
         with suppress(Error):
-            ask(
+            tables.execute(
                 connection,
                 "SET SESSION innodb_lock_wait_timeout = @once_lock_wait, "
                 "SESSION lock_wait_timeout = @once_table_wait",

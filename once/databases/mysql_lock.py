@@ -90,7 +90,7 @@ class MySQLLock(SessionLock):
 
     def set_liveness(self) -> None:
         own = f"@once_session = GET_LOCK({OWN.format(session='CONNECTION_ID()')}, 0)"
-        self.ask(f"SET {own}, SESSION wait_timeout = {_whole(self.liveness)}")
+        self.execute(f"SET {own}, SESSION wait_timeout = {_whole(self.liveness)}")
 
     def end(self) -> None:
         self.ask("SELECT RELEASE_ALL_LOCKS()")

@@ -19,7 +19,7 @@ from once.databases.postgresql_lock import (
     unlimited,
 )
 from once.databases.servers import ServerDatabase, mark_name
-from once.databases.tables import MODELS, ask, quoted
+from once.databases.tables import MODELS, ask, execute, quoted
 from once.databases.transactions import TransactionState
 
 __all__ = ["PostgreSQL"]
@@ -116,10 +116,10 @@ class PostgreSQL(ServerDatabase):
             cursor.execute(f"LOCK TABLE {quoted} IN {mode} MODE")
 
     def sync(self) -> None:
-        ask(self.connection, "SET LOCAL synchronous_commit = on")
+        execute(self.connection, "SET LOCAL synchronous_commit = on")
 
     def limit_statements(self, seconds: float) -> None:
-        ask(self.connection, f"SET LOCAL statement_timeout = '{milliseconds(seconds)}'")
+        execute(self.connection, f"SET LOCAL statement_timeout = '{milliseconds(seconds)}'")
 
     def terminate_backend(self, name: str) -> int:
         self.connection.ensure_connection()

@@ -179,7 +179,7 @@ class PostgreSQLLock(SessionLock):
 
     def set_liveness(self) -> None:
         limit = milliseconds(self.liveness)
-        self.ask(f"SET LOCAL idle_in_transaction_session_timeout = '{limit}'")
+        self.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{limit}'")
 
     def show_life(self) -> None:
         # SHOW takes no snapshot. CREATE INDEX CONCURRENTLY in the holder would wait for the end of
@@ -187,7 +187,7 @@ class PostgreSQLLock(SessionLock):
         self.ask("SHOW transaction_isolation")
 
     def end(self) -> None:
-        self.ask("ROLLBACK")
+        self.execute("ROLLBACK")
 
 
 def _this_process() -> str:

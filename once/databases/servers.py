@@ -102,9 +102,10 @@ class ServerDatabase(Database):
 
     def session(self, *, is_new: bool = False) -> AbstractContextManager[None]:
         self.refuse_transaction()
-        if is_new or self.connection.connection is None:
+        connection = self.connection
+        if is_new or connection.connection is None:
             return self._apart()
-        return _fit_for_a_run(self.connection)
+        return _fit_for_a_run(connection)
 
     @contextmanager
     def _apart(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from once.databases.lock import ATTENTION, AdvisoryLock
 from once.databases.sessions import Session
 from once.databases.standby import Place, Standby
-from once.databases.tables import ask
+from once.databases.tables import ask, execute
 from once.exceptions import LockLost
 
 __all__ = ["SessionLock", "foreign"]
@@ -184,6 +184,10 @@ class SessionLock(AdvisoryLock):
     def ask(self, sql: str, params: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
         """Execute a statement in the calling thread's session, and return the rows it answers."""
         return ask(connections[self.using], sql, params)
+
+    def execute(self, sql: str) -> None:
+        """Execute a statement in the calling thread's session that answers no rows."""
+        execute(connections[self.using], sql)
 
     def _own_session(self) -> Session:
         if self._session is None:

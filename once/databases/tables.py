@@ -5,7 +5,7 @@ from typing import Any
 
 from django.apps import apps
 
-__all__ = ["MODELS", "ask", "grants", "name", "quoted"]
+__all__ = ["MODELS", "ask", "execute", "grants", "name", "quoted"]
 
 #: The models that have a table.
 MODELS = ("attempt", "completion", "anchor")
@@ -33,7 +33,13 @@ def grants(role: str) -> str:
 
 
 def ask(connection: Any, sql: str, params: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
-    """Execute a statement, and return the rows that it answers, if it does."""
+    """Execute a statement that answers rows, and return them."""
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
-        return list(cursor.fetchall()) if cursor.description else []
+        return list(cursor.fetchall())
+
+
+def execute(connection: Any, sql: str, params: Sequence[Any] | None = None) -> None:
+    """Execute a statement that answers no rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)

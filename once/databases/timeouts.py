@@ -151,7 +151,7 @@ def exchange(
     connection: BaseDatabaseWrapper, options: Mapping[SocketOption, int]
 ) -> dict[SocketOption, int]:
     """Set options of a connection's socket, if a network is on the way; return what they were."""
-    line = _line(connection)
+    line = _line(connection) if options else None
     if line is None:
         return {}
     with line, suppress(OSError):  # it is broken, as a statement finds out

@@ -11,7 +11,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once.databases import Database, database, discard
-from once.databases.tables import ask
+from once.databases.tables import execute
 from once.engine import shutdown
 from once.exceptions import BodyError
 from once.routines.base import Routine, Run
@@ -43,7 +43,7 @@ def _inside(using: str, what: str, function: Callable[[], T]) -> T:
     """Call a function of the project, which may not end, break or leave the transaction."""
     connection = connections[using]
     session = connection.connection
-    ask(connection, "SAVEPOINT once_body")
+    execute(connection, "SAVEPOINT once_body")
     answer = function()
     if connection.closed_in_transaction or connection.connection is not session:
         raise BodyError(
@@ -56,7 +56,7 @@ def _inside(using: str, what: str, function: Callable[[], T]) -> T:
             "database error inside the transaction. Wrap what may fail in transaction.atomic()."
         )
     try:
-        ask(connection, "RELEASE SAVEPOINT once_body")
+        execute(connection, "RELEASE SAVEPOINT once_body")
     except DatabaseError as error:
         here = database(using)
         if here.is_lost(error):

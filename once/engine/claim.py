@@ -123,7 +123,7 @@ class Claim:
                 return Retry(self._name_holder)
             # Because time has passed, a routine that was backing off may be due.
             record = self.known if self.known and not self.known.retry_in else self._record()
-            if not self.options.is_due(record.standing):
+            if record.standing not in self.options.due:
                 return self._leave(record)
             # Because an attempt that runs may be a dead process's, the lock is asked for.
             if self._is_put_off(record) and not record.is_running:
@@ -170,7 +170,7 @@ class Claim:
             self.lock.refuse_own_thread()
             return Retry(self._name_holder)
         ahead = self.lock.read(lambda: history.next_attempt(self.routine))
-        if not self.options.is_due(ahead.record.standing):
+        if ahead.record.standing not in self.options.due:
             return AGAIN
         if self._is_put_off(ahead.record):
             return verdict.put_off(self.routine, ahead.record)
@@ -240,7 +240,7 @@ class Claim:
         self.lock.check()  # it may have made way for the claim
         self._fence(ahead, attempt)
         # Only now: a predecessor may have committed until it was fenced.
-        if ahead.record.has_running and not self.options.is_due(self._record().standing):
+        if ahead.record.has_running and self._record().standing not in self.options.due:
             why = "There was nothing left to do, or to try by itself."
             answer: Result | Retry = AGAIN
         # A failover after the claim loses the claim together with a predecessor's completion.

@@ -56,8 +56,6 @@ def run(routines: Sequence[Routine], registry: Registry, options: RunOptions) ->
     """
     for routine in routines:
         routine.check_scope()
-    for using in {routine.using for routine in routines}:
-        database(using).refuse_transaction()
     deadline = None if options.timeout is None else monotonic() + options.timeout
     results: dict[str, Result] = {}
     left = routines
@@ -108,13 +106,14 @@ class _Pass:
     def _go_to(self, using: str) -> None:
         """Have a session in one database, and none in another: there may be many, on one server."""
         if using != self._using:
-            self.end()
+            if self._using:
+                self.end()
             self._session.enter_context(database(using).session(is_new=self._renews))
             self._using = using
 
     def through(self, routines: Sequence[Routine], results: dict[str, Result]) -> None:
         """Add one result for each routine, in order."""
-        stands = self._read(routines)
+        stands, due = self._read(routines), self.options.due
         for number, routine in enumerate(routines):
             known = stands.get(routine.name)  # what is not known is open, which is due in any case
             uncarried = None
@@ -124,7 +123,7 @@ class _Pass:
                 uncarried = renaming.carry(routine, known, self.options, self._claim)
                 stands = self._read(routines[number:])
                 known = stands[routine.name]
-            if known and not self.options.is_due(known.standing):
+            if known and known.standing not in due:
                 result = self._left(routine, known)
             elif uncarried:
                 result = uncarried
@@ -153,8 +152,9 @@ class _Pass:
         A failover or a crash may lose completions that this pass has read, or made. Therefore they
         are read again where a routine was claimed, by connections of now.
         """
-        has_failed = any(each.outcome is Outcome.FAILED for each in results.values())
-        if not self._is_stale or self._stopped or has_failed:
+        if not self._is_stale or self._stopped:
+            return []
+        if any(each.outcome is Outcome.FAILED for each in results.values()):
             return []
         # Because a session stays on a database server that is no primary any more.
         self._renews = True
@@ -278,7 +278,7 @@ class _Pass:
     def _patiently(self, function: Callable[[], T], routine: Routine) -> T:
         """Call a function that reads, again where its database could not be reached."""
 
-        def look() -> T | Retry:
+        def look() -> "T | Retry":
             try:
                 self._go_to(routine.using)
                 with wait.asking():

@@ -44,8 +44,8 @@ class RunOptions:
         """
         return not self.calls_body or (routine.retry and self.trigger != Trigger.CALL)
 
-    def is_due(self, standing: Standing) -> bool:
-        """Return True if there is something to do for a routine that stands so."""
-        if standing is Standing.HELD:
-            return not self.calls_body
-        return standing is Standing.OPEN or (standing is Standing.DONE and self.even_done)
+    @property
+    def due(self) -> list[Standing]:
+        """The standings of a routine for which there is something to do."""
+        held = [] if self.calls_body else [Standing.HELD]
+        return [Standing.OPEN, *held, *[Standing.DONE] * self.even_done]

@@ -10,7 +10,7 @@ from django.db.models import Max, Q
 from once.databases import database, tables
 from once.models import Attempt, Completion, State
 from once.record import queries
-from once.record.standing import BAD, HOLDING, Attempts, Record, Standing, judge
+from once.record.standing import BAD, HOLDING, Attempts, Record, Standing, by_completions, judge
 from once.routines.base import Routine
 from once.routines.names import TOMBSTONE
 
@@ -111,7 +111,7 @@ def held(
 def read_under_lock(routine: Routine) -> Record:
     """Return the record of a routine, attempts included. For the lock's session."""
     if not (routine.renamed_from or _is_known(routine)):
-        return judge(routine, Standing.OPEN, [])
+        return Record(standing=Standing.OPEN)
     # Before the completions: where no attempt runs any more, all that they completed is seen.
     attempts = queries.attempted(routine.using, [routine])
     return _read(routine.using, [routine], attempts)[routine.name]
@@ -227,26 +227,20 @@ def _read(
         rows |= {
             (uncarried[name], version, key) for name, version, key in rows if name in uncarried
         }
-    ascending = sorted(rows, key=lambda row: row[1])
-    highest = {name: version for name, version, _ in ascending}
-    stands: dict[str, Standing] = {}
-    for completion in wanted:
-        name, version, _ = completion
-        if highest.get(name, 0) > version:
-            stands[name] = Standing.SUPERSEDED
-        else:
-            stands[name] = Standing.DONE if completion in rows else Standing.OPEN
+    found = by_completions(wanted, rows)
     if attempts is None:
-        unsure = [each for each in routines if stands[each.name] is Standing.OPEN]
+        unsure = [each for each in routines if found[each.name].standing is Standing.OPEN]
         attempts = queries.attempted(using, unsure) if unsure else {}
-    records = {
-        each.name: judge(each, stands[each.name], attempts.get(each.name, [])) for each in routines
+    records = found | {
+        each.name: judge(each, found[each.name].standing, attempts[each.name])
+        for each in routines
+        if each.name in attempts
     }
     for routine in routines if uncarried else ():
         names = tuple(name for name in routine.renamed_from if name in uncarried)
         records[routine.name] = replace(records[routine.name], uncarried=names)
     # In an older release.
-    renamed = buried & {name for name, version, _ in wanted if version < TOMBSTONE}
+    renamed = {name for name, version, _ in wanted if name in buried and version < TOMBSTONE}
     for name in queries.unfinished(using, renamed) if renamed else ():
         records[name] = replace(records[name], is_overtaken=True)
     return records

@@ -27,7 +27,7 @@ def completed(
     A scope key that is not wanted is ``None``.
     """
     here = database(using)
-    condition, values = here.among([*(name for name, _, _ in wanted), *old])
+    condition, values = here.among([name for name, _, _ in wanted] + [*old])
     keys = sorted({scope_key for _, _, scope_key in wanted})
     columns = "routine, version, scope_key"
     if keys != [""]:
@@ -35,9 +35,10 @@ def completed(
         own = f"CASE WHEN scope_key IN ({', '.join(['%s'] * len(keys))}) THEN scope_key END"
         columns, values = f"DISTINCT routine, version, {own}", [*keys, *values]
     # Not through a queryset, which takes longer to build than the server to answer.
-    table = tables.quoted(here.connection, "completion")
+    connection = here.connection
+    table = tables.quoted(connection, "completion")
     sql = f"SELECT {columns} FROM {table} WHERE routine {condition}"
-    return {*tables.ask(here.connection, sql, values)}
+    return {*tables.ask(connection, sql, values)}
 
 
 def attempted(using: str, routines: Collection[Routine]) -> dict[str, list[Attempts]]:

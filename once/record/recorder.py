@@ -59,7 +59,7 @@ def rehearse(using: str) -> None:
     here = database(using)
     table, columns = tables.quoted(here.connection, "completion"), "routine, version, scope_key"
     with here.statements():
-        tables.ask(
+        tables.execute(
             here.connection,
             f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table} WHERE 1 = 0",
         )
@@ -186,7 +186,7 @@ def complete(attempt: Attempt, **values: object) -> None:
     table = tables.quoted(connection, "completion")
     sql = f"INSERT INTO {table} (routine, version, scope_key) VALUES (%s, %s, %s)"
     try:
-        tables.ask(connection, sql, [attempt.routine, attempt.version, attempt.scope_key])
+        tables.execute(connection, sql, [attempt.routine, attempt.version, attempt.scope_key])
     except ProgrammingError as error:
         if getattr(error.__cause__, "sqlstate", None) == _UNDEFINED_TABLE:
             raise _unseen() from error  # it was there when the transaction began

@@ -1,15 +1,26 @@
 """Judge what earlier attempts mean for the next attempt. Asks no database."""
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 from once import conf
 from once.models import State
 from once.routines.base import Routine
 
-__all__ = ["BAD", "DOUBLINGS", "HOLDING", "Attempts", "Record", "Standing", "holds", "judge"]
+__all__ = [
+    "BAD",
+    "DOUBLINGS",
+    "HOLDING",
+    "Attempts",
+    "Record",
+    "Standing",
+    "by_completions",
+    "holds",
+    "judge",
+]
 
 #: Doublings of the liveness timeout, at most, for attempts that were lost in a row.
 DOUBLINGS = 3
@@ -77,7 +88,10 @@ class Record:
 HOLDING = (State.FAILED, State.LOST, State.INTERRUPTED)
 #: States in which starting servers wait before they try again.
 BAD = (State.FAILED, State.LOST, State.RUNNING)
-_UNTRIED = {standing: Record(standing=standing) for standing in Standing}
+#: The same values each time, to be cheap for thousands.
+_OPEN, _DONE, _SUPERSEDED = (
+    Record(standing=standing) for standing in (Standing.OPEN, Standing.DONE, Standing.SUPERSEDED)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +125,29 @@ def holds(state: str, retry: bool) -> bool:
     return not retry and state in HOLDING
 
 
+def by_completions(
+    wanted: Iterable[tuple[str, int, str]], rows: Collection[tuple[str, int, str | None]]
+) -> dict[str, Record]:
+    """Return the record of each routine, by name, as far as completions tell it.
+
+    Args:
+        wanted: name, version and scope key of each routine.
+        rows: the same of each completion of these routines; a scope key of none is ``None``.
+
+    """
+    highest = {name: version for name, version, _ in sorted(rows, key=itemgetter(1))}
+    found: dict[str, Record] = {}
+    for completion in wanted:
+        name, version, _ = completion
+        if highest.get(name, 0) > version:
+            found[name] = _SUPERSEDED
+        else:
+            found[name] = _DONE if completion in rows else _OPEN
+    return found
+
+
 def judge(routine: Routine, standing: Standing, history: list[Attempts]) -> Record:
-    """Return what earlier attempts make of a routine, whose completions say how it stands."""
-    if not history:
-        return _UNTRIED[standing]  # the same value each time, to be cheap for thousands
+    """Return what attempts, one or more, make of a routine whose completions say how it stands."""
     same = [row for row in history if _is_of(routine, row)]
     is_overtaken = False
     if standing is Standing.OPEN:

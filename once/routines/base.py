@@ -118,6 +118,8 @@ class Routine:
             ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, or a file is missing.
 
         """
+        if self.scope == "database":
+            return ""
         return scopes.key(self.scope, self.name, self.function)
 
     def check_scope(self) -> None:
@@ -127,7 +129,8 @@ class Routine:
             ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, or a file is missing.
 
         """
-        scopes.check(self.scope, self.name, self.function)
+        if self.scope != "database":
+            scopes.check(self.scope, self.name, self.function)
 
     def scope_error(self) -> ImproperlyConfigured | None:
         """Return the error that :meth:`check_scope` raises, if it does."""
