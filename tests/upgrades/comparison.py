@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from typing import Any
 
+from once.routines.names import TOMBSTONE
+
 __all__ = ["NOTHING", "Row", "Rows", "Snapshot", "differences"]
 
 Row = dict[str, Any]
@@ -38,15 +40,22 @@ NOTHING = Snapshot(schema=[], rows={}, named=[], completions=[], attempts=[], ef
 
 
 def differences(
-    found: Snapshot, start: Snapshot, path: Snapshot, old: int, *, is_repeated: bool = False
+    found: Snapshot,
+    old: int,
+    start: Snapshot,
+    path: Snapshot,
+    between: Snapshot = NOTHING,
+    *,
+    is_repeated: bool = False,
 ) -> list[str]:
     """Compare a database with the path that it should have gone.
 
     Args:
         found: what it holds after its upgrade.
-        start: what it held before, but the rows of its release.
-        path: what the database of the later release held before rows of that came.
         old: the number of the release that it comes from.
+        start: what it held before, but the rows of that release.
+        path: what the database of the later release held before rows of that came.
+        between: the same of a release whose upgrade was begun, and not ended.
         is_repeated: True if an effect may be there twice, because a migration was undone.
 
     """
@@ -54,14 +63,18 @@ def differences(
         table: [row for row in rows if row.get("origin", 0) <= old]
         for table, rows in path.rows.items()
     }
+    completions, effects = _completions(start, path), _effects(start, path, old)
+    # What a release in between did is there, or not.
+    further = {*_completions(between, path), *between.effects} - completions - effects
     return [
         *_diff("schema", found.schema, path.schema),
         *_diff("tables", sorted(found.rows), sorted(rows)),
         *(line for table in rows for line in _diff(table, found.rows.get(table, []), rows[table])),
         *_diff("names", found.named, path.named),
-        *_diff("completions", sorted(found.completions), sorted(_due(start, path))),
+        *_diff("completions", sorted({*found.completions} - further), sorted(completions)),
+        *_diff("effects", sorted({*found.effects} - further), sorted(effects)),
         *_wrong_attempts(found),
-        *_wrong_effects(found, start, path, old, is_repeated),
+        *([] if is_repeated else _repeated(found)),
     ]
 
 
@@ -70,9 +83,28 @@ def _diff(what: str, found: list[Any], expected: list[Any]) -> list[str]:
     return [*lines]
 
 
-def _due(start: Snapshot, path: Snapshot) -> set[tuple[Any, ...]]:
-    """Return the completions from before, and of each routine the last one."""
-    return {*start.completions, *{each[0]: each for each in path.completions}.values()}
+def _completions(start: Snapshot, path: Snapshot) -> set[tuple[Any, ...]]:
+    """Return the completions from before, and of each routine the last one.
+
+    A name that a routine does not have any more has its end, and only where it was recorded.
+    """
+    last = {each[0]: each for each in path.completions}
+    ended = {name for name, each in last.items() if each[1] == TOMBSTONE}
+    known = {each[0] for each in start.completions}
+    return {
+        *(each for each in start.completions if each[0] not in ended),
+        *(each for name, each in last.items() if name not in ended or name in known),
+    }
+
+
+def _effects(start: Snapshot, path: Snapshot, old: int) -> set[tuple[Any, ...]]:
+    """Return the effects from before, those on rows that are there, and others of the release."""
+    last = {each[0]: each for each in path.effects if not each[2]}
+    return {
+        *start.effects,
+        *(each for each in path.effects if 0 < each[2] <= old),
+        *last.values(),
+    }
 
 
 def _wrong_attempts(found: Snapshot) -> list[str]:
@@ -82,19 +114,6 @@ def _wrong_attempts(found: Snapshot) -> list[str]:
     return wrong + [f"{lost} are lost by one kill"] * (len(lost) > 1)
 
 
-def _wrong_effects(
-    found: Snapshot, start: Snapshot, path: Snapshot, old: int, is_repeated: bool
-) -> list[str]:
-    """Return the effects that are missing, or should not be there, or are there too often."""
-    of_rows = {each for each in path.effects if 0 < each[2] <= old}
-    of_releases = {each[0]: each for each in path.effects if not each[2]}
-    expected = {*start.effects, *of_rows, *of_releases.values()}
-    counts = Counter(found.effects)
-    return [
-        *_diff("effects", sorted(counts), sorted(expected)),
-        *(
-            f"{effect} is there {number} times"
-            for effect, number in counts.items()
-            if number > 1 and effect[0] != _EXTERNAL and not is_repeated
-        ),
-    ]
+def _repeated(found: Snapshot) -> list[str]:
+    counts = Counter(effect for effect in found.effects if effect[0] != _EXTERNAL)
+    return [f"{effect} is there {n} times" for effect, n in counts.items() if n > 1]

@@ -24,6 +24,8 @@ __all__ = ["History", "Report", "share"]
 #: Each release with each later one; and no release, which is an empty database, with the last.
 _PAIRS = [(old, new) for old in range(1, NEWEST) for new in range(old + 1, NEWEST + 1)]
 _PAIRS.append((0, NEWEST))
+#: Those that another release is between.
+_SKIPS = [(old, new) for old, new in _PAIRS if new - old > 1]
 _RUN = ("once", "run", "--migrate")
 _KILLED = -9
 
@@ -71,10 +73,8 @@ class History:
         Each time, a process is killed before a step that the seed determines.
         """
         tasks = [
-            *(
-                partial(self._upgrade, old, new, Random(f"{seed} {old} {new}"))
-                for old, new in _PAIRS
-            ),
+            *(partial(self._upgrade, *pair, Random(f"{seed} {pair}")) for pair in _PAIRS),
+            *(partial(self._skip, *pair, Random(f"{seed} skip {pair}")) for pair in _SKIPS),
             *(partial(self._go_back, new, Random(f"{seed} {new}")) for new in GATES),
         ]
         for task in tasks[share]:
@@ -88,12 +88,18 @@ class History:
 
     def _upgrade(self, old: int, new: int, random: Random) -> Report:
         """Upgrade a database of a release to a later one."""
-        most = sum(self._steps[release] for release in range(old + 1, new + 1))
-        here, killed, wrong = self._cross(self._databases[old], new, random, most)
+        return self._skip(old, new, random, new)
+
+    def _skip(self, old: int, new: int, random: Random, between: int | None = None) -> Report:
+        """Leave an upgrade to a release in between where it was killed, for the later one."""
+        between = between or random.randint(old + 1, new - 1)
+        most = sum(self._steps[release] for release in range(old + 1, between + 1))
+        here, killed, wrong = self._cross(self._databases[old], between, new, random, most)
         start, path = self._snapshots[old], self._snapshots[new]
-        wrong = wrong or differences(here.snapshot(), start, path, old)
+        also = self._snapshots[between]
+        wrong = wrong or differences(here.snapshot(), old, start, path, also)
         here.drop()
-        return Report(what=f"{old} to {new}", killed=killed, differences=wrong)
+        return Report(what=f"{old} by {between} to {new}", killed=killed, differences=wrong)
 
     def _go_back(self, new: int, random: Random) -> Report:
         """Undo the migration of a gate, have old processes write again, and go forward."""
@@ -103,17 +109,17 @@ class History:
         self._finish(there, new, "migrate", "-v0", "store", GATES[new])
         there.delete(old)
         there.insert(releases.rows(old))
-        here, killed, wrong = self._cross(there, new, random, self._steps[new])
+        here, killed, wrong = self._cross(there, new, new, random, self._steps[new])
         path = self._snapshots[new]
-        wrong = wrong or differences(here.snapshot(), path, path, old, is_repeated=True)
+        wrong = wrong or differences(here.snapshot(), old, path, path, is_repeated=True)
         here.drop()
         there.drop()
         return Report(what=f"{new} back and forth", killed=killed, differences=wrong)
 
     def _cross(
-        self, source: Database, release: int, random: Random, most: int
+        self, source: Database, first_release: int, release: int, random: Random, most: int
     ) -> tuple[Database, str, list[str]]:
-        """Upgrade a copy by a process that is killed, and by another one to the end.
+        """Upgrade a copy by a process that is killed, and by one of some release to the end.
 
         Returns:
             The copy, the step before which the process was killed, and what went wrong.
@@ -121,7 +127,7 @@ class History:
         """
         while True:
             here = source.copy(next(self._names))
-            first = self._start(here, release, *_RUN, kill=random.randint(1, most))
+            first = self._start(here, first_release, *_RUN, kill=random.randint(1, most))
             if code := first.finish():
                 break
             most = _steps(first)  # because it skips releases, it has fewer
@@ -145,8 +151,8 @@ class History:
 
 
 def share(kind: str, seed: int) -> slice:
-    """Return the share of a kind of database, where each pair of releases has one of them."""
-    return slice((seed + [*KINDS].index(kind)) % len(KINDS), None, len(KINDS))
+    """Return a quarter of all, which is another one for each kind of database, and next seed."""
+    return slice((2 * seed + [*KINDS].index(kind)) % 4, None, 4)
 
 
 def _steps(process: Process) -> int:

@@ -1,7 +1,7 @@
 """From any release to any later one, with data, by one command, whatever dies.
 
-``python -m tests.upgrades --all`` upgrades each pair in each database. Here each pair has one of
-them, as the seed has it: ``TEST_SEED=7`` repeats a run.
+``python -m tests.upgrades --all`` upgrades each pair in each database. Here it is a quarter of
+them, which the seed chooses: ``TEST_SEED=7`` repeats a run.
 """
 
 import os
@@ -26,5 +26,5 @@ def test_each_release_to_each_later_one(kind: str, tmp_path: Path) -> None:
         reports = [*history.reports(SEED, share(kind, SEED))]
     finally:
         history.end()
-    assert len(reports) == 36
+    assert len(reports) > 30
     assert not [str(report) for report in reports if report.differences], f"TEST_SEED={SEED}"

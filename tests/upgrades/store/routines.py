@@ -29,6 +29,12 @@ def newest(by_release: dict[int, Any]) -> int:
     return max((release for release in by_release if release <= RELEASE), default=0)
 
 
+def named(by_release: dict[int, str]) -> dict[str, Any]:
+    """Return the name of a routine, and those that it had in releases before."""
+    *before, name = [name for release, name in by_release.items() if release <= RELEASE] or [""]
+    return {"name": name, "renamed_from": before}
+
+
 def effect(apps: Any, name: str, item: object, origin: int = 0) -> None:
     """Count an effect."""
     apps.get_model("store", "Effect").objects.create(routine=name, item=str(item), origin=origin)
@@ -41,7 +47,11 @@ def unfilled(apps: Any) -> Any:
     return apps.get_model("store", "Product").objects.filter(slug=None)
 
 
-@since(2, over=unfilled, batch_size=4, last_pass=True)
+#: Migrations, and routines after it, go on calling it by the first name.
+SLUGS = {2: "store.fill_slugs", 3: "store.fill_handles", 9: "store.fill_labels"}
+
+
+@since(2, **named(SLUGS), over=unfilled, batch_size=4, last_pass=True)
 def fill_slugs(products: Any, apps: Any) -> None:
     for product in products:
         product.slug = f"{product.name}-{product.pk}".lower()
@@ -115,6 +125,18 @@ def seed_countries(apps: Any) -> None:
         more = {"continent": "eu"} if RELEASE >= 7 else {}
         countries.update_or_create(code=code, defaults={"rate": rate, **more})
     effect(apps, "seed_countries", rates)
+
+
+TARIFFS = {1: "store.seed_plans", 7: "store.seed_tariffs", 10: "store.seed_offers"}
+
+
+@since(1, **named(TARIFFS))
+def seed_tariffs(apps: Any) -> None:
+    """Add: what runs again under another name is counted."""
+    tariffs, _ = apps.get_model("store", "Setting").objects.get_or_create(name="tariffs")
+    tariffs.value += "+"
+    tariffs.save()
+    effect(apps, "seed_tariffs", "")
 
 
 @since(3, scope=content("data/*.txt"))
