@@ -100,7 +100,7 @@ class Claim:
         # Batches that were committed are worth as many attempts again.
         went_on = failed.attempt and failed.attempt.processed > failed.attempt.resumed
         self._failed = 1 if went_on else self._failed + 1
-        if self._failed == _ATTEMPTS or not self._is_worth_repeating(failed):
+        if self._failed == _ATTEMPTS or not verdict.is_worth_repeating(failed, self.here):
             return failed
         self.wait.retreat(one_line(failed.error))
         return AGAIN
@@ -272,17 +272,6 @@ class Claim:
                 signals.attempt_lost.send_robust(
                     self.routine, attempt=predecessor, successor=attempt
                 )
-
-    def _is_worth_repeating(self, failed: Result) -> bool:
-        """True if an attempt failed for a reason outside its body that may pass."""
-        if failed.error is None or failed.attempt is None or failed.is_final:
-            return False
-        # Another process goes on with what was taken over: wait for it, or follow it.
-        if failed.attempt.state == State.LOST or isinstance(failed.error, LockLost | AttemptLost):
-            return True
-        # A new attempt may repeat the body where the same attempt may not.
-        leaves_it = self.routine.kind == "batched" or not self.routine.retry
-        return leaves_it and isinstance(failed.error, Error) and self.here.is_conflict(failed.error)
 
     def _leave(self, record: Record) -> Result:
         """Return the result if there is nothing to do for this process."""

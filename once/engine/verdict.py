@@ -11,7 +11,7 @@ from functools import partial
 
 from django.db import Error
 
-from once.databases import discard, tables
+from once.databases import Database, discard, tables
 from once.engine.attempt import Work
 from once.exceptions import AttemptLost, BodyError, CannotFence, LockLost, NoConnection, TimedOut
 from once.models import BODILESS, Attempt, State, Trigger
@@ -21,7 +21,17 @@ from once.results import Outcome, Reason, Result, skipped
 from once.routines.base import Routine
 from once.text import one_line, whole
 
-__all__ = ["conclude", "describe", "ended", "held", "hint", "put_off", "too_early", "uncarried"]
+__all__ = [
+    "conclude",
+    "describe",
+    "ended",
+    "held",
+    "hint",
+    "is_worth_repeating",
+    "put_off",
+    "too_early",
+    "uncarried",
+]
 
 #: The part of a failed attempt that stays, by kind of routine.
 _KEPT = {
@@ -101,6 +111,18 @@ def ended(work: Work, problem: BaseException | None, seconds: float) -> Result:
         reason=reason,
         is_final=work.is_begun and is_once and not work.has_successor,
     )
+
+
+def is_worth_repeating(failed: Result, here: Database) -> bool:
+    """True if an attempt failed for a reason outside its body that may pass."""
+    if failed.error is None or failed.attempt is None or failed.is_final:
+        return False
+    # Another process goes on with what was taken over: wait for it, or follow it.
+    if failed.attempt.state == State.LOST or isinstance(failed.error, LockLost | AttemptLost):
+        return True
+    # A new attempt may repeat the body where the same attempt may not.
+    leaves_it = failed.routine.kind == "batched" or not failed.routine.retry
+    return leaves_it and isinstance(failed.error, Error) and here.is_conflict(failed.error)
 
 
 def held(routine: Routine, found: Record) -> Result:
