@@ -10,6 +10,7 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections, router
 
 from once import conf
 from once.databases import SUPPORTED, of_kind
+from once.exceptions import RoutineError, ValueUnknown
 from once.models import Completion
 from once.record import history
 from once.routines import registry, renamed
@@ -41,7 +42,7 @@ def _check_settings() -> Iterator[CheckMessage]:
 
 
 def _check_scopes() -> Iterator[CheckMessage]:
-    """once.E007: ``ONCE_RELEASE`` is needed and unset. once.E008: a file of a scope is missing."""
+    """once.E007, E008, E010 and W007: what a scope needs is not there."""
     for routine in registry.load().recorded:
         error = routine.scope_error()
         if error is None:
@@ -49,6 +50,12 @@ def _check_scopes() -> Iterator[CheckMessage]:
         if routine.scope == "release":
             hint = "Set it in the settings or the environment of every process."
             yield checks.Error(str(error), hint, routine.name, id="once.E007")
+        elif isinstance(error, ValueUnknown):
+            hint = "Have it read settings, the environment, code and files of the release alone."
+            yield checks.Warning(str(error), hint, routine.name, id="once.W007")
+        elif isinstance(error, RoutineError):
+            hint = "Text, bytes, and dictionaries and lists of texts and numbers have a digest."
+            yield checks.Error(str(error), hint, routine.name, id="once.E010")
         else:  # content: a further scope gets an id of its own
             hint = "Patterns are relative to the directory of the module that declares it."
             yield checks.Error(str(error), hint, routine.name, id="once.E008")

@@ -20,6 +20,7 @@ __all__ = [
     "RoutineFailed",
     "TimedOut",
     "UnknownRoutine",
+    "ValueUnknown",
 ]
 
 
@@ -29,6 +30,10 @@ class OnceError(Exception):
 
 class RoutineError(OnceError, ImproperlyConfigured):
     """A routine is declared in a way that cannot work."""
+
+
+class ValueUnknown(OnceError, ImproperlyConfigured):
+    """The value of a routine's state cannot be had, since the function that returns it raised."""
 
 
 class UnknownRoutine(OnceError):

@@ -34,8 +34,10 @@ class Reason(enum.StrEnum):
     HELD = "held"
     #: The deadline passed.
     TIMED_OUT = "timed_out"
-    #: Left to a newer version, which was begun and is not done: nothing to build on.
+    #: Left to a newer version or value, which was begun and is not done: nothing to build on.
     OVERTAKEN = "overtaken"
+    #: Left alone, since the value of its state is an earlier one.
+    EARLIER = "earlier"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

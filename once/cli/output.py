@@ -191,10 +191,14 @@ def conclude(
     if options.as_json:
         routines = [result.routine for result in results]
         print_json(command, state.to_json(statuses_of(registry, routines), results))
-    elif options.verbosity and all(each.outcome is Outcome.ALREADY_DONE for each in results):
-        if len(asked) > _ASKED or not asked:
+    elif options.verbosity:
+        is_done = all(each.outcome is Outcome.ALREADY_DONE for each in results)
+        is_asked = is_done and 0 < len(asked) <= _ASKED
+        for status in statuses_of(registry, asked) if is_asked else []:
+            command.stdout.write(f"  {inline(text.done_already(status))}")
+        if is_done and not is_asked:
             command.stdout.write("  No routines to run.")
-        else:
-            for status in statuses_of(registry, asked):
-                command.stdout.write(f"  {inline(text.done_already(status))}")
+        for result in [] if is_asked else results:
+            if result.outcome is Outcome.ALREADY_DONE and result.message:
+                command.stdout.write(f"  {result.routine.name}: {inline(result.message)}")
     exit_codes.after(results, no_wait=options.no_wait)

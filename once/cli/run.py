@@ -15,6 +15,7 @@ from once.models import Trigger
 from once.routines import in_memory
 from once.routines.base import Routine
 from once.routines.registry import Registry
+from once.routines.state import State
 from once.status import state
 from once.status.readiness import undone
 from once.status.state import RoutineState
@@ -36,6 +37,11 @@ def add_arguments(parser: CommandParser) -> None:
         "--fake",
         action="store_true",
         help="Record the named routines as done without running them.",
+    )
+    parser.add_argument(
+        "--revert",
+        action="store_true",
+        help="Also run again routines with an earlier value of scope=state(...), for a rollback.",
     )
     add_flags(parser, "--reason")
     parser.add_argument(
@@ -67,7 +73,8 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
             wait=not options.no_wait,
             timeout=None if timeout is None else max(0.0, timeout - (monotonic() - begun)),
             keep_going=options.keep_going,
-            user=user() if options.fake else "",
+            reverts=options.revert,
+            user=user() if options.fake or options.revert else "",
             reason=options.reason,
         )
         results = executor.run(routines, registry, wanted)
@@ -79,10 +86,10 @@ def _refuse_contradictions(options: Namespace) -> None:
     problem = ""
     if options.fake and not options.names:
         problem = "--fake needs the NAME of each routine."
-    elif options.plan and (options.fake or options.migrate):
-        problem = "--plan runs nothing. Leave out --fake and --migrate, or --plan."
-    elif options.reason and not options.fake:
-        problem = "--reason says why routines are recorded by --fake. Leave it out."
+    elif options.plan and (options.fake or options.migrate or options.revert):
+        problem = "--plan runs nothing. Leave out --fake, --migrate and --revert, or --plan."
+    elif options.reason and not (options.fake or options.revert):
+        problem = "--reason says why routines are recorded by --fake, or reset by --revert."
     if problem:
         raise exit_codes.misused(problem)
 
@@ -90,7 +97,16 @@ def _refuse_contradictions(options: Namespace) -> None:
 def _selected(registry: Registry, options: Namespace) -> list[Routine]:
     routines = registry.select(options.names) if options.names else registry.recorded
     routines = of_database(routines, options)
+    if options.revert and options.names and not any(_has_state(each) for each in routines):
+        raise exit_codes.misused(
+            "--revert is for routines with scope=state(...), and none of these is one. Leave it "
+            "out, or name such a routine."
+        )
     return routines if options.fake else registry.with_predecessors(routines)
+
+
+def _has_state(routine: Routine) -> bool:
+    return isinstance(routine.scope, State)
 
 
 def _plan(

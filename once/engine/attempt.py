@@ -77,10 +77,10 @@ class Work:
         """Record the routine as done, and call no body."""
         self._decide(recorder.complete)
 
-    def reset(self) -> None:
-        """Make the routine pending again."""
+    def reset(self, *, anew: bool = False) -> None:
+        """Make the routine pending again; ``anew`` if it begins from the start in any case."""
         start = START if self.routine.kind == "batched" else ""
-        self._decide(partial(recorder.undo, start=start))
+        self._decide(partial(recorder.undo, start=start, anew=anew))
 
     def _decide(self, record: Callable[[Attempt], None]) -> None:
         def work() -> None:

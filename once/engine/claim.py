@@ -28,7 +28,7 @@ from once.exceptions import (
     NoConnection,
     TimedOut,
 )
-from once.models import Attempt, State, Trigger
+from once.models import DECISIONS, Attempt, State, Trigger
 from once.record import history, recorder
 from once.record.history import NextAttempt
 from once.record.standing import DOUBLINGS, Record, Standing
@@ -148,7 +148,8 @@ class Claim:
         return self.options.respects_backoff and not self._failed and record.retry_in > 0
 
     def _record(self) -> Record:
-        return history.read([self.routine])[self.routine.name]
+        found = history.read([self.routine], thoroughly=self.options.reverts)
+        return found[self.routine.name]
 
     def _is_in_other_hands(self) -> bool:
         """True if another process holds the lock and no report is due: the cheapest look there is.
@@ -187,13 +188,10 @@ class Claim:
         with self.lock.yielding(), self.here.answering(self.wait.answer_within):
             if ahead.record.tries:
                 recorder.rehearse(self.routine.using)
-            attempt = recorder.begin(
-                self.routine,
-                ahead,
-                self.options.trigger,
-                user=self.options.user,
-                reason=self.options.reason,
-            )
+            trigger = self.options.next_trigger(ahead.record.standing)
+            decided = {"user": self.options.user, "reason": self.options.reason}
+            details = decided if trigger in DECISIONS else {}
+            attempt = recorder.begin(self.routine, ahead, trigger, **details)
         return AGAIN if attempt is None else self._carry_out(attempt, ahead)
 
     def _carry_out(self, attempt: Attempt, ahead: NextAttempt) -> Result | Retry:
@@ -216,8 +214,10 @@ class Claim:
             is_announced = True
             signals.attempt_started.send_robust(self.routine, attempt=attempt)
             refuse_left_open(self.here)
-            decisions = {Trigger.FAKE: work.fake, Trigger.RESET: work.reset}
-            decisions.get(Trigger(self.options.trigger), work.do)()
+            if attempt.trigger == Trigger.RESET:
+                work.reset(anew=ahead.record.standing is Standing.EARLIER)
+            else:
+                (work.fake if attempt.trigger == Trigger.FAKE else work.do)()
             attempt.state = State.SUCCEEDED
         except BaseException as error:  # recorded, then reported or raised again
             problem = exit_of_body(error) if isinstance(error, SystemExit) else error
@@ -233,14 +233,15 @@ class Claim:
                 result = replace(result, message=f"{result.message} Afterwards: {left}".lstrip())
         if isinstance(problem, TimedOut) or not isinstance(problem, Exception | None):
             raise problem
-        return result
+        is_reset_only = attempt.trigger == Trigger.RESET != self.options.trigger
+        return AGAIN if is_reset_only and result.is_done else result
 
     def _prepare(self, attempt: Attempt, ahead: NextAttempt) -> Result | Retry | None:
         """Fence the predecessors, then read again; end an attempt that has nothing to do."""
         self.lock.check()  # it may have made way for the claim
         self._fence(ahead, attempt)
         # Only now: a predecessor may have committed until it was fenced.
-        if ahead.record.has_running and self._record().standing not in self.options.due:
+        if ahead.record.has_running and not self._is_due_still(ahead.record):
             why = "There was nothing left to do, or to try by itself."
             answer: Result | Retry = AGAIN
         # A failover after the claim loses the claim together with a predecessor's completion.
@@ -252,6 +253,12 @@ class Claim:
             return None
         recorder.close(attempt, State.INTERRUPTED, why, body_not_started=True)
         return answer
+
+    def _is_due_still(self, before: Record) -> bool:
+        """True if the same is to be done as before the predecessors were fenced."""
+        now = self._record().standing
+        is_other = (now is Standing.EARLIER) != (before.standing is Standing.EARLIER)
+        return now in self.options.due and not is_other
 
     def _fence(self, ahead: NextAttempt, attempt: Attempt) -> None:
         """Take from every predecessor the right to commit; final, also for a frozen one."""
@@ -276,8 +283,8 @@ class Claim:
     def _leave(self, record: Record) -> Result:
         """Return the result if there is nothing to do for this process."""
         if record.standing is Standing.HELD:
-            return verdict.held(self.routine, record)
-        newer = "left to a newer version of it, which was begun and is not done yet"
+            return verdict.left(self.routine, record)
+        newer = "left to a newer version or value of it, which was begun and is not done yet"
         self.wait.end(newer if record.is_overtaken else "")
         return Result(
             routine=self.routine,

@@ -198,12 +198,12 @@ class _Pass:
 
     def _left(self, routine: Routine, known: Record) -> Result:
         """Return the result if there is nothing to do."""
-        if known.standing is not Standing.HELD:
+        if known.standing not in (Standing.HELD, Standing.EARLIER):
             done = already_done(routine)
             return replace(done, reason=Reason.OVERTAKEN) if known.is_overtaken else done
         from once.engine import verdict
 
-        return verdict.held(routine, known)
+        return verdict.left(routine, known)
 
     def _claim(self, routine: Routine, options: RunOptions, known: Record | None = None) -> "Claim":
         from once.engine.claim import Claim
@@ -241,7 +241,8 @@ class _Pass:
         first = routines[0].using if routines else ""
         for using in sorted({each.using for each in routines}, key=lambda it: (it == first, it)):
             here = [routine for routine in routines if routine.using == using]
-            found |= self._patiently(partial(history.read_if_installed, here), here[0])
+            read = partial(history.read_if_installed, here, thoroughly=self.options.reverts)
+            found |= self._patiently(read, here[0])
         return found
 
     def _blocker(self, routine: Routine, known: Record | None, results: dict[str, Result]) -> str:
@@ -254,8 +255,8 @@ class _Pass:
                 is_overtaken = before.reason is Reason.OVERTAKEN
                 if is_overtaken and self._read([other])[other.name].is_overtaken:
                     return (
-                        f"Not tried, since {other.name} must be done before: a newer version of "
-                        "it was begun, and is not done yet."
+                        f"Not tried, since {other.name} must be done before: a newer version or "
+                        "value of it was begun, and is not done yet."
                     )
         needed = self.options.needed
         if self.options.trigger == Trigger.RESET or (needed and needed.name == routine.name):

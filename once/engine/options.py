@@ -18,6 +18,8 @@ class RunOptions:
     trigger: str
     #: True if a reset is for a routine that is done, too.
     even_done: bool = False
+    #: True if a routine with an earlier value is reset, and then run or recorded like any other.
+    reverts: bool = False
     #: The routine that a migration waits for, to which the unapplied ones are no obstacle.
     needed: Routine | None = None
     #: True if the call waits for a routine that another process runs.
@@ -48,4 +50,10 @@ class RunOptions:
     def due(self) -> list[Standing]:
         """The standings of a routine for which there is something to do."""
         held = [] if self.calls_body else [Standing.HELD]
-        return [Standing.OPEN, *held, *[Standing.DONE] * self.even_done]
+        done = [Standing.DONE] * self.even_done + [Standing.EARLIER] * self.reverts
+        return [Standing.OPEN, *held, *done]
+
+    def next_trigger(self, standing: Standing) -> str:
+        """Return the trigger of the next attempt: an earlier value is reset before it is run."""
+        is_reset = standing is Standing.EARLIER and self.calls_body
+        return Trigger.RESET if is_reset else self.trigger

@@ -7,6 +7,7 @@ the loss of the connection beneath it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from django.db import Error
@@ -16,18 +17,19 @@ from once.engine.attempt import Work
 from once.exceptions import AttemptLost, BodyError, CannotFence, LockLost, NoConnection, TimedOut
 from once.models import BODILESS, Attempt, State, Trigger
 from once.record import history, recorder
-from once.record.standing import Record, holds
-from once.results import Outcome, Reason, Result, skipped
+from once.record.standing import Record, Standing, holds
+from once.results import Outcome, Reason, Result, already_done, skipped
 from once.routines.base import Routine
 from once.text import one_line, whole
 
 __all__ = [
     "conclude",
     "describe",
+    "earlier",
     "ended",
-    "held",
     "hint",
     "is_worth_repeating",
+    "left",
     "put_off",
     "too_early",
     "uncarried",
@@ -125,9 +127,22 @@ def is_worth_repeating(failed: Result, here: Database) -> bool:
     return leaves_it and isinstance(failed.error, Error) and here.is_conflict(failed.error)
 
 
-def held(routine: Routine, found: Record) -> Result:
-    """Return the result of a routine that waits for a person's decision."""
-    return skipped(routine, hint(routine.name, is_gone=found.is_gone), reason=Reason.HELD)
+def left(routine: Routine, found: Record) -> Result:
+    """Return the result of a routine that is held, or whose value is an earlier one."""
+    if found.standing is Standing.HELD:
+        return skipped(routine, hint(routine.name, is_gone=found.is_gone), reason=Reason.HELD)
+    reason = Reason.OVERTAKEN if found.is_overtaken else Reason.EARLIER
+    message = earlier(routine.name, is_overtaken=found.is_overtaken)
+    return replace(already_done(routine), reason=reason, message=message)
+
+
+def earlier(name: str, *, is_overtaken: bool) -> str:
+    """Say what to do about a routine whose value is an earlier one."""
+    what = "was begun, and is not done yet" if is_overtaken else "is recorded"
+    return (
+        f"The value of its state is an earlier one, and is left alone: a later value {what}. After "
+        f"a rollback, `manage.py once run --revert {name}` brings this value back."
+    )
 
 
 def put_off(routine: Routine, found: Record) -> Result:

@@ -8,6 +8,7 @@ from django.db.models import Exists, OuterRef, Subquery
 from once.databases import database, tables
 from once.models import Anchor, Attempt, Completion, Now, State
 from once.record import recorder
+from once.routines.state import PREFIX
 
 __all__ = ["forget", "is_first", "move", "prune"]
 
@@ -52,7 +53,8 @@ def prune(using: str, days: float) -> int:
     """Delete attempts that ended more than some days ago but must not stay; return their number.
 
     An anchor of what is completed is needed as long as it is the last of its routine, whose
-    attempts go on being counted. A process that is killed in between has deleted less.
+    attempts go on being counted. That of a value of a state is needed for ever: it tells that the
+    value is no new one. A process that is killed in between has deleted less.
     """
     old = {"finished_at__lt": Now() - timedelta(days=days)}
     attempts = Attempt.objects.using(using)
@@ -62,6 +64,7 @@ def prune(using: str, days: float) -> int:
         Anchor.objects.using(using)
         .filter(Exists(Completion.objects.using(using).filter(**same)))
         .filter(attempt__in=attempts.filter(**old), number__lt=Subquery(last))
+        .exclude(scope_key__startswith=PREFIX)
     )
     with database(using).statements():
         for pk, kept in list(needless.values_list("pk", "attempt_id")):

@@ -9,10 +9,11 @@ from django.db.models import Max, Q
 
 from once.databases import database, tables
 from once.models import Attempt, Completion, State
-from once.record import queries
+from once.record import queries, states
 from once.record.standing import BAD, HOLDING, Attempts, Record, Standing, by_completions, judge
 from once.routines.base import Routine
 from once.routines.names import TOMBSTONE
+from once.routines.state import State as ScopeState
 
 __all__ = [
     "LOST_TABLES",
@@ -54,8 +55,8 @@ class NextAttempt:
 def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str, Record]:
     """Return the record of each routine, by name.
 
-    One indexed query for each of their databases, and a second one, for the attempts, only where
-    something is open, or where it is asked for.
+    One indexed query for each of their databases; and only where something is open, or where it is
+    asked for, a second one, for the attempts, and a third one, for the values of states.
     """
     found: dict[str, Record] = {}
     for using in sorted({routine.using for routine in routines}):
@@ -65,11 +66,13 @@ def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str
     return found
 
 
-def read_if_installed(routines: Sequence[Routine]) -> dict[str, Record]:
+def read_if_installed(
+    routines: Sequence[Routine], *, thoroughly: bool = False
+) -> dict[str, Record]:
     """Return the record of routines of one database; without tables, it is empty."""
     using = routines[0].using
     try:
-        return read(routines)
+        return read(routines, thoroughly=thoroughly)
     except DatabaseError as error:
         # Because a lost connection answers nothing more, what lost it is what to say.
         if database(using).is_lost(error) or is_installed(using):
@@ -211,7 +214,9 @@ def _read(
 ) -> dict[str, Record]:
     """Read the completions, and the attempts of what is open where they are not known.
 
-    Completions under an old name without a tombstone count: their effects exist.
+    Where they are known, it is asked as well whether a value that is done is an earlier one by now,
+    since a later one began. Completions under an old name without a tombstone count: their effects
+    exist.
     """
     wanted = [(routine.name, routine.version, routine.scope_key) for routine in routines]
     old = [name for routine in routines for name in routine.renamed_from]
@@ -228,11 +233,21 @@ def _read(
             (uncarried[name], version, key) for name, version, key in rows if name in uncarried
         }
     found = by_completions(wanted, rows)
+    unsure = [each for each in routines if found[each.name].standing is Standing.OPEN]
     if attempts is None:
-        unsure = [each for each in routines if found[each.name].standing is Standing.OPEN]
         attempts = queries.attempted(using, unsure) if unsure else {}
+    else:
+        unsure = [each for each in routines if found[each.name].standing is not Standing.SUPERSEDED]
+    # After the attempts: where none of them runs any more, all values that acted are seen.
+    of_state = [each for each in unsure if isinstance(each.scope, ScopeState)]
+    earlier = states.earlier(using, of_state) if of_state else {}
     records = found | {
-        each.name: judge(each, found[each.name].standing, attempts[each.name])
+        each.name: judge(
+            each,
+            Standing.EARLIER if each.name in earlier else found[each.name].standing,
+            attempts[each.name],
+            is_overtaken=earlier.get(each.name, False),
+        )
         for each in routines
         if each.name in attempts
     }

@@ -20,6 +20,7 @@ from once import conf
 from once.databases import database, tables
 from once.exceptions import AttemptLost, BodyError, CannotFence
 from once.models import DECISIONS, Attempt, Completion, Now, State
+from once.record import states
 from once.record.history import NextAttempt
 from once.routines.base import Routine
 from once.routines.batches import Progress
@@ -186,6 +187,7 @@ def complete(attempt: Attempt, **values: object) -> None:
     table = tables.quoted(connection, "completion")
     sql = f"INSERT INTO {table} (routine, version, scope_key) VALUES (%s, %s, %s)"
     try:
+        states.leave(attempt)
         tables.execute(connection, sql, [attempt.routine, attempt.version, attempt.scope_key])
     except ProgrammingError as error:
         if getattr(error.__cause__, "sqlstate", None) == _UNDEFINED_TABLE:
@@ -194,19 +196,19 @@ def complete(attempt: Attempt, **values: object) -> None:
     _succeed(attempt, **values)
 
 
-def undo(attempt: Attempt, *, start: str) -> None:
+def undo(attempt: Attempt, *, start: str, anew: bool = False) -> None:
     """Make pending again what an attempt of a reset is for.
 
-    A completed routine begins anew, under a new idempotency key and from the start. A routine that
-    is not completed goes on where it stands, and is no longer held.
+    A completed routine begins anew, under a new idempotency key and from the start, and so does an
+    earlier value. Any other routine goes on where it stands, and is no longer held.
     """
     completion, using = _completion_of(attempt), attempt._state.db
     Attempt.objects.using(using).filter(**completion, retry=False).update(retry=True)
-    if Completion.objects.using(using).filter(**completion).delete()[0]:
-        anew: dict[str, object] = {"key": uuid.uuid4().hex, "cursor": start}
+    if Completion.objects.using(using).filter(**completion).delete()[0] or anew:
+        values: dict[str, object] = {"key": uuid.uuid4().hex, "cursor": start}
     else:
-        anew = _resumed(progress(attempt))
-    _succeed(attempt, **anew)
+        values = _resumed(progress(attempt))
+    _succeed(attempt, **values)
 
 
 def record_migrated(using: str, name: str, digest: str) -> None:

@@ -36,6 +36,8 @@ class Standing(enum.Enum):
     DONE = "done"
     #: A higher version is recorded, or begun: this one never runs again.
     SUPERSEDED = "superseded"
+    #: The value of its state is an earlier one: another was let to act since.
+    EARLIER = "earlier"
     #: It may not be tried a second time, and was tried: a person decides.
     HELD = "held"
 
@@ -45,7 +47,7 @@ class Record:
     """The record of one routine of this code."""
 
     standing: Standing
-    #: Superseded by a version that began and is not recorded: none is there to build on.
+    #: Superseded by a version, or a value, that began and is not recorded: none to build on.
     is_overtaken: bool = False
     #: Number of the last attempt, at whatever version and scope key.
     number: int = 0
@@ -80,8 +82,8 @@ class Record:
 
     @property
     def is_done(self) -> bool:
-        """True if this version is never to run (again): it is done, or superseded."""
-        return self.standing in (Standing.DONE, Standing.SUPERSEDED)
+        """True if this version is not to run (again) by itself: it is done, or superseded."""
+        return self.standing in (Standing.DONE, Standing.SUPERSEDED, Standing.EARLIER)
 
 
 #: States in which an attempt that may not be repeated has its routine held.
@@ -146,15 +148,23 @@ def by_completions(
     return found
 
 
-def judge(routine: Routine, standing: Standing, history: list[Attempts]) -> Record:
-    """Return what attempts, one or more, make of a routine whose completions say how it stands."""
+def judge(
+    routine: Routine, standing: Standing, history: list[Attempts], *, is_overtaken: bool = False
+) -> Record:
+    """Return what attempts, one or more, make of a routine.
+
+    Args:
+        routine: the routine.
+        standing: as its completions say, and the values that acted.
+        history: all attempts at it.
+        is_overtaken: True if a later value began, and none is recorded.
+
+    """
     same = [row for row in history if _is_of(routine, row)]
-    is_overtaken = False
-    if standing is Standing.OPEN:
-        is_overtaken = max(row.version for row in history) > routine.version
-        if is_overtaken:
-            standing = Standing.SUPERSEDED
-        elif any(holds(row.state, row.retry) for row in same):
+    if standing in (Standing.OPEN, Standing.EARLIER):
+        if max(row.version for row in history) > routine.version:
+            is_overtaken, standing = True, Standing.SUPERSEDED
+        elif standing is Standing.OPEN and any(holds(row.state, row.retry) for row in same):
             standing = Standing.HELD
     last = max(history, key=lambda row: row.number)
     retry_in = _retry_in(routine, history) if same and standing is Standing.OPEN else 0.0

@@ -115,7 +115,8 @@ class Routine:
         """The name of this routine's scope in the record.
 
         Raises:
-            ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, or a file is missing.
+            ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, a file is missing, or the
+                value of a state cannot be had.
 
         """
         if self.scope == "database":
@@ -126,7 +127,8 @@ class Routine:
         """See that what the scope needs is there.
 
         Raises:
-            ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, or a file is missing.
+            ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, a file is missing, or the
+                value of a state cannot be had.
 
         """
         if self.scope != "database":

@@ -66,7 +66,8 @@ def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> An
         using: alias of the database that holds effects and record; ``"default"`` by default.
         scope: ``"database"``, the default: once per database. ``"release"``: once per database
             and ``ONCE_RELEASE``. ``content("data/*.csv")``: once per database and state of these
-            files. ``"process"``: once in each process, without a database.
+            files. ``state(value)``: again with each change of the value. ``"process"``: once in
+            each process, without a database.
         atomic: ``False`` calls the body outside of any transaction, for effects outside of the
             database: at least once, with ``run.key`` to recognise repetitions.
         over: returns the items of all batches, and may take ``apps``; each batch has a

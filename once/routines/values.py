@@ -6,6 +6,7 @@ from typing import Any
 from once import conf
 from once.routines import names
 from once.routines.content import Content
+from once.routines.state import State
 
 __all__ = ["VALUES"]
 
@@ -41,8 +42,8 @@ VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     (
         "scope",
-        lambda value: isinstance(value, Content) or value in _SCOPES,
-        f"is unknown. Use {', '.join(map(repr, _SCOPES))} or content(...).",
+        lambda value: isinstance(value, Content | State) or value in _SCOPES,
+        f"is unknown. Use {', '.join(map(repr, _SCOPES))}, content(...) or state(...).",
     ),
     *(
         (option, lambda value: isinstance(value, bool), "is neither True nor False.")

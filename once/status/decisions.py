@@ -46,7 +46,7 @@ def refusal(decision: Trigger, status: Status) -> Refusal | None:
         return Refusal(
             _NEVER,
             f"{name} is {state}: another release of the code knows more of it. "
-            f"{_VERBS[decision]} it with that release.",
+            + (status.message or f"{_VERBS[decision]} it with that release."),
         )
     if state is RoutineState.RUNNING:
         message = f"{name} is run now on {status.place}. End that process, or wait."

@@ -71,8 +71,9 @@ def is_ready() -> bool:
 def is_done(routines: Iterable[Routine], aliases: Iterable[str]) -> bool:
     """Return True if each of the routines is done, or superseded, and no database is behind.
 
-    Asks at most two queries of a database. Where everything was done as this server started, what
-    was reset since counts as done. ``aliases`` are of databases that must have every migration.
+    Asks two queries of a database where all is completed. Where everything was done as this server
+    started, what was reset since counts as done. ``aliases`` are of databases that must have every
+    migration.
     """
     has_been = registry.site.was_complete
     # Because many databases may be on one server, each is read after the other.

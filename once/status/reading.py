@@ -9,7 +9,7 @@ from typing import Any
 from django.db.models import Max
 
 from once.databases import database
-from once.engine.verdict import describe, hint
+from once.engine.verdict import describe, earlier, hint
 from once.models import BODILESS, Attempt, Completion, Now, State
 from once.record import gates, history, queries
 from once.record.standing import Standing
@@ -116,6 +116,11 @@ class Reading:
             state, message = RoutineState.COMPLETED, ""
         elif record.standing is Standing.SUPERSEDED:
             state, message = RoutineState.SUPERSEDED, self._given_up(name)
+        elif record.standing is Standing.EARLIER:
+            state = RoutineState.SUPERSEDED
+            message = earlier(name, is_overtaken=record.is_overtaken)
+            if record.is_overtaken:
+                done = same = []  # because nothing later is recorded
         else:
             state, message = self._undone(routine, attempt)
         details = described(routine) | {"retry_at": record.retry_at, "attempts": record.tries}

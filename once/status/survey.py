@@ -161,7 +161,9 @@ def _why_not_done(status: Status) -> str:
         is_recorded = (status.recorded_version or 0) > (status.version or 0)
         if status.renamed_to:
             is_recorded = status.completed_at is not None
-        return "" if is_recorded else "was begun in a newer version that is not done yet"
+        elif status.message:  # of an earlier value, without a version if no later one is recorded
+            is_recorded = status.recorded_version is not None
+        return "" if is_recorded else "was begun by newer code, and is not done yet"
     return {
         RoutineState.FAILED: "failed",
         RoutineState.HELD: "is held",

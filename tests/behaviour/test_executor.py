@@ -171,7 +171,7 @@ def test_answer_after_the_deadline_that_all_is_done_is_waited_for(
     read = history.read
     errors: list[OperationalError] = []
 
-    def fail_once(routines: list[Routine]) -> dict[str, Record]:
+    def fail_once(routines: list[Routine], **options: Any) -> dict[str, Record]:
         if errors:
             raise errors.pop()
         return read(routines)
@@ -344,7 +344,7 @@ def test_nothing_is_built_on_a_newer_version_that_is_not_done(using: str) -> Non
     before, skipped = run(older, behind)
     assert before.outcome is Outcome.ALREADY_DONE
     assert skipped.outcome is Outcome.SKIPPED
-    assert "a newer version of it was begun, and is not done yet" in skipped.message
+    assert "a newer version or value of it was begun, and is not done yet" in skipped.message
     assert effects(using) == []
     run(newer)
     assert [result.is_done for result in run(older, behind)] == [True, True]
@@ -369,9 +369,9 @@ def test_who_waited_is_told_of_a_newer_version_that_began_meanwhile(using: str) 
         take(lock)
         before, skipped = run(older, behind)
     assert (before.outcome, before.reason) == (Outcome.WAITED, "overtaken")
-    assert ends == ["left to a newer version of it, which was begun and is not done yet"]
+    assert ends == ["left to a newer version or value of it, which was begun and is not done yet"]
     assert skipped.outcome is Outcome.SKIPPED
-    assert "a newer version of it was begun, and is not done yet" in skipped.message
+    assert "a newer version or value of it was begun, and is not done yet" in skipped.message
     assert effects(using) == []
 
 
@@ -465,7 +465,7 @@ def test_what_comes_behind_is_read_again_after_a_pause_alone(
     errors = [conflict(using)] * pauses
     asked: list[list[str]] = []
 
-    def note(routines: list[Routine]) -> dict[str, Record]:
+    def note(routines: list[Routine], **options: Any) -> dict[str, Record]:
         asked.append([routine.name for routine in routines])
         return read(routines)
 

@@ -416,7 +416,7 @@ def test_reason_without_fake_is_a_usage_error(using: str, declared: list[Routine
     declared.append(seed(using))
     answer = Answer("run", "--reason", "because")
     assert answer.code == 2
-    assert answer.message.startswith("--reason says why routines are recorded by --fake.")
+    assert answer.message.startswith("--reason says why routines are recorded by --fake, or reset")
     assert attempts(using) == []
 
 

@@ -86,7 +86,7 @@ def overtaken(using: str) -> list[Routine]:
     [
         (failed, "failed"),
         (held, "is held"),
-        (overtaken, "was begun in a newer version that is not done yet"),
+        (overtaken, "was begun by newer code, and is not done yet"),
     ],
 )
 def test_pending_behind_what_stands_still_says_for_which_it_waits(

@@ -749,7 +749,7 @@ def test_autocommit_off_by_the_caller_is_refused_and_nothing_of_it_committed(usi
 def test_record_without_its_tables_knows_nothing(
     using: str, is_installed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(routines: list[Routine]) -> None:
+    def fail(routines: list[Routine], **options: Any) -> None:
         raise DatabaseError("no such table")
 
     monkeypatch.setattr(history, "read", fail)
@@ -770,7 +770,7 @@ def test_conflict_of_the_first_look_is_waited_out(
     read = history.read
     errors = [conflict(using)]
 
-    def fail_first(routines: list[Routine]) -> dict[str, Record]:
+    def fail_first(routines: list[Routine], **options: Any) -> dict[str, Record]:
         if errors:
             raise errors.pop()
         return read(routines)

@@ -49,6 +49,7 @@ DATABASES = {
     for alias in ("default", "analytics", "tenant_acme")
 }
 ROOT_URLCONF = "urls"
+CURRENCIES = ["EUR", "JPY"]
 """
 
 _COMMAND = """
@@ -72,7 +73,7 @@ from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.db import transaction
 from django.utils.text import slugify
-from once import content, routine
+from once import content, routine, state
 from shop.models import Country, Currency, Price, Product, Region, Tenant
 
 import letters

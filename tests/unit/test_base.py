@@ -355,7 +355,8 @@ TAKES_THE_BATCH = (
         ),
         (
             {"scope": "cluster"},
-            "scope='cluster' is unknown. Use 'database', 'release', 'process' or content(...).",
+            "scope='cluster' is unknown. Use 'database', 'release', 'process', content(...) or "
+            "state(...).",
         ),
         ({"after": 3}, "after='3' must be a list"),
         ({"after": None}, "after='None' must be a list"),

@@ -4,6 +4,7 @@ from typing import Any, Literal, assert_type
 
 from once import Routine, Run, routine
 from once.routines.content import Content
+from once.routines.state import State
 
 
 @routine
@@ -40,12 +41,12 @@ def mistakes() -> None:
 
 
 def declared_ones_are_routines() -> list[Routine]:
-    assert_type(plain.scope, Literal["database", "release", "process"] | Content)
+    assert_type(plain.scope, Literal["database", "release", "process"] | Content | State)
     return [plain, with_options, coroutine]
 
 
 def value(made: Routine) -> None:
     assert_type(made(), Any)
-    assert_type(made.scope, Literal["database", "release", "process"] | Content)
+    assert_type(made.scope, Literal["database", "release", "process"] | Content | State)
     assert_type(made.after, tuple[Routine | str, ...])
     made.name = "other"  # type: ignore[misc]
