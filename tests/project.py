@@ -18,10 +18,13 @@ from tests.servers import query_mysql
 from tests.waiting import PATIENCE, wait_until
 from tests.zygote import is_forkable, zygote
 
-__all__ = ["LIVENESS", "Forked", "Process", "Project", "with_database"]
+__all__ = ["IN_PROCESSES", "LIVENESS", "Forked", "Process", "Project", "with_database"]
 
 #: ``ONCE_LIVENESS_TIMEOUT`` of its processes, in seconds.
 LIVENESS = 2.0
+
+#: Of a pytest in several processes, which may end before a process of its own does.
+IN_PROCESSES = {"PYTHONWARNINGS": "ignore:subprocess:ResourceWarning"}
 
 ROOT = Path(__file__).parent.parent
 APPS = ("django.contrib.contenttypes", "django.contrib.auth", "once", "tests.shop", "plant")

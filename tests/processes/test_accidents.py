@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from tests.project import Project
+from tests.project import IN_PROCESSES, Project
 
 pytestmark = pytest.mark.django_db(databases=[])
 
@@ -138,8 +138,9 @@ def test_program_of_tests_starts_nothing(
     write(project, **files)
     plant = project.directory / "plant"
     arguments = [argument.format(plant=plant) for argument in command]
-    process = project.start(sys.executable, "-m", *arguments, PYTEST_ADDOPTS="")
-    assert process.finish(120) == 0, process.output
+    environment = {**IN_PROCESSES, "PYTEST_ADDOPTS": ""}
+    process = project.start(sys.executable, "-m", *arguments, **environment)
+    assert process.finish() == 0, process.output
     assert "event=started" not in process.output
     assert not (plant / "started").exists()
     assert project.attempts() == []

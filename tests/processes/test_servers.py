@@ -23,7 +23,7 @@ from tests.processes.test_startup import (
 )
 from tests.project import ROOT, Project
 from tests.servers import missing
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.django_db(databases=[])
 
@@ -138,6 +138,14 @@ def boot(serve: Serve) -> Boot:
         return serve(f"{command} {BY_COMMAND[command].rest}", *options, **environment)
 
     return start
+
+
+#: A server passes a signal on within 5 s, but not on a machine that is loaded.
+SLOW_ECHO = f"""
+    from once.engine import shutdown
+
+    shutdown._ECHO = {PATIENCE}
+"""
 
 
 def _plant(project: Project, case: Case) -> list[tuple[str, int, str]]:
@@ -398,7 +406,7 @@ def test_sigterm_to_all_processes_is_one_interruption(
     project: Project, boot: Boot, command: str
 ) -> None:
     """As systemd sends it. To workers, their server sends it again while they end the attempt."""
-    project.routines(HOLDING)
+    project.routines(HOLDING + SLOW_ECHO)
     server = boot(command, *_patient(command), TEST_HOLD="once.engine.verdict:conclude=ended")
     project.wait_for("body")
     os.killpg(server.pid, signal.SIGTERM)

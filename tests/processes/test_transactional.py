@@ -5,7 +5,8 @@ import textwrap
 
 import pytest
 
-from tests.project import Project
+from tests.project import IN_PROCESSES, Project
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db(databases=[])
 
@@ -139,8 +140,9 @@ def run(project: Project, tests: str, *command: str) -> str:
     (project.directory / "pytest.ini").write_text("[pytest]\n")
     # Without content types, which Django itself makes twice where only some tests are serialized.
     apps = "once,tests.shop,plant"
-    process = project.start(sys.executable, "-m", *command, PYTEST_ADDOPTS="", TEST_APPS=apps)
-    assert process.finish(180) == 0, process.output
+    environment = {**IN_PROCESSES, "PYTEST_ADDOPTS": "", "TEST_APPS": apps}
+    process = project.start(sys.executable, "-m", *command, **environment)
+    assert process.finish(3 * PATIENCE) == 0, process.output
     return process.output
 
 
