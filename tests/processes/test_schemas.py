@@ -103,7 +103,8 @@ def test_schema_that_a_second_connection_does_not_have_is_refused(project: Proje
     project.execute("CREATE SCHEMA tenant1")
     migrating = in_schema(project, "tenant1", "migrate", "-v0", TEST_SCHEMA_OF="thread")
     assert migrating.finish() == 0, migrating.output
-    project.manage("migrate", "-v0")
+    elsewhere = project.manage("migrate", "-v0")
+    assert elsewhere.finish() == 0, elsewhere.output
     for output in ("ValueError: once", "belongs to another schema than its record"):
         command = in_schema(project, "tenant1", "once", "run", TEST_SCHEMA_OF="thread")
         assert command.finish() == 1
