@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.support import Server
 from tests.project import Project
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.django_db(databases=[])
 
@@ -43,7 +44,9 @@ def test_two_hundred_processes_on_twenty_connections(
     with barrier.open("w") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)
         fleet = own_project.start(
-            sys.executable, "-m", "tests.shop.fleet", str(PROCESSES), str(barrier)
+            *(sys.executable, "-m", "tests.shop.fleet", str(PROCESSES), str(barrier)),
+            # A loaded machine takes longer than the usual patience to refuse so many.
+            ONCE_STARTUP_TIMEOUT=f"{PATIENCE:g}",
         )
         fleet.wait_for("ready")
     assert fleet.finish() == 0, fleet.output
@@ -56,4 +59,4 @@ def test_two_hundred_processes_on_twenty_connections(
     last = max(answer["at"] for answer in answers) - end
     record_property("seconds from the end of the run to the last process", round(last, 2))
     print(f"last ready {last:.2f} s after the end of the run")
-    assert last < 20
+    assert last < PATIENCE / 2
