@@ -122,7 +122,7 @@ class _Pass:
 
                 uncarried = renaming.carry(routine, known, self.options, self._claim)
                 stands = self._read(routines[number:])
-                known = stands[routine.name]
+                known = stands.get(routine.name)
             if known and known.standing not in due:
                 result = self._left(routine, known)
             elif uncarried:

@@ -38,8 +38,17 @@ def carry(
 ) -> Result | None:
     """Carry over what is recorded under old names of a routine.
 
+    If the routine is done, no other process is waited for: a later run carries the record over.
+
     Return nothing; or the result of the routine, where that could not be done.
     """
+    decided = replace(
+        options,
+        trigger=Trigger.RENAME,
+        wait=options.wait and not record.is_done,
+        user="",
+        reason=f"to {routine.name}",
+    )
     for name in record.uncarried:
 
         def body(run: Run, name: str = name) -> None:
@@ -47,7 +56,6 @@ def carry(
             renames.carry(attempts.get(routine=name, number=run.attempt), routine)
 
         old = _OldName(function=body, name=name, using=routine.using)
-        decided = replace(options, trigger=Trigger.RENAME, reason=f"to {routine.name}", user="")
         result = claim(old, decided).settle()
         if not result.is_done:
             why = f"Not tried, since its record under its old name {name} is not carried over"

@@ -252,8 +252,10 @@ def _read(
         if each.name in attempts
     }
     for routine in routines if uncarried else ():
-        names = tuple(name for name in routine.renamed_from if name in uncarried)
-        records[routine.name] = replace(records[routine.name], uncarried=names)
+        record, names = records[routine.name], routine.renamed_from
+        if record.standing is not Standing.SUPERSEDED:  # a newer release carries it over
+            names = tuple(name for name in names if name in uncarried)
+            records[routine.name] = replace(record, uncarried=names)
     # In an older release.
     renamed = {name for name, version, _ in wanted if name in buried and version < TOMBSTONE}
     for name in queries.unfinished(using, renamed) if renamed else ():

@@ -49,14 +49,14 @@ def carry(attempt: Attempt, routine: Routine) -> None:
 def _claim(attempt: Attempt, routine: Routine) -> int:
     """Take the next number of the present name, so that no process claims it; return it.
 
-    A process that read the record before finds the number taken, and reads again.
+    A process that read the record before finds the number taken, and reads again. The row is of
+    version 0, so that it is no attempt at any completion.
     """
     upcoming = history.next_attempt(routine)
     row = Attempt(
         routine=routine.name,
         number=upcoming.number,
-        version=routine.version,
-        scope_key=routine.scope_key,
+        version=0,
         key=upcoming.key,
         state=State.SUCCEEDED,
         trigger=Trigger.RENAME,

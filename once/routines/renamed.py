@@ -58,11 +58,12 @@ def suspicions(
     ``new`` are routines that were never tried in the database, ``recorded`` those that it knows.
     """
     labels = registry.labels
-    names = {*recorded} - {*labels, *registry.renamed}
+    known = {registry.current(name) for name in recorded}
+    names = known - {*labels}
     gone = sorted(name for name in names if not name.startswith((CALL, RESERVED)))
     by_app: dict[str, list[str]] = {}
     for name in new:
-        if not name.startswith(CALL):
+        if not name.startswith(CALL) and name not in known:
             by_app.setdefault(labels.get(name) or _label(name), []).append(name)
     return [
         Suspicion(using=using, new=tuple(names), gone=others)

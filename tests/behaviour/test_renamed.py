@@ -196,3 +196,26 @@ def test_forgotten_name_may_be_used_again(using: str, declared: list[Routine]) -
     assert Answer("forget", "--noinput", "--force", "shop.old").code == 0
     assert Answer("run").code == 0
     assert effects(using) == ["shop.new", "shop.old"]
+
+
+def test_w004_is_silent_about_what_is_still_to_be_carried_over(
+    using: str, declared: list[Routine]
+) -> None:
+    """In a higher version it would run, and the record of another routine is there as well."""
+    run(seed(using, "shop.old"), seed(using, "shop.gone"))
+    declared.append(seed(using, "shop.new", renamed_from="shop.old", version=2))
+    assert checks.run_checks(tags=[checks.Tags.database], databases=[using]) == []
+    assert Answer("run").out.count("may have run") == 0
+
+
+def test_done_routine_waits_for_no_process_to_be_carried_over(
+    declared: list[Routine],
+) -> None:
+    """Another program may hold the lock of the old name for as long as it likes."""
+    run(seed("default", "shop.old"))
+    declared.append(seed("default", "shop.new", renamed_from="shop.old"))
+    with database("default").lock("shop.old", 5) as lock:
+        take(lock)
+        assert Answer("run").out == "  No routines to run.\n"
+    assert shown("shop.new")["state"] == "completed"
+    assert "Renaming" in Answer("run").out

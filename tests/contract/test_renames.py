@@ -58,7 +58,7 @@ def test_done_stays_done_under_the_new_name(using: str) -> None:
     carried = Completion.objects.using(using).get(routine="shop.new")
     assert carried.completed_at == before
     assert rows(using, "shop.new") == [
-        (1, 1, "succeeded", "rename", "from shop.old"),
+        (1, 0, "succeeded", "rename", "from shop.old"),
         (2, 1, "succeeded", "test", ""),
     ]
     assert rows(using, "shop.old") == [(2, TOMBSTONE, "succeeded", "rename", "to shop.new")]
