@@ -367,17 +367,29 @@ def test_handler_that_runs_routines_within_a_migrate_is_refused(project: Project
 
 @pytest.mark.alone
 @pytest.mark.parametrize("kind", ["postgresql", "pgbouncer-5", "mariadb", "sqlite"])
-def test_plain_migrate_under_the_lock_on_an_empty_database(project: Project) -> None:
+def test_twenty_plain_migrates_at_once_on_an_empty_database(project: Project) -> None:
     project.routines(SEED)
     write_migrations(project)
-    locked = {"ONCE_LOCK_MIGRATE": "true"}
-    replicas = [project.manage("migrate", **locked) for _ in range(20)]
-    codes = [replica.finish(120) for replica in replicas]
+    write(
+        project, "0004_late", MIGRATION.replace('"shop", "0001_initial"', '"plant", "0003_index"')
+    )
+    project.settings("import tests.shop.steps\n")
+    together = {
+        "ONCE_LOCK_MIGRATE": "true",
+        "TEST_HOLD": "django.core.management.base:BaseCommand.execute=start",
+    }
+    replicas = [project.manage("migrate", **together) for _ in range(20)]
+    project.wait_for("start", processes=20)
+    project.release("start")
+    codes = [replica.finish() for replica in replicas]
     assert codes == [0] * 20, "\n".join(replica.output for replica in replicas)
-    assert project.effects() == ["migration"]
+    assert project.effects() == ["migration", "migration"]  # of each RunPython
+    output = "".join(replica.output for replica in replicas)
+    assert output.count("Applying plant.0001_fill...") == 1
+    assert output.count("Applying plant.0004_late...") == 1
     applied = [name for (name,) in project.rows("SELECT app || name FROM django_migrations")]
     assert len(applied) == len(set(applied))
-    assert "Waiting for" in "".join(replica.output for replica in replicas)
+    assert "Waiting for" in output
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
