@@ -3,16 +3,17 @@
 import importlib.util
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
 
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connections
-from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 
 from once.databases import PATIENCE, database, is_supported
 from once.databases.tables import ask
 
-__all__ = ["behind", "blocker", "databases", "lacking", "names", "of_code"]
+__all__ = ["ahead", "behind", "blocker", "databases", "lacking", "loaded", "names", "of_code"]
 
 
 def databases(of_routines: Iterable[str]) -> list[str]:
@@ -70,6 +71,22 @@ def blocker(using: str, missing: Sequence[str]) -> str:
 
 def names(using: str) -> list[str]:
     """Return the migrations of this code, as ``app.name``, that a database lacks."""
+    loader = loaded(using)
+    return [".".join(key) for key in ahead(loader)] if loader else []
+
+
+def ahead(loader: MigrationLoader) -> list[tuple[str, str]]:
+    """Return the keys of migrations that are not applied, in the order in which they will be."""
+    graph = loader.graph
+    plan = chain.from_iterable(map(graph.forwards_plan, graph.leaf_nodes()))
+    return [*dict.fromkeys(key for key in plan if key not in loader.applied_migrations)]
+
+
+def loaded(using: str) -> MigrationLoader | None:
+    """Return the migrations of this code, or ``None`` where a database has recorded each.
+
+    It asks the database once.
+    """
     # Not loaded where all are recorded, because that takes a hundred times as long, and each
     # process of a herd would load them, on connections that other processes wait for.
     try:
@@ -79,11 +96,24 @@ def names(using: str) -> list[str]:
         if database(using).is_lost(error):
             raise
         recorded = set()  # there is no such table yet, or what follows says why
-    if of_code() <= recorded:
-        return []
-    executor = MigrationExecutor(connections[using])
-    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    return [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
+    return None if of_code() <= recorded else _Loader(recorded)
+
+
+class _Loader(MigrationLoader):
+    """Django's loader, for what has been read of the database."""
+
+    def __init__(self, recorded: Iterable[tuple[str, str]]) -> None:
+        self._recorded = recorded
+        super().__init__(None)
+
+    @property
+    def applied_migrations(self) -> dict[tuple[str, str], Any]:
+        return self._applied
+
+    @applied_migrations.setter
+    def applied_migrations(self, found: object) -> None:
+        # Because it has no connection, Django finds none.
+        self._applied: dict[tuple[str, str], Any] = dict.fromkeys(self._recorded)
 
 
 def of_code() -> set[tuple[str, str]]:

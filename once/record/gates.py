@@ -157,18 +157,17 @@ def behind(using: str, *, is_readable: bool = True, is_migrating: bool = False) 
 
     """
     # In this order, because a migration is recorded after its tables are made.
-    missing = unapplied.names(using)
-    if not missing:
+    loader = unapplied.loaded(using)
+    keys = unapplied.ahead(loader) if loader else []
+    if loader is None or not keys:
         return Behind(using, has_lost_tables=not (is_readable or history.is_installed(using)))
     found: dict[str, Ahead] = {}
     own = f"{Completion._meta.app_label}."
-    executor = MigrationExecutor(connections[using])
-    graph = executor.loader.graph
-    for migration, _ in executor.migration_plan(graph.leaf_nodes()):
-        key = (migration.app_label, migration.name)
-        for name in _names(migration):
+    missing = [".".join(key) for key in keys]
+    for key in keys:
+        for name in _names(loader.graph.nodes[key]):
             if name not in found:
-                needed = {".".join(each) for each in graph.forwards_plan(key)[:-1]}
+                needed = {".".join(each) for each in loader.graph.forwards_plan(key)[:-1]}
                 lacking = [each for each in missing if each in needed or each.startswith(own)]
                 found[name] = Ahead(*key, lacking)
     return Behind(using, missing, found, is_migrating=is_migrating)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 from django.db import connections
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 
 from once.databases import unapplied
+from once.record import gates
 
 pytestmark = pytest.mark.django_db(databases=["default", "sqlite"], transaction=True)
 
@@ -65,7 +68,7 @@ def apply(using: str) -> Iterator[Callable[[str], None]]:
 
 
 def test_where_all_are_recorded_none_is_loaded(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unapplied, "MigrationExecutor", None)
+    monkeypatch.setattr(MigrationLoader, "__init__", None)
     assert unapplied.names(using) == []
 
 
@@ -76,7 +79,10 @@ def test_one_that_is_not_recorded_is_named(
     files.add("0002_first", after="0001_initial")
     files.add("0003_second", after="0002_first")
     apply("0002_first")
-    assert unapplied.names(using) == ["shop.0003_second"]
+    for ask in (unapplied.names, lambda using: gates.behind(using).missing):
+        with CaptureQueriesContext(connections[using]) as queries:
+            assert ask(using) == ["shop.0003_second"]
+        assert len(queries) == 1
 
 
 def test_what_replaces_those_that_are_recorded_need_not_be(
