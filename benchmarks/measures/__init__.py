@@ -13,6 +13,7 @@ NAMES = (
     "nothing",
     "loading",
     "process",
+    "migrations",
     "running",
     "parts",
     "batched",

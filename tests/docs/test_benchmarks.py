@@ -57,6 +57,20 @@ def test_picture_is_of_these_figures() -> None:
     assert digest(FIGURES) in PICTURE.read_text(), "Run: python -m benchmarks.page"
 
 
+def test_readme_says_what_the_entrypoint_costs() -> None:
+    report = Report.read(FIGURES)
+    row = next(row for row in report.rows if row.measure == "migrations")
+    check, migrate, once = (report.find(row, name) for name in ("floor", "migrate", "once"))
+    assert check
+    assert migrate
+    assert once
+    said = (
+        f"it takes {once.median / migrate.median:.1g} of the time of `migrate`, and "
+        f"{once.median / check.median:.1g} of that of `migrate --check`"
+    )
+    assert said in " ".join((ROOT / "README.md").read_text().split())
+
+
 def test_figures_are_read_as_they_were_written(tmp_path: Path) -> None:
     report = Report.read(FIGURES)
     report.write(tmp_path / "again.json")
