@@ -14,6 +14,7 @@ from tests.deployments.containers import (
     check_deploy,
 )
 from tests.deployments.kubernetes import Cluster, Pod, get, verdict
+from tests.processes.migrations import write
 from tests.project import Project
 from tests.waiting import wait_until
 
@@ -26,6 +27,18 @@ from tests.shop.handshake import hold
 @routine(over=lambda: ["first", "second"], batch_size=1)
 def batches(items):
     hold(items[0])
+"""
+#: Of a release that brings nothing else.
+MIGRATION = """
+from django.db import migrations, models
+from tests.shop.handshake import hold
+
+
+class Migration(migrations.Migration):
+    operations = [
+        migrations.CreateModel("Thing", [("id", models.BigAutoField(primary_key=True))]),
+        migrations.RunPython(lambda apps, schema_editor: hold("migration")),
+    ]
 """
 DONE_ONCE = {(1, "succeeded")}
 #: What a process says that waits for the routine of HOLDING.
@@ -95,6 +108,41 @@ def test_job_runs_once_while_pods_wait(machine: Machine, project: Project, socke
     serve_and_end(cluster, web, [early, *start(machine, cluster, web, 3)])
     assert attempts(project) == DONE_ONCE
     assert project.rows("SELECT DISTINCT release FROM once_attempt") == [("3",)]
+
+
+@deployed
+def test_no_pod_serves_before_a_release_without_routines_has_migrated(
+    machine: Machine, project: Project, socket: str
+) -> None:
+    cluster = Cluster(socket, "job.yaml")
+    web = cluster.pod("Deployment")
+    [wait] = web.init
+    old = start(machine, cluster, web)
+    answers(cluster, web, "readinessProbe", old[0])
+
+    write(project, "0001_thing", MIGRATION)
+    machine.extra["EXTRA_APPS"] = "plant"
+    waiting = [machine.start(cluster.container(web, wait)) for _ in range(2)]
+    for pod in waiting:
+        pod.process.wait_for("lacks migrations of this code (plant.0001_thing)")
+    early = start(machine, cluster, web)  # as if it had not waited
+    answers(cluster, web, "livenessProbe", early[0])
+    assert not cluster.probe(web, "readinessProbe", early[0])
+    [job] = start(machine, cluster, cluster.pod("Job"))
+    project.wait_for("migration")
+    assert all(pod.process.is_running() for pod in [*waiting, job])
+    assert not cluster.probe(web, "readinessProbe", early[0])
+
+    project.release("migration")
+    for pod in [job, *waiting]:
+        assert pod.finish() == 0, pod.output
+    answers(cluster, web, "readinessProbe", early[0])
+    # The old release on the newer schema: a pod that served, and one that is rescheduled.
+    del machine.extra["EXTRA_APPS"]
+    assert cluster.probe(web, "readinessProbe", old[0])
+    assert machine.start(cluster.container(web, wait)).finish() == 0
+    old += start(machine, cluster, web)
+    serve_and_end(cluster, web, [*old, *early])
 
 
 @deployed
