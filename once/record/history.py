@@ -226,7 +226,7 @@ def _read(
         name: routine.name
         for routine in routines
         for name in routine.renamed_from
-        if not buried & {name, routine.name}
+        if name not in buried
     }
     if uncarried:
         rows |= {

@@ -1,10 +1,11 @@
 """``renamed_from``: the record goes on under a new name, and an older release finds a tombstone."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from once import Routine, signals
+from once import Routine, signals, state
 from once.models import Anchor, Attempt, Completion, Now, State
 from once.record import anchors, history, recorder
 from once.record.standing import Record, Standing
@@ -391,3 +392,14 @@ def test_tombstone_that_is_gone_under_the_lock_is_no_reason_to_run(
     assert result.outcome is Outcome.SKIPPED
     assert "the tombstone of its old name shop.old is gone" in result.message
     assert effects(using) == []
+
+
+def test_value_of_a_state_stays_the_last_one(using: str) -> None:
+    first, second, third = (state(partial(str, value)) for value in (1, 2, 3))
+    for value in (first, second):
+        run(old(using, scope=value))
+    assert run(new(using, scope=second))[0].outcome is Outcome.ALREADY_DONE
+    assert read(new(using, scope=first)).standing is Standing.EARLIER
+    assert run(new(using, scope=third))[0].outcome is Outcome.RAN
+    assert read(new(using, scope=second)).standing is Standing.EARLIER
+    assert effects(using) == ["shop.new", "shop.old", "shop.old"]
