@@ -395,7 +395,7 @@ def test_tombstone_that_is_gone_under_the_lock_is_no_reason_to_run(
 
 
 def test_value_of_a_state_stays_the_last_one(using: str) -> None:
-    first, second, third = (state(partial(str, value)) for value in (1, 2, 3))
+    first, second, third = (state(partial(format, value)) for value in (1, 2, 3))
     for value in (first, second):
         run(old(using, scope=value))
     assert run(new(using, scope=second))[0].outcome is Outcome.ALREADY_DONE
