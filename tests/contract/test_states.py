@@ -241,3 +241,16 @@ def test_values_of_two_routines_are_apart(using: str) -> None:
     assert stands["shop.one"].standing is Standing.EARLIER
     assert stands["shop.two"].standing is Standing.DONE
     assert Anchor.objects.using(using).count() == 3
+
+
+@pytest.mark.parametrize(("value", "standing"), [("a", Standing.EARLIER), ("b", Standing.DONE)])
+def test_renamed_routine_knows_its_values(using: str, value: str, standing: Standing) -> None:
+    for each in "ab":
+        run(of(using, each))
+    renamed = of(using, value, name="shop.plans", renamed_from=["shop.seed"])
+    run(renamed)
+    assert record(renamed).standing is standing
+    assert effects(using) == ["shop.seed"] * 2
+    assert outcome(of(using, "c", name="shop.plans", renamed_from=["shop.seed"])) is Outcome.RAN
+    rows = Completion.objects.using(using).filter(routine="shop.plans")
+    assert rows.count() == 1

@@ -238,13 +238,11 @@ def test_frozen_process_of_a_later_value_commits_nothing_after_a_revert(
     project: Project, one: Release, two: Release
 ) -> None:
     run(project, **one)
-    frozen = {
-        name: project.once("run", f"plant.{name}", **two, HOLDS=f"{name}-2")
-        for name in ("sync", "tell")
-    }
-    for name, process in frozen.items():
+    frozen = {}
+    for name in ("tell", "sync"):  # whose transaction may lock the rows of the other one
+        frozen[name] = project.once("run", f"plant.{name}", **two, HOLDS=f"{name}-2")
         project.wait_for(f"{name}-2")
-        process.send(signal.SIGSTOP)
+        frozen[name].send(signal.SIGSTOP)
     run(project, "plant.sync", "plant.tell", "--revert", **one)
     assert [n for n in project.effects() if n[0] in "st"] == of("ab")[2:]
     for name, process in frozen.items():
