@@ -10,7 +10,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connections, transaction
 
-from once import Routine, cli
+from once import Routine, cli, state
 from once.databases import database, unapplied
 from once.exceptions import UnknownRoutine
 from once.management.commands.once import Command
@@ -578,3 +578,41 @@ def test_run_json_of_a_name_shows_what_the_run_was_about(declared: list[Routine]
     shown = Answer("run", "b", "--json").json
     assert [row["name"] for row in shown["routines"]] == ["a", "b"]
     assert shown["done"] is True
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["shop.seed"], "--revert is for routines with scope=state(...)"),
+        (["--plan"], "--plan runs nothing. Leave out --fake, --migrate and --revert"),
+    ],
+)
+def test_needless_revert_is_a_usage_error(
+    using: str, declared: list[Routine], options: list[str], words: str
+) -> None:
+    declared.append(seed(using))
+    answer = Answer("run", "--revert", *options)
+    assert answer.code == 2
+    assert answer.message.startswith(words)
+    assert attempts(using) == []
+    assert Answer("run", "--revert").code == 0  # a job of each deploy may say so
+
+
+def test_earlier_value_is_told_and_counts_as_done(using: str, declared: list[Routine]) -> None:
+    releases = [seed(using, scope=state(value)) for value in (lambda: "a", lambda: "b")]
+    for routine in releases:
+        declared[:] = [routine]
+        assert Answer("run").code == 0
+    declared[:] = releases[:1]
+    for answer in (Answer("run"), Answer("run", "shop.seed"), Answer("status")):
+        assert answer.code == 0
+        assert "`manage.py once run --revert shop.seed` brings this value back." in answer.out
+    assert Answer("status", "--check").code == 0
+    for refused in (
+        Answer("reset", "shop.seed", "--noinput"),
+        Answer("run", "--fake", "shop.seed"),
+    ):
+        assert "once run --revert shop.seed" in refused.message + refused.out
+    answer = Answer("run", "--revert", "--json")
+    assert [row["outcome"] for row in answer.json["routines"]] == ["ran"]
+    assert [row["state"] for row in answer.json["routines"]] == ["completed"]

@@ -294,3 +294,36 @@ def test_reverts_at_once_leave_one_value(project: Project) -> None:
             "ORDER BY number DESC LIMIT 1"
         )
         assert done == last
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_server_starts_without_the_value_and_asks_again(project: Project) -> None:
+    project.routines("""
+        import pathlib
+        from once import state
+
+        VALUE = pathlib.Path(__file__).with_name("value")
+
+
+        @routine(scope=state(lambda: VALUE.read_text()))
+        def sync():
+            effect("sync")
+        """)
+    command = project.once("run")
+    assert command.finish() == 1, command.output
+    assert "(once.W007) Routine 'plant.sync' has scope=state(<lambda>)" in command.output
+    assert "whose function raised an error: FileNotFoundError" in command.output
+    ask = f"""if True:
+        import pathlib, time
+        from django.test import Client
+        print("first", Client().get("/ready/").status_code, flush=True)
+        pathlib.Path({str(project.directory / "plant" / "value")!r}).write_text("a")
+        while Client().get("/ready/").status_code != 200:
+            time.sleep(0.05)
+        print("ready")
+        """
+    server = project.server(ask)
+    assert server.finish() == 0, server.output
+    for text in ("This server starts all the same", "first 503", "ready", "event=startup_complete"):
+        assert text in server.output
+    assert project.effects() == ["sync"]
