@@ -14,6 +14,7 @@ TRIGGERS = [
     ("migrate", "migration"),
     ("reverse", "migration undone"),
     ("found", "found done"),
+    ("rename", "rename"),
     ("fake", "fake"),
     ("reset", "reset"),
 ]

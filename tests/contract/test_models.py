@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import DataError, IntegrityError
 from django.db.models import UniqueConstraint
 
@@ -18,6 +19,10 @@ ATTEMPT: dict[str, Any] = {
     "trigger": "test",
     "pid": 7,
 }
+
+
+def test_migrations_say_what_the_models_say() -> None:
+    call_command("makemigrations", "once", check_changes=True, dry_run=True)
 
 
 def test_second_completion_is_refused(using: str) -> None:
