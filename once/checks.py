@@ -131,8 +131,9 @@ def _check_databases() -> Iterator[CheckMessage]:
 
 
 def _check_driver(using: str, names: str) -> Iterator[CheckMessage]:
-    found = of_kind(using)
-    if misfit := found and found.misfit():
+    connection = connections[using]
+    kind = of_kind(connection)
+    if misfit := kind and kind.misfit(connection):
         problem, hint = misfit
         yield checks.Error(f"Database {using!r}: {problem}.", hint, id="once.E004")
 

@@ -16,7 +16,6 @@ from django.core.management.color import Style
 from once.cli import exit_codes, output
 from once.cli.options import add_database, add_flags, databases
 from once.cli.output import TerminalCommand
-from once.doctor import examination
 from once.doctor.findings import Finding, Level
 from once.routines.registry import Registry
 from once.text import escaped
@@ -34,6 +33,8 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    from once.doctor import examination  # and all probes, which no other subcommand needs
+
     findings: list[Finding] = []
     for finding in examination.examine(registry, databases(registry, options)):
         findings.append(finding)

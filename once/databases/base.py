@@ -63,7 +63,8 @@ class Database(ABC):
     def __init__(self, using: str) -> None:
         self.using = using
 
-    def misfit(self) -> tuple[str, str] | None:
+    @staticmethod
+    def misfit(connection: Any) -> tuple[str, str] | None:
         """Return what is wrong with the driver, with a remedy, if it cannot keep the promise."""
         return None
 
@@ -252,28 +253,27 @@ class Database(ABC):
 
 def database(using: str) -> Database:
     """Return the database of this alias, whose kind and driver must be supported."""
-    found = of_kind(using)
-    if found is None:
+    connection = connections[using]
+    kind = of_kind(connection)
+    if kind is None:
         raise ImproperlyConfigured(
-            f"Database {using!r} is of the kind {connections[using].vendor!r}, which has no lock. "
+            f"Database {using!r} is of the kind {connection.vendor!r}, which has no lock. "
             f"Supported: {', '.join(SUPPORTED)}."
         )
-    if misfit := found.misfit():
+    if misfit := kind.misfit(connection):
         problem, remedy = misfit
         raise ImproperlyConfigured(f"Database {using!r}: {problem}. {remedy}")
-    return found
-
-
-def of_kind(using: str) -> Database | None:
-    """Return the database of this alias, whatever its driver is, if its kind is supported."""
-    name = SUPPORTED.get(connections[using].vendor)
-    if name is None:
-        return None
-    kind: type[Database] = import_string(name)
     return kind(using)
+
+
+def of_kind(connection: BaseDatabaseWrapper) -> type[Database] | None:
+    """Return the class for a connection, whatever its driver is, if its kind is supported."""
+    name = SUPPORTED.get(connection.vendor)
+    return None if name is None else import_string(name)
 
 
 def is_supported(using: str) -> bool:
     """True if routines can run in the database of this alias."""
-    found = of_kind(using)
-    return found is not None and found.misfit() is None
+    connection = connections[using]
+    kind = of_kind(connection)
+    return kind is not None and kind.misfit(connection) is None

@@ -64,10 +64,11 @@ class MySQL(ServerDatabase):
     denied_errors = (1142, 1143, 1227)
     text_errors = (1366,)  # an OperationalError for the driver
 
-    def misfit(self) -> tuple[str, str] | None:
+    @staticmethod
+    def misfit(connection: Any) -> tuple[str, str] | None:
         # PyMySQL takes the place of the module MySQLdb, and keeps its own name.
-        driver = getattr(self.connection, "Database", None)
-        name = getattr(driver, "__name__", type(self.connection).__module__)
+        driver = getattr(connection, "Database", None)
+        name = getattr(driver, "__name__", type(connection).__module__)
         if name == "MySQLdb":
             return None
         return (

@@ -63,8 +63,8 @@ class PostgreSQL(ServerDatabase):
     aborted_errors = ("25P02",)
     denied_errors = ("42501",)
 
-    def misfit(self) -> tuple[str, str] | None:
-        connection: Any = self.connection
+    @staticmethod
+    def misfit(connection: Any) -> tuple[str, str] | None:
         version = str(connection.Database.__version__)
         if not version.startswith("2"):
             return None

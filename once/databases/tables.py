@@ -13,7 +13,7 @@ MODELS = ("attempt", "completion", "anchor")
 
 def name(model: str) -> str:
     """Return the name of the table of a model of this package."""
-    table: str = apps.get_model("once", model)._meta.db_table
+    table: str = apps.get_registered_model("once", model)._meta.db_table
     return table
 
 

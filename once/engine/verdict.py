@@ -9,11 +9,11 @@ the loss of the connection beneath it.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from django.db import Error
 
 from once.databases import Database, discard, tables
-from once.engine.attempt import Work
 from once.exceptions import AttemptLost, BodyError, CannotFence, LockLost, NoConnection, TimedOut
 from once.models import BODILESS, Attempt, State, Trigger
 from once.record import history, recorder
@@ -21,6 +21,9 @@ from once.record.standing import Record, Standing, holds
 from once.results import Outcome, Reason, Result, already_done, skipped
 from once.routines.base import Routine
 from once.text import one_line, whole
+
+if TYPE_CHECKING:  # because a status tells of attempts, and makes none
+    from once.engine.attempt import Work
 
 __all__ = [
     "conclude",
@@ -49,7 +52,7 @@ _ENDS = {
 }
 
 
-def conclude(work: Work, problem: BaseException) -> State:
+def conclude(work: "Work", problem: BaseException) -> State:
     """Settle how an attempt ended that did not end well: fence, then read.
 
     Return the state that is recorded, or ``RUNNING`` where nothing could be recorded.
@@ -87,7 +90,7 @@ def conclude(work: Work, problem: BaseException) -> State:
         return State.RUNNING
 
 
-def ended(work: Work, problem: BaseException | None, seconds: float) -> Result:
+def ended(work: "Work", problem: BaseException | None, seconds: float) -> Result:
     """Return the result of an attempt of this process."""
     attempt = work.attempt
     if work.is_found and attempt.state == State.SUCCEEDED:  # also by a COMMIT without an answer
@@ -193,7 +196,7 @@ def hint(name: str, *, is_gone: bool = False) -> str:
     )
 
 
-def _aftermath(work: Work, problem: BaseException, what: str) -> str:
+def _aftermath(work: "Work", problem: BaseException, what: str) -> str:
     attempt = work.attempt
     kept = _KEPT[work.routine.kind]
     if attempt.state == State.RUNNING:
@@ -216,7 +219,7 @@ def _aftermath(work: Work, problem: BaseException, what: str) -> str:
     return f"{what}. {kept} Fix the cause and run this again."
 
 
-def _is_databases(work: Work, problem: BaseException) -> bool:
+def _is_databases(work: "Work", problem: BaseException) -> bool:
     """True if an error is the database's, and not that of the project's code."""
     if not isinstance(problem, Error):
         return False

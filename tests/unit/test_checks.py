@@ -109,11 +109,10 @@ def test_e004_for_an_old_driver(declared: list[Routine], monkeypatch: pytest.Mon
     ids=["mysqlclient", "PyMySQL", "connector"],
 )
 def test_e004_for_a_driver_that_stands_for_mysqlclient(
-    driver: ModuleType | None, problem: str, monkeypatch: pytest.MonkeyPatch
+    driver: ModuleType | None, problem: str
 ) -> None:
-    connection: Any = SimpleNamespace(Database=driver, vendor="mysql")
-    monkeypatch.setattr(MySQL, "connection", connection)
-    found, hint = MySQL("default").misfit() or ("", "django-once[mysql]")
+    connection = SimpleNamespace(Database=driver, vendor="mysql")
+    found, hint = MySQL.misfit(connection) or ("", "django-once[mysql]")
     assert found == problem
     assert "django-once[mysql]" in hint
 
