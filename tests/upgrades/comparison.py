@@ -84,16 +84,15 @@ def _diff(what: str, found: list[Any], expected: list[Any]) -> list[str]:
 
 
 def _completions(start: Snapshot, path: Snapshot) -> set[tuple[Any, ...]]:
-    """Return the completions from before, and of each routine the last one.
+    """Return those of the completions from before that stay, and of each routine the last one.
 
     A name that a routine does not have any more has its end, and only where it was recorded.
     """
     last = {each[0]: each for each in path.completions}
-    ended = {name for name, each in last.items() if each[1] == TOMBSTONE}
     known = {each[0] for each in start.completions}
     return {
-        *(each for each in start.completions if each[0] not in ended),
-        *(each for name, each in last.items() if name not in ended or name in known),
+        *({*start.completions} & {*path.completions}),
+        *(each for name, each in last.items() if each[1] < TOMBSTONE or name in known),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db.models import Exists, OuterRef
 
-from once import Run, content, routine
+from once import Run, content, routine, state
 
 Body = Callable[..., Any]
 
@@ -17,6 +17,8 @@ RELEASE = int(os.environ["ONCE_RELEASE"])
 RATES = {1: {"at": 20, "ch": 8}, 7: {"at": 20, "de": 19}, 12: {"ch": 9, "de": 19, "fr": 20}}
 #: By the release that brings it: the version of a message to another system.
 MESSAGES = {4: 1, 9: 2}
+#: By the release that brings it: what a setting must be.
+FEATURES = {2: "search", 5: "search, votes", 8: "votes", 12: "votes, maps"}
 
 
 def since(release: int, **options: Any) -> Callable[[Body], Body]:
@@ -145,6 +147,17 @@ def load_discounts(apps: Any) -> None:
     settings = apps.get_model("store", "Setting").objects
     settings.update_or_create(name="discounts", defaults={"value": text})
     effect(apps, "load_discounts", text)
+
+
+def features() -> str:
+    return FEATURES[newest(FEATURES)]
+
+
+@since(2, scope=state(features))
+def sync_features(apps: Any) -> None:
+    settings = apps.get_model("store", "Setting").objects
+    settings.update_or_create(name="features", defaults={"value": features()})
+    effect(apps, "sync_features", features())
 
 
 @since(1, scope="release")
