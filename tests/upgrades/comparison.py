@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from typing import Any
 
-from once.routines.names import TOMBSTONE
-
 __all__ = ["NOTHING", "Row", "Rows", "Snapshot", "differences"]
 
 Row = dict[str, Any]
@@ -84,16 +82,9 @@ def _diff(what: str, found: list[Any], expected: list[Any]) -> list[str]:
 
 
 def _completions(start: Snapshot, path: Snapshot) -> set[tuple[Any, ...]]:
-    """Return those of the completions from before that stay, and of each routine the last one.
-
-    A name that a routine does not have any more has its end, and only where it was recorded.
-    """
+    """Return those of the completions from before that stay, and of each routine the last one."""
     last = {each[0]: each for each in path.completions}
-    known = {each[0] for each in start.completions}
-    return {
-        *({*start.completions} & {*path.completions}),
-        *(each for name, each in last.items() if each[1] < TOMBSTONE or name in known),
-    }
+    return {*({*start.completions} & {*path.completions}), *last.values()}
 
 
 def _effects(start: Snapshot, path: Snapshot, old: int) -> set[tuple[Any, ...]]:

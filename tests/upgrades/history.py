@@ -74,7 +74,7 @@ class History:
         """
         tasks = [
             *(partial(self._upgrade, *pair, Random(f"{seed} {pair}")) for pair in _PAIRS),
-            *(partial(self._skip, *pair, Random(f"{seed} skip {pair}")) for pair in _SKIPS),
+            *(partial(self._upgrade, *pair, Random(f"{seed} {pair}"), True) for pair in _SKIPS),
             *(partial(self._go_back, new, Random(f"{seed} {new}")) for new in GATES),
         ]
         for task in tasks[share]:
@@ -86,20 +86,19 @@ class History:
         for database in self._databases.values():
             database.drop()
 
-    def _upgrade(self, old: int, new: int, random: Random) -> Report:
-        """Upgrade a database of a release to a later one."""
-        return self._skip(old, new, random, new)
+    def _upgrade(self, old: int, new: int, random: Random, skips: bool = False) -> Report:
+        """Upgrade a database of a release to a later one.
 
-    def _skip(self, old: int, new: int, random: Random, between: int | None = None) -> Report:
-        """Leave an upgrade to a release in between where it was killed, for the later one."""
-        between = between or random.randint(old + 1, new - 1)
-        most = sum(self._steps[release] for release in range(old + 1, between + 1))
-        here, killed, wrong = self._cross(self._databases[old], between, new, random, most)
+        If that skips, the process that is killed is one of a release in between.
+        """
+        first = random.randint(old + 1, new - 1) if skips else new
+        most = sum(self._steps[release] for release in range(old + 1, first + 1))
+        here, killed, wrong = self._cross(self._databases[old], first, new, random, most)
+        begun = self._snapshots[first] if skips else NOTHING
         start, path = self._snapshots[old], self._snapshots[new]
-        also = self._snapshots[between]
-        wrong = wrong or differences(here.snapshot(), old, start, path, also)
+        wrong = wrong or differences(here.snapshot(), old, start, path, begun)
         here.drop()
-        return Report(what=f"{old} by {between} to {new}", killed=killed, differences=wrong)
+        return Report(what=f"{old} by {first} to {new}", killed=killed, differences=wrong)
 
     def _go_back(self, new: int, random: Random) -> Report:
         """Undo the migration of a gate, have old processes write again, and go forward."""
