@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 from django.db import OperationalError, connections
+from django.db.migrations.recorder import MigrationRecorder
 from django.dispatch import Signal
 from django.test import override_settings
 
@@ -30,6 +31,7 @@ __all__ = [
     "completions",
     "conflict",
     "effects",
+    "lacking_migrations",
     "last",
     "lose_first_lock",
     "lost_connection",
@@ -61,6 +63,20 @@ def run(*routines: Routine, patience: float | None = None, **options: Any) -> li
         return executor.run(
             registry.routines, registry, RunOptions(**{"trigger": "test", **options})
         )
+
+
+@contextmanager
+def lacking_migrations(using: str, app: str = "auth", count: int = 1) -> Iterator[list[str]]:
+    """A context in which a database lacks the last migrations of an app; as ``app.name``."""
+    migrations = MigrationRecorder(connections[using])
+    names = sorted(name for label, name in migrations.applied_migrations() if label == app)[-count:]
+    for name in names:
+        migrations.record_unapplied(app, name)
+    try:
+        yield [f"{app}.{name}" for name in names]
+    finally:
+        for name in names:
+            migrations.record_applied(app, name)
 
 
 def limited(patience: float | None) -> AbstractContextManager[object]:

@@ -20,6 +20,7 @@ from tests.support import (
     begin,
     conflict,
     effects,
+    lacking_migrations,
     last,
     lose_first_lock,
     receiving,
@@ -263,14 +264,12 @@ def test_reset_ends_the_delay_of_starting_servers(
     assert run(routine, respects_backoff=True)[0].outcome is Outcome.RAN
 
 
-def test_reset_does_not_wait_for_a_predecessor_or_a_migration(
-    using: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reset_does_not_wait_for_a_predecessor_or_a_migration(using: str) -> None:
     second = seed(using, "second", after=["first"])
     with transaction.atomic(using=using):
         recorder.complete(begin(second))
-    monkeypatch.setattr("once.databases.unapplied.names", lambda using: ["shop.0002"])
-    results = run(seed(using, "first"), second, trigger="reset", even_done=True)
+    with lacking_migrations(using):
+        results = run(seed(using, "first"), second, trigger="reset", even_done=True)
     assert [result.outcome for result in results] == [Outcome.RECORDED] * 2
 
 

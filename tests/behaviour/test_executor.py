@@ -10,7 +10,7 @@ import pytest
 from django.db import OperationalError, transaction
 
 from once import Routine, content, signals
-from once.databases import database, unapplied
+from once.databases import database
 from once.engine import executor, shutdown
 from once.engine.options import RunOptions
 from once.exceptions import (
@@ -32,6 +32,7 @@ from tests.support import (
     completions,
     conflict,
     effects,
+    lacking_migrations,
     last,
     lost_connection,
     raising,
@@ -405,22 +406,20 @@ def test_higher_version_runs_again_once(using: str) -> None:
     assert completions(using) == [("shop.seed", 1), ("shop.seed", 2)]
 
 
-def test_routine_is_blocked_by_unapplied_migrations(
-    using: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(unapplied, "names", lambda using: ["shop.0002", "a.1", "b.1", "c.1"])
-    first, second = run(seed(using, "first"), seed(using, "second"))
+def test_routine_is_blocked_by_unapplied_migrations(using: str) -> None:
+    with lacking_migrations(using, count=4) as names:
+        first, second = run(seed(using, "first"), seed(using, "second"))
     assert (first.outcome, second.outcome) == (Outcome.SKIPPED, Outcome.SKIPPED)
     assert f"database '{using}' lacks migrations of this code" in first.message
-    assert "(shop.0002, a.1, b.1 and 1 more)" in first.message
+    assert f"({', '.join(names[:3])} and 1 more)" in first.message
     assert "once run --migrate" in first.message
     assert attempts(using) == []
 
 
-def test_routine_that_is_done_is_not_blocked(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_routine_that_is_done_is_not_blocked(using: str) -> None:
     run(seed(using))
-    monkeypatch.setattr(unapplied, "names", lambda using: ["shop.0002"])
-    assert run(seed(using))[0].outcome is Outcome.ALREADY_DONE
+    with lacking_migrations(using):
+        assert run(seed(using))[0].outcome is Outcome.ALREADY_DONE
 
 
 def test_signal_is_heeded_between_two_routines(using: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,13 @@ from django.core.management import call_command
 from django.db import connections, transaction
 
 from once import Routine, cli, state
-from once.databases import database, unapplied
+from once.databases import database
 from once.exceptions import UnknownRoutine
 from once.management.commands.once import Command
 from once.routines.registry import match
 from once.status import reading
 from tests.behaviour.command import KEYS, Answer, Terminal, failing, failing_at, held, reset
-from tests.support import attempts, effects, last, rows, run, seed, take
+from tests.support import attempts, effects, lacking_migrations, last, rows, run, seed, take
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -183,14 +183,12 @@ def test_failure_comes_before_the_rest_in_the_exit_code(
         assert Answer("run", "--no-wait").code == 1
 
 
-def test_blocked_routine_says_the_next_step(
-    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocked_routine_says_the_next_step(using: str, declared: list[Routine]) -> None:
     declared.append(seed(using))
-    monkeypatch.setattr(unapplied, "names", lambda using: ["shop.0002_more"])
-    answer = Answer("run")
+    with lacking_migrations(using) as names:
+        answer = Answer("run")
     assert answer.code == 3
-    assert "lacks migrations of this code (shop.0002_more)" in answer.message
+    assert f"lacks migrations of this code ({names[0]})" in answer.message
     assert "Run `manage.py once run --migrate`" in answer.message
 
 
