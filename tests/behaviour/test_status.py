@@ -10,7 +10,7 @@ from django.db import connections
 
 from once import Routine
 from once.admin.rows import Row
-from once.databases import database, unapplied
+from once.databases import database
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Level
 from once.doctor.record_probes import routines
@@ -20,7 +20,7 @@ from once.routines.names import CALL
 from once.routines.registry import Registry
 from once.status.state import RoutineState, Status
 from once.status.survey import statuses
-from tests.support import begin, rows, run, seed, take
+from tests.support import begin, lacking_migrations, rows, run, seed, take
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -110,11 +110,9 @@ def test_pending_behind_what_runs_says_where_that_is(using: str) -> None:
     )
 
 
-def test_pending_behind_what_is_blocked_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        unapplied, "names", lambda using: ["shop.0002"] if using == "default" else []
-    )
-    (one,) = behind(first("default"), seed("sqlite", "shop.next", after=["shop.first"]))
+def test_pending_behind_what_is_blocked_says_so() -> None:
+    with lacking_migrations("default"):
+        (one,) = behind(first("default"), seed("sqlite", "shop.next", after=["shop.first"]))
     assert one.message == "Waits for shop.first, which is blocked."
 
 
