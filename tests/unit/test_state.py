@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.checks import CheckMessage
 from django.test import override_settings
 
 from once import Routine, content, state
@@ -124,18 +125,26 @@ def test_state_of_files(tmp_path: Path) -> None:
     assert "no file matches" in str(error)
 
 
-def test_checks_name_what_is_wrong_with_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def the_finding(monkeypatch: pytest.MonkeyPatch, value: Callable[[], object]) -> CheckMessage:
+    """Return the one finding of the checks for a routine that follows this value."""
+    site = registry.Site()
+    monkeypatch.setattr(registry, "site", site)
+    site.declared.append(routine(value))
+    (message,) = check()
+    assert message.obj == "shop.sync"
+    assert message.hint
+    return message
+
+
+def test_w007_value_that_is_not_known_now(monkeypatch: pytest.MonkeyPatch) -> None:
     def raising() -> str:
         raise KeyError("PLANS")
 
-    for value, expected in ((raising, "once.W007"), (lambda: {1}, "once.E010")):
-        site = registry.Site()
-        monkeypatch.setattr(registry, "site", site)
-        site.declared.append(routine(value))
-        (message,) = check()
-        assert message.id == expected
-        assert message.obj == "shop.sync"
-        assert message.hint
+    assert the_finding(monkeypatch, raising).id == "once.W007"
+
+
+def test_e010_value_that_no_digest_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert the_finding(monkeypatch, lambda: {1}).id == "once.E010"
 
 
 def test_state_shows_its_function() -> None:
