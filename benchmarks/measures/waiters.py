@@ -52,7 +52,7 @@ def _looks(stage: Stage) -> Iterator[Figure]:
         cases: dict[str, Callable[[], object]] = {
             FLOOR: connection.ensure_connection,
             "who waits for a lock": waiter.is_worth_trying,
-            "a readiness probe, or `once wait`": partial(readiness.is_done, [routine]),
+            "a readiness probe, or `once wait`": partial(readiness.is_done, [routine], ["default"]),
         }
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
         for _ in range(stage.times(5)):
