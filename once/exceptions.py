@@ -77,11 +77,11 @@ class BodyError(OnceError):
 
 
 class MigrationFailed(OnceError):
-    """A migration raised an error, which is the cause of this exception."""
+    """A migration cannot be applied or undone. What it raised is the cause of this exception."""
 
 
 class RoutineFailed(OnceError):
-    """A routine failed during start-up."""
+    """A routine failed, during start-up or before a migration that needs it."""
 
 
 class NotDone(OnceError):

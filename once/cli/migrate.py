@@ -83,5 +83,6 @@ def _telling(command: BaseCommand) -> Iterator[None]:
     try:
         yield
     except MigrationFailed as error:
-        command.stderr.write(whole(error.__cause__ or error))
+        if error.__cause__ is not None:
+            command.stderr.write(whole(error.__cause__))
         raise

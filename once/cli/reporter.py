@@ -75,10 +75,12 @@ class Reporter:
         }
         # Because a handler may log elsewhere than this prints, only at a terminal.
         handlers = _at_terminal() if self.out.isatty() else []
-        # If logging is not configured, Python prints warnings to stderr: this prints instead.
-        silence = logging.NullHandler()
+        # If logging is not configured, Python prints warnings to stderr. This prints most of them.
+        rest = logging.StreamHandler(self.errors)
+        rest.setLevel(logging.WARNING)
+        rest.addFilter(self._is_untold)
         if not logger.hasHandlers():
-            logger.addHandler(silence)
+            logger.addHandler(rest)
         for handler in handlers:
             handler.addFilter(self._is_untold)
         for sent, receiver in receivers.items():
@@ -86,7 +88,7 @@ class Reporter:
         try:
             yield
         finally:
-            logger.removeHandler(silence)
+            logger.removeHandler(rest)
             for handler in handlers:
                 handler.removeFilter(self._is_untold)
             for sent, receiver in receivers.items():

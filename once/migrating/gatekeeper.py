@@ -18,7 +18,7 @@ from django.db.migrations.migration import Migration
 
 from once.engine.backoff import Wait
 from once.engine.options import RunOptions
-from once.exceptions import Held, MigrationFailed, NotDone, OnceError, TimedOut
+from once.exceptions import Held, MigrationFailed, NotDone, OnceError, RoutineFailed, TimedOut
 from once.log import tell
 from once.migrating import stragglers
 from once.models import Attempt, Completion, State, Trigger
@@ -177,7 +177,7 @@ def _refuse_undone(routine: Routine, migration: Migration, results: Sequence[Res
     reasons = "; ".join(f"{each.routine.name}: {each.message}" for each in undone)
     kind = _KINDS.get(undone[0].reason, NotDone)
     if undone[0].outcome is Outcome.FAILED:
-        kind = MigrationFailed
+        kind = RoutineFailed
     raise kind(
         f"Migration {migration} needs the routine {routine.name}, which is not done. {reasons}"
     ) from undone[0].error

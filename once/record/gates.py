@@ -80,12 +80,14 @@ def gated(gate: Gate, using: str, app_label: str) -> Routine | None:
     if routine is None:
         raise MigrationFailed(
             f"A migration of {app_label} needs the routine {gate.name!r}, which this code does not "
-            "have. Restore it; or, where no database is left that lacks it, remove the RunRoutine."
+            "have. Correct the name in the RunRoutine. If the routine was renamed, pass it "
+            f"renamed_from={gate.name!r}. If it was deleted, restore it; or, where no database is "
+            "left that lacks the migration, remove the RunRoutine."
         )
     if routine.version != 1 or routine.scope != "database":
         raise MigrationFailed(
-            f"A migration of {app_label} needs the routine {gate.name!r}, so that version= and "
-            "scope= cannot have it run again. Give the changed routine another name."
+            f"A migration of {app_label} needs the routine {gate.name!r}, which may have neither "
+            'version= nor a scope other than "database". Give the changed routine another name.'
         )
     return routine if routine.using == using else None
 

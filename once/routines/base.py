@@ -92,7 +92,7 @@ class Routine:
             if not is_valid(value):
                 raise self._error(f"{option}={value!r} {problem}")
         self._check_combinations()
-        self._check_done_if()
+        self._check_asked()
         object.__setattr__(self, "takes_run", self._reads_run())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -220,17 +220,20 @@ class Routine:
                 "transaction. Remove one of the two."
             )
 
-    def _check_done_if(self) -> None:
-        if self.done_if is None:
-            return
-        if not callable(self.done_if) or inspect.iscoroutinefunction(self.done_if):
+    def _check_asked(self) -> None:
+        """Raise where ``done_if`` or ``over`` cannot be called."""
+        is_plain = callable(self.done_if) and not inspect.iscoroutinefunction(self.done_if)
+        if self.done_if is not None and not is_plain:
             raise self._error("done_if= must be a plain function, no `async def`, and no value.")
-        try:
-            inspect.signature(self.done_if).bind(**self._models(self.done_if))
-        except TypeError as error:
-            raise self._error(
-                f"done_if= cannot be called: {error}. It takes nothing, or `apps` by name."
-            ) from None
+        for option, function in (("done_if", self.done_if), ("over", self.over)):
+            if function is None:
+                continue
+            try:
+                inspect.signature(function).bind(**self._models(function))
+            except TypeError as error:
+                raise self._error(
+                    f"{option}= cannot be called: {error}. It takes nothing, or `apps` by name."
+                ) from None
 
     def _given(self, options: Iterable[str]) -> str:
         """Return those of the options that differ from their defaults, for an error."""

@@ -389,6 +389,7 @@ TAKES_THE_BATCH = (
         ),
         ({**BATCHED, "over": [1, 2]}, "over= must be a function that returns"),
         ({**BATCHED, "over": Effect.objects.all()}, "write over=lambda: ...."),  # without a query
+        ({**BATCHED, "over": required}, "over= cannot be called: missing a required argument"),
         ({**BATCHED, "atomic": False}, "over= with atomic=False cannot work"),
         *(
             ({**BATCHED, "batch_size": value}, f"batch_size={value} is not {COUNT}")

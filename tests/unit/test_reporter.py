@@ -83,6 +83,20 @@ def test_terminal_shows_an_event_once_and_a_file_all_of_them(handled: list[Strin
     assert file.getvalue() == "event=waiting\nevent=readiness_unknown\nevent=waited\n"
 
 
+def test_warning_that_the_command_does_not_print_is_logged_without_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log.logger, "hasHandlers", lambda: False)
+    before = [*log.logger.handlers]
+    out = StringIO()
+    with Reporter(OutputWrapper(StringIO()), OutputWrapper(out), no_style(), 1).connected():
+        log.tell(logging.WARNING, "gate", message="It takes no `apps`.")
+        log.tell(logging.WARNING, "waiting")
+        log.tell(logging.INFO, "readiness_unknown")
+    assert out.getvalue() == 'event=gate message="It takes no `apps`."\n'
+    assert log.logger.handlers == before
+
+
 def test_attempt_that_was_taken_over_is_told_though_nothing_is_logged() -> None:
     out = StringIO()
     reporter = Reporter(OutputWrapper(out), OutputWrapper(out), no_style(), 1)
