@@ -223,7 +223,8 @@ def _is_databases(work: "Work", problem: BaseException) -> bool:
     """True if an error is the database's, and not that of the project's code."""
     if not isinstance(problem, Error):
         return False
-    if problem is not work.of_project:
+    # Nothing that carries a record over is the project's.
+    if problem is not work.of_project or work.attempt.trigger == Trigger.RENAME:
         return True
     # A body may also ask another database, whose loss is the body's own affair. An external body
     # has no session of the run's, by which to tell.

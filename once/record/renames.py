@@ -17,6 +17,9 @@ from once.routines.names import TOMBSTONE
 
 __all__ = ["carry"]
 
+#: Rows that one statement moves.
+_CHUNK = 500
+
 
 def carry(attempt: Attempt, routine: Routine) -> None:
     """Move what is recorded under an attempt's name to a routine, in the work transaction in hand.
@@ -39,11 +42,11 @@ def carry(attempt: Attempt, routine: Routine) -> None:
         return
     # So the next number is above all that either name has given away.
     moved: dict[str, Any] = {"routine": new, "number": F("number") + _claim(attempt, routine)}
-    attempts.update(**moved)
+    _update(attempts, **moved)
     _delete_doubles(anchors, _rows(Anchor, using, new))
-    anchors.update(**moved)
+    _update(anchors, **moved)
     _delete_doubles(_rows(Completion, using, new), completions)
-    completions.update(routine=new)
+    _update(completions, routine=new)
 
 
 def _claim(attempt: Attempt, routine: Routine) -> int:
@@ -85,10 +88,19 @@ def _rows(model: type[Model], using: str, name: str) -> "QuerySet[Any]":
     return model._default_manager.using(using).filter(routine=name)
 
 
+def _update(rows: "QuerySet[Any]", **values: Any) -> None:
+    # By their keys, because MySQL waits for each row that it comes by in a search.
+    pks = list(rows.values_list("pk", flat=True))
+    for start in range(0, len(pks), _CHUNK):
+        rows.model._default_manager.using(rows.db).filter(
+            pk__in=pks[start : start + _CHUNK]
+        ).update(**values)
+
+
 def _delete_doubles(of: "QuerySet[Any]", doubled: "QuerySet[Any]") -> None:
     """Delete rows of the second set that are for the same completions as rows of the first."""
     same = ("version", "scope_key")
     kept = {*of.values_list(*same)}
-    pks = [pk for pk, *completion in doubled.values_list("pk", *same) if (*completion,) in kept]
-    if pks:
-        doubled.filter(pk__in=pks)._raw_delete(doubled.db)
+    for pk, *completion in list(doubled.values_list("pk", *same)):
+        if (*completion,) in kept:
+            doubled.model._default_manager.using(doubled.db).filter(pk=pk)._raw_delete(doubled.db)

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from once import Routine, signals, state
 from once.models import Anchor, Attempt, Completion, Now, State
@@ -403,3 +404,19 @@ def test_value_of_a_state_stays_the_last_one(using: str) -> None:
     assert run(new(using, scope=third))[0].outcome is Outcome.RAN
     assert read(new(using, scope=second)).standing is Standing.EARLIER
     assert effects(using) == ["shop.new", "shop.old", "shop.old"]
+
+
+def test_database_that_hinders_the_carrying_over_is_waited_for(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no failure of a routine, and is tried again."""
+    from once.record import renames
+
+    def hindered(*args: Any) -> None:
+        monkeypatch.undo()
+        raise OperationalError("a lock wait timed out")
+
+    run(old(using, function=Body(using, LookupError())))
+    monkeypatch.setattr(renames, "carry", hindered)
+    assert run(new(using))[0].outcome is Outcome.RAN
+    assert [row[2] for row in rows(using, "shop.old")] == ["interrupted", "succeeded"]

@@ -48,7 +48,8 @@ CODE = """
 NAMES = ["fill", "seed", "send"]
 EFFECTS = [*(f"fill{item}" for item in range(1, 6)), "seed", "send"]
 KINDS = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb", "sqlite"])
-SERVERS = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
+#: Behind a pooler, three frozen processes and their successors pin two sessions each.
+SERVERS = pytest.mark.parametrize("kind", ["postgresql", "pgbouncer-40", "mariadb"])
 
 
 def release(project: Project, directory: str, prefix: str, *before: str) -> Release:
