@@ -410,6 +410,17 @@ def test_test_database(filled: Project, is_migrated_in_tests: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
+def test_gate_of_a_renamed_routine_is_undone_in_emptied_tables(filled: Project) -> None:
+    renamed = 'last_pass=True, renamed_from=["plant.older", "plant.oldest"]'
+    filled.routines(OLD_ROWS.replace("last_pass=True", renamed))
+    source = TESTS.replace("IS_MIGRATED", "True") + "\n    test_again = test_old_row\n"
+    (filled.directory / "plant" / "tests.py").write_text(source)
+    tests = filled.manage("test", "plant")
+    assert tests.finish() == 0, tests.output
+    assert "Ran 6 tests" in tests.output
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
 def test_routine_finds_other_apps_as_they_are_applied(project: Project) -> None:
     project.routines("""
     @routine
