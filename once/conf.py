@@ -74,6 +74,14 @@ def lock_migrate() -> bool:
     return word == "true"
 
 
+def migrate_lock_timeout() -> float:
+    """Seconds that a schema statement of a migration under ``--migrate`` waits for its locks.
+
+    After that it lets the application pass, and is tried again. 0: no limit.
+    """
+    return _seconds("ONCE_MIGRATE_LOCK_TIMEOUT", default=5.0, minimum=0.0)
+
+
 def scrub() -> Callable[[str], str] | None:
     """The function that removes secrets from the texts of errors, if the project names one."""
     path = _raw("ONCE_SCRUB", str, default="")
@@ -104,6 +112,7 @@ NAMES: dict[str, Callable[[], object]] = {
     "ONCE_RETRY_DELAY": retry_delay,
     "ONCE_SCRUB": scrub,
     "ONCE_LOCK_MIGRATE": lock_migrate,
+    "ONCE_MIGRATE_LOCK_TIMEOUT": migrate_lock_timeout,
 }
 
 

@@ -58,6 +58,7 @@ class Database(ABC):
     locked_errors: ClassVar[Collection[object]]
     read_only_errors: ClassVar[Collection[object]]
     aborted_errors: ClassVar[Collection[object]] = ()
+    no_transaction_errors: ClassVar[Collection[object]] = ()
     text_errors: ClassVar[Collection[object]] = ()
 
     def __init__(self, using: str) -> None:
@@ -204,6 +205,15 @@ class Database(ABC):
     def limit_statements(self, seconds: float) -> None:
         """Have the server, if it can, cancel a statement of the transaction after that long."""
 
+    @contextmanager
+    def limiting_locks(self, seconds: float) -> Iterator[tuple[float, int | None]]:
+        """Have one statement be an error, without effect, if it waits for a lock for so long.
+
+        A shorter limit of the project stays, and so does what a SET said. Yields the seconds that
+        hold, 0 for no limit, and the id of the session, where :meth:`AdvisoryLock.blockers` has it.
+        """
+        yield 0.0, None
+
     @abstractmethod
     def terminate_backend(self, name: str) -> int:
         """End every other session whose open transaction bears the mark; return their number."""
@@ -235,6 +245,10 @@ class Database(ABC):
     def is_aborted(self, error: BaseException) -> bool:
         """True if an earlier error, which a caller caught, made the transaction useless."""
         return self.code(error) in self.aborted_errors
+
+    def wants_no_transaction(self, error: BaseException) -> bool:
+        """True if a statement was refused because it cannot be part of a transaction."""
+        return self.code(error) in self.no_transaction_errors
 
     def is_unwritable_text(self, error: Exception) -> bool:
         """True if the charset of the database, or of the connection, lacks a character."""

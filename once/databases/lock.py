@@ -133,6 +133,10 @@ class AdvisoryLock(ABC):
 
     # For the holder. Each raises LockLost if the lock is lost.
 
+    def blockers(self, session: int) -> str:
+        """Return the sessions for whose locks a session waits, for people to read; or empty."""
+        return ""
+
     def read(self, function: Callable[[], T]) -> T:
         """Call a function whose queries see what only the holder of the lock can know.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from once.databases.base import Context, Execute
 
-__all__ = ["message", "whole_savepoint", "whole_transaction"]
+__all__ = ["followed", "message", "whole_savepoint", "whole_transaction"]
 
 #: Because a statement that changes a table may wait for a body, a statement behind it gives up.
 _IMPATIENT = "SET LOCAL lock_timeout = '250ms'"
@@ -43,6 +43,13 @@ def whole_transaction(
         raise
 
 
+def followed(
+    execute: Execute, sql: str, params: Any, many: bool, context: Context, *, by: Sequence[str]
+) -> Any:
+    """Send a statement and those that follow as one message (execute_wrapper of Django)."""
+    return _framed((), by, execute, sql, params, many, context)
+
+
 def whole_savepoint(execute: Execute, sql: str, params: Any, many: bool, context: Context) -> Any:
     """Send a statement and a savepoint that is rolled back as one message (execute_wrapper).
 
@@ -66,7 +73,8 @@ def _framed(
     connection, cursor = context["connection"], context["cursor"]
     sql, params = _for_message(connection, sql, params)
     with _unprepared(connection):
-        result = execute("; ".join((*before, sql, *after)), params, many, context)
+        # A line each, because a statement may end with a comment.
+        result = execute("\n; ".join((*before, sql, *after)), params, many, context)
     next_answer = cursor.nextset  # Django wraps it anew each time that it is asked for
     for _ in before:
         next_answer()

@@ -1,5 +1,6 @@
 """MySQL and MariaDB: named locks, which the server frees with the session that holds them."""
 
+import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -127,6 +128,27 @@ class MySQL(ServerDatabase):
             self.connection, f"SET @once_work = {LOCK}, {keep}", [digest(mark_name(name))]
         )
         return tables.ask(self.connection, "SELECT GET_LOCK(@once_work, 0)") == [(1,)]
+
+    @contextmanager
+    def limiting_locks(self, seconds: float) -> Iterator[tuple[float, int | None]]:
+        connection = self.connection
+        limit = max(1, math.ceil(seconds))
+        [(own, usual)] = tables.ask(
+            connection, "SELECT @@SESSION.lock_wait_timeout, @@GLOBAL.lock_wait_timeout"
+        )
+        if own != usual or own <= limit:
+            yield own, None
+            return
+        tables.execute(connection, f"SET SESSION lock_wait_timeout = {limit}")
+        try:
+            yield limit, None
+        finally:
+            with suppress(Error):  # unless the statement in between was a SET
+                tables.execute(
+                    connection,
+                    "SET SESSION lock_wait_timeout = IF(@@SESSION.lock_wait_timeout = "
+                    f"{limit}, {own}, @@SESSION.lock_wait_timeout)",
+                )
 
     def unmark_backend(self) -> None:
         connection = self.connection

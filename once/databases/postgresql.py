@@ -1,7 +1,7 @@
 """PostgreSQL: transaction-level advisory locks, which pass through a pooler in transaction mode."""
 
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, tzinfo
 from functools import partial
 from typing import Any
@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db import DatabaseError, Error
 
-from once.databases.messages import whole_transaction
+from once.databases.messages import followed, message, whole_transaction
 from once.databases.postgresql_lock import (
     HOLDERS,
     KEY,
@@ -48,6 +48,16 @@ _TAKER = """SELECT l.relation::regclass::text, l.granted, l.pid, a.usename, a.ap
         ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
     ORDER BY l.granted DESC, l.waitstart LIMIT 1"""
 
+#: Limits the waits for locks in this transaction, unless they have a shorter limit, or a SET said
+#: something. Returns the session's id, its own limit in milliseconds, and a new one that is set.
+_LIMIT_LOCKS = """SELECT pg_backend_pid(), setting::int, CASE
+        WHEN source <> 'session' AND setting::int NOT BETWEEN 1 AND %s
+        THEN set_config('lock_timeout', %s, true) END
+    FROM pg_settings WHERE name = 'lock_timeout'"""
+#: Restores the limit for what follows, unless the statement in between was a SET.
+_RESTORE_LOCKS = """SELECT set_config('lock_timeout', NULL, true)
+    WHERE current_setting('lock_timeout') = '{limit}'"""
+
 #: Of a lost connection, the first letters of codes: connection exceptions, too many connections,
 #: and the end of a session or of the server.
 _LOST = ("08", "53300", "57P")
@@ -60,6 +70,7 @@ class PostgreSQL(ServerDatabase):
     conflicts = ("40001", "40P01")  # a serialization failure, a deadlock
     locked_errors = ("55P03",)
     read_only_errors = ("25006",)
+    no_transaction_errors = ("25001", "2D000")  # in a transaction, or a COMMIT in one
     aborted_errors = ("25P02",)
     denied_errors = ("42501",)
 
@@ -112,8 +123,29 @@ class PostgreSQL(ServerDatabase):
         # PostgreSQL manual, 13.3.1, Table-Level Locks.
         mode = "ACCESS EXCLUSIVE" if alone else "SHARE ROW EXCLUSIVE"
         quoted = self.connection.ops.quote_name(table)
-        with self.connection.cursor() as cursor:
-            cursor.execute(f"LOCK TABLE {quoted} IN {mode} MODE")
+        # By a schema editor, because under --migrate its statements wait for a limited time.
+        self.connection.schema_editor().execute(f"LOCK TABLE {quoted} IN {mode} MODE")
+
+    @contextmanager
+    def limiting_locks(self, seconds: float) -> Iterator[tuple[float, int | None]]:
+        connection: Any = self.connection
+        begin: list[Any] = [] if connection.in_atomic_block else [("BEGIN", [])]
+        most = max(1, round(seconds * 1000))
+        # By SET LOCAL, because a pooler may lend the session to another client afterwards. As one
+        # message with COMMIT, because a process that freezes before it would keep the locks.
+        try:
+            *_, [(pid, own, limit)] = message(
+                connection, *begin, (_LIMIT_LOCKS, [most, f"{most}ms"])
+            )
+            after = [_RESTORE_LOCKS.format(limit=limit)] if limit else []
+            after += ["COMMIT"] if begin else []
+            with connection.execute_wrapper(partial(followed, by=after)):
+                yield (most if limit else own) / 1000, pid
+        except BaseException:
+            if begin:
+                with suppress(connection.Database.Error):
+                    connection.connection.rollback()
+            raise
 
     def sync(self) -> None:
         execute(self.connection, "SET LOCAL synchronous_commit = on")

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import starmap
 from typing import Any
 
 from django.db import connections
@@ -61,6 +62,13 @@ _HOLDER = f"""SELECT a.application_name,
         greatest(0, extract(epoch FROM clock_timestamp() - a.xact_start))::int,
         extract(epoch FROM clock_timestamp() - a.state_change)::float, a.pid, a.usename
     FROM (SELECT {KEY} AS key) AS k {HOLDERS} LIMIT 1"""
+
+#: The sessions in the way of a session, of which the first one has waited or worked for longest.
+#: A prepared transaction has the number 0 (manual, "pg_blocking_pids").
+_BLOCKERS = """SELECT blocker.pid, usename, coalesce(nullif(application_name, ''), backend_type),
+        state, extract(epoch FROM clock_timestamp() - xact_start)::int
+    FROM unnest(pg_blocking_pids(%s)) AS blocker (pid) LEFT JOIN pg_stat_activity USING (pid)
+    ORDER BY xact_start LIMIT 3"""
 
 #: Waits of the server in statements on the record that take long, all, because a pooler hides
 #: which session is the work's.
@@ -150,6 +158,9 @@ class PostgreSQLLock(SessionLock):
         self.expect_end(silence or 0.0)
         return True
 
+    def blockers(self, session: int) -> str:
+        return "; and ".join(starmap(_blocker, self.read(lambda: self.ask(_BLOCKERS, [session]))))
+
     def obstacle(self) -> str:
         if waits := ", ".join(wait for (wait,) in self.ask(_WAITS)):
             return f"The server itself holds it up: {waits} (pg_stat_activity)"
@@ -188,6 +199,17 @@ class PostgreSQLLock(SessionLock):
 
     def end(self) -> None:
         self.execute("ROLLBACK")
+
+
+def _blocker(pid: int, role: str, application: str, state: str, seconds: int | None) -> str:
+    if not pid:
+        return "a prepared transaction has: see pg_prepared_xacts"
+    # The server hides state and times from other roles (manual, "pg_stat_activity").
+    since = f", {state}, in a transaction for {seconds} s" if seconds is not None else ""
+    return (
+        f"pid {pid} has (role {role}, application {application!r}{since}): unless it ends soon, "
+        f"SELECT pg_terminate_backend({pid})"
+    )
 
 
 def _this_process() -> str:

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
 from typing import TypeVar
 
 from django.db import Error, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once import conf, signals
 from once.databases import PATIENCE, database
@@ -119,19 +121,32 @@ class Wait:
         """Seconds since the wait began."""
         return monotonic() - self.started
 
-    def pause(self, reason: Sentence) -> None:
+    def pause(
+        self,
+        reason: Sentence,
+        *,
+        least: float = 0.0,
+        gives_up: bool = True,
+        kept: BaseDatabaseWrapper | None = None,
+    ) -> None:
         """Close this thread's connections and sleep for about a tenth of the wait so far.
 
         The pause is longer if looks take long, because then there is a crowd: a waiter is connected
         for a hundredth of the time, or a tenth if looks take over a tenth of a second. So a crowd
         does not get in the way of the holder.
 
+        Args:
+            reason: the obstacle.
+            least: seconds of the longest pause, at least.
+            gives_up: False if what was begun must come to its end, whatever the deadline is.
+            kept: a connection to leave open.
+
         Raises:
             TimedOut: the deadline has passed.
 
         """
         self._report(reason)
-        if self._left() <= 0:
+        if gives_up and self._left() <= 0:
             raise TimedOut(
                 f"Gave up after {self.seconds:.1f} s: {Retry(reason).message}. Run this again; "
                 "`manage.py once status` shows how everything stands."
@@ -139,7 +154,8 @@ class Wait:
         self.answered()
         # Because a single look may be slow by chance, the shorter of two counts.
         look = min(self._looks)
-        self._sleep(max(min(1.0, 100 * look), min(30.0, 10 * look)))
+        most = self._left() if gives_up else inf
+        self._sleep(max(least, min(1.0, 100 * look), min(30.0, 10 * look)), most, kept)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -203,7 +219,7 @@ class Wait:
                 f"For {lasted:.1f} s, {reason}.{self._next_step(error)}"
             ) from error
         # Because a refused connection may mean more waiters than connections, the pause is long.
-        self._sleep(max(0.5, min(10.0, self.seconds / 5)))
+        self._sleep(max(0.5, min(10.0, self.seconds / 5)), self._left())
 
     def worked(self, seconds: float) -> None:
         """Take note that an attempt lasted for so long: that time tells nothing of the database."""
@@ -245,7 +261,7 @@ class Wait:
         return f" Check that it runs and that DATABASES[{self.using!r}] is right."
 
     def _left(self) -> float:
-        return float("inf") if self.deadline is None else self.deadline - monotonic()
+        return inf if self.deadline is None else self.deadline - monotonic()
 
     def _report(self, reason: Sentence) -> None:
         if self.is_report_due:
@@ -254,11 +270,11 @@ class Wait:
             reason = Retry(reason).message
             signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
 
-    def _sleep(self, least: float) -> None:
+    def _sleep(self, least: float, most: float, kept: BaseDatabaseWrapper | None = None) -> None:
         self.has_paused = True
         # Because routines before and after may live in other databases, all connections close.
         for connection in connections.all(initialized_only=True):
-            if not connection.in_atomic_block:
+            if not connection.in_atomic_block and connection is not kept:
                 connection.close()
         # Slow looks and errors make pauses that are longer than the lock's longest.
         pause = max(0.05, least, min(self.lock.longest_pause, self.seconds / 10))
@@ -267,4 +283,4 @@ class Wait:
             pause = min(pause, self.lock.freed_in + random.uniform(0.05, 0.5))  # noqa: S311
             self.lock.freed_in = None
         with shutdown.heeded():
-            self.lock.wait(max(0.0, min(pause, self._left())))
+            self.lock.wait(max(0.0, min(pause, most)))

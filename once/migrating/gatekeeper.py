@@ -50,7 +50,8 @@ def applying(connection: BaseDatabaseWrapper, apply: _Apply, patient: Wait) -> I
 
     Args:
         connection: by which they are applied. Migrations of other connections go on as before.
-        apply: takes Django's executor, the migration, and what applies it as Django does.
+        apply: takes Django's executor, the migration, and what applies it as Django does, which
+            may be called again if its transaction was rolled back.
         patient: the wait that this is part of. A gate keeps its deadline, and gets its lock where
             that is the lock of all routines.
 
@@ -102,7 +103,12 @@ def _apply_migration(
             )
         for routine in _gated(elided(executor.loader, migration), executor, migration):
             _record(routine, migration, patient)
-    go_on = partial(_django_apply, executor, state, migration, fake, fake_initial)
+
+    def go_on() -> Any:
+        # On a copy, because a try that is undone has changed it.
+        own = state if apply is _plainly else state.clone()
+        return _django_apply(executor, own, migration, fake, fake_initial)
+
     return apply(executor, migration, go_on)
 
 

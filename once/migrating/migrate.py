@@ -18,6 +18,7 @@ from once.databases.lock import AdvisoryLock
 from once.engine.backoff import Retry, Wait
 from once.exceptions import AttemptLost, InsideRun, MigrationFailed, OnceError
 from once.migrating import gatekeeper
+from once.migrating.lock_timeout import SchemaStatements
 from once.record import history, recorder
 from once.routines.names import RESERVED
 from once.text import one_line
@@ -156,19 +157,28 @@ def _fenced(here: Database, patient: Wait) -> Iterator[None]:
     """
 
     def apply(executor: MigrationExecutor, migration: Migration, go_on: Callable[[], Any]) -> Any:
-        patient.lock.ping()
         # Some back-ends' editors hold no transaction, whatever the migration says.
         is_atomic = executor.connection.schema_editor(atomic=migration.atomic).atomic_migration
-        try:
-            if not (is_atomic or here.has_fenced_ddl):
-                return go_on()
-            with here.migration():
-                refuse_zombie(executor, migration)
-                return go_on()
-        except Exception as error:
-            if isinstance(error, OnceError) or _may_pass(here, error):
-                raise
-            raise MigrationFailed(_failure(here.using, migration, error, is_atomic)) from error
+        statements = SchemaStatements(here, patient, migration, is_atomic=is_atomic)
+        patient.lock.ping()
+        while True:
+            try:
+                if not (is_atomic or here.has_fenced_ddl):
+                    with statements.limited():
+                        return go_on()
+                with here.migration():
+                    refuse_zombie(executor, migration)
+                    with statements.limited():
+                        return go_on()
+            except Exception as error:
+                if error is statements.gave_up and not statements.is_begun:
+                    statements.pause(error)
+                    continue
+                may_pass = _may_pass(here, error, is_begun=statements.is_begun)
+                if isinstance(error, OnceError) or may_pass:
+                    raise
+                message = _failure(here.using, migration, error, is_atomic)
+                raise MigrationFailed(message) from error
 
     def refuse_zombie(executor: MigrationExecutor, migration: Migration) -> None:
         if not here.mark_backend(NAME):
@@ -182,9 +192,11 @@ def _fenced(here: Database, patient: Wait) -> Iterator[None]:
         yield
 
 
-def _may_pass(here: Database, error: Exception) -> bool:
-    """True if another try may succeed."""
-    return isinstance(error, Error) and (here.is_lost(error) or here.is_in_the_way(error))
+def _may_pass(here: Database, error: Exception, *, is_begun: bool = False) -> bool:
+    """True if another try may succeed; what cannot be undone has been begun, or not."""
+    if not isinstance(error, Error):
+        return False
+    return here.is_lost(error) or (here.is_in_the_way(error) and not is_begun)
 
 
 def _failure(using: str, migration: Migration, error: Exception, is_atomic: bool) -> str:

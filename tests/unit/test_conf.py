@@ -21,6 +21,7 @@ DEFAULTS: dict[str, object] = {
     "ONCE_RETRY_DELAY": 30.0,
     "ONCE_SCRUB": None,
     "ONCE_LOCK_MIGRATE": False,
+    "ONCE_MIGRATE_LOCK_TIMEOUT": 5.0,
 }
 
 
@@ -55,6 +56,7 @@ def test_defaults() -> None:
         ("ONCE_LIVENESS_TIMEOUT", 86_400, 86_400.0),
         ("ONCE_SCRUB", "html.escape", html.escape),
         ("ONCE_LOCK_MIGRATE", True, True),
+        ("ONCE_MIGRATE_LOCK_TIMEOUT", 0, 0.0),
     ],
 )
 def test_setting_is_read(name: str, value: object, expected: object) -> None:
@@ -85,6 +87,7 @@ def test_setting_is_read(name: str, value: object, expected: object) -> None:
         ("ONCE_RETRY_DELAY", 20, " 1e3\n", 1000.0),
         ("ONCE_LOCK_MIGRATE", False, "True", True),
         ("ONCE_LOCK_MIGRATE", True, "false", False),
+        ("ONCE_MIGRATE_LOCK_TIMEOUT", 5, "0.5", 0.5),
         # An invalid setting that nobody reads is no problem.
         ("ONCE_STARTUP", "on", "off", "off"),
     ],
@@ -114,6 +117,7 @@ SECONDS = [-1, "3", "", True, None, float("nan"), float("inf"), 86_401, 10**400]
         ("ONCE_STARTUP_COMMANDS", "runserver", "a list of names"),
         ("ONCE_STARTUP_COMMANDS", None, "a list of names"),
         ("ONCE_LOCK_MIGRATE", "yes", "true or false"),
+        ("ONCE_MIGRATE_LOCK_TIMEOUT", "off", "seconds from 0 to 86400"),
         ("ONCE_LOCK_MIGRATE", None, "true or false"),
         ("ONCE_SCRUB", "html.gone", "the dotted path of a function"),
         ("ONCE_SCRUB", "html", "the dotted path of a function"),
@@ -148,6 +152,7 @@ def test_invalid_setting_is_refused_by_name(name: str, value: Any, wanted: str) 
         ("ONCE_SCRUB", "html.gone"),
         ("ONCE_LOCK_MIGRATE", "1"),
         ("ONCE_LOCK_MIGRATE", ""),
+        ("ONCE_MIGRATE_LOCK_TIMEOUT", "5s"),
         ("ONCE_RETRY_DELAY", ""),
         ("ONCE_LIVENESS_TIMEOUT", "15s"),
         ("ONCE_LIVENESS_TIMEOUT", ""),
