@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.upgrades", description=_HELP)
     parser.add_argument("--seed", type=int, default=int(time.time()), help="default: the time")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from that on")
-    parser.add_argument("--all", action="store_true", help="not a quarter of it")
+    parser.add_argument("--all", action="store_true", help="not a sixth of it")
     parser.add_argument("--database", choices=KINDS, nargs="*", default=[*KINDS])
     options = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
