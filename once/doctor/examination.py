@@ -36,6 +36,7 @@ _THEN: tuple[Probe, ...] = (
     lock_probes.eviction,
     lock_probes.endurance,
     lock_probes.fencing,
+    record_probes.gates,
     record_probes.privileges,
     record_probes.routines,
 )

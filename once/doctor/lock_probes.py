@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from time import monotonic
 
 from django.db import Error
@@ -20,7 +20,7 @@ from once.doctor.findings import Finding
 from once.exceptions import CannotFence, LockLost
 from once.text import one_line
 
-__all__ = ["endurance", "eviction", "exclusion", "fencing", "pool"]
+__all__ = ["endurance", "eviction", "exclusion", "fencing", "pool", "too_few"]
 
 #: Seconds of silence after which a lock is to be evicted here, and how late that may be.
 _LIVENESS = 2.0
@@ -47,30 +47,43 @@ _LIMITS = (
 
 def pool(deployment: Deployment) -> Iterator[Finding]:
     """See that the work has a connection while the lock keeps one."""
-    if not deployment.database.is_server:
-        return
-    with deployment.lock() as lock:
-        lock.acquire()
+    if deployment.database.is_server:
+        well = "Lock and work have a connection each, at the same time."
+        yield too_few(deployment, "pool", locks=1) or deployment.ok("pool", well)
+
+
+def too_few(deployment: Deployment, name: str, *, locks: int) -> Finding | None:
+    """Return a fault unless so many locks, and the work, have a connection each at the same time.
+
+    Args:
+        deployment: the database to ask.
+        name: of the finding.
+        locks: how many.
+
+    """
+    beside = "A lock had a connection, and the work beside it"
+    if locks > 1:
+        beside = f"{locks} locks and the work need a connection each at the same time, and the last"
+    message = f"{beside} had none within {PATIENCE:.0f} s"
+    with ExitStack() as taken:
+        for number in range(locks):
+            lock = deployment.database.lock(f"{deployment.name}.{number}", PATIENCE)
+            taken.enter_context(lock)
+            lock.acquire()
         work = deployment.beside(lambda: _begin_work(deployment))
-        try:
+        with suppress(TimeoutError):
             work.result(PATIENCE)
-        except TimeoutError:
-            yield _no_second(deployment, is_pooled=lock.is_pooled)
-            return
-        lock.ping()
-    yield deployment.ok("pool", "Lock and work have a connection each, at the same time.")
-
-
-def _no_second(deployment: Deployment, *, is_pooled: bool) -> Finding:
-    message = f"A lock had a connection, and the work beside it had none within {PATIENCE:.0f} s"
-    if not is_pooled:
-        hint = "See that the server takes connections, and that a pool of ENGINE lends two at once."
-        return deployment.fault("pool", f"{message}.", hint)
+            lock.ping()
+            return None
+        if not lock.is_pooled:
+            hint = "See that the server takes connections, and that a pool of ENGINE lends "
+            return deployment.fault(name, f"{message}.", f"{hint}{locks + 1} at once.")
     return deployment.fault(
-        "pool",
+        name,
         f"{message}: a pooler lends too few, or all are in use.",
-        "Have the pooler lend at least 2 to this database and user, better 5 (default_pool_size, "
-        "or pool_size, in PgBouncer). If routines run now, run this again when they are done.",
+        f"Have the pooler lend at least {locks + 1} to this database and user, better 5 "
+        "(default_pool_size, or pool_size, in PgBouncer). If routines run now, run this again when "
+        "they are done.",
     )
 
 

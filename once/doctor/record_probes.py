@@ -12,14 +12,16 @@ from once.databases import unapplied
 from once.doctor import mysql, postgresql
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Finding
+from once.doctor.lock_probes import too_few
 from once.models import Anchor, Attempt, Completion, Now, Trigger
 from once.record import history
+from once.record.gates import behind
 from once.record.standing import DOUBLINGS
 from once.status.state import RoutineState, Status
 from once.status.survey import statuses
 from once.text import one_line
 
-__all__ = ["privileges", "rehearse", "routines", "server", "tables"]
+__all__ = ["gates", "privileges", "rehearse", "routines", "server", "tables"]
 
 #: Questions to a server, by vendor.
 _QUESTIONS = {"mysql": mysql.examine, "postgresql": postgresql.examine}
@@ -53,6 +55,15 @@ def tables(deployment: Deployment) -> Iterator[Finding]:
         yield deployment.warning("tables", message, "Run `manage.py once run --migrate`.")
     else:
         yield deployment.ok("tables", "The tables are there, and every migration is applied.")
+
+
+def gates(deployment: Deployment) -> Iterator[Finding]:
+    """See that a migration which is ahead has the connections to have its routine completed."""
+    database = deployment.database
+    ahead = deployment.ask(lambda: behind(database.using).gates) if database.is_server else {}
+    if ahead:
+        well = f"A migration can wait for its routine: {', '.join(ahead)}."
+        yield too_few(deployment, "gates", locks=2) or deployment.ok("gates", well)
 
 
 def privileges(deployment: Deployment) -> Iterator[Finding]:

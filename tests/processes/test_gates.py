@@ -1,11 +1,14 @@
 """``RunRoutine`` in a migration: completed before what follows, by any ``migrate``."""
 
 import signal
+import time
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.processes.migrations import BASE, FILL, GATE, MODELS, write, write_gate
 from tests.project import LIVENESS, Project
+from tests.servers import PgBouncer
 from tests.waiting import GRACE
 
 SLUGS = ["a-1", "b-1", "c-1", "d-1", "e-1"]
@@ -519,9 +522,45 @@ def test_routine_of_two_gates_is_pending_again_once_neither_is_applied(filled: P
 
 
 @pytest.mark.parametrize("kind", ["pgbouncer-2"])
-def test_pool_that_is_too_small_is_told(filled: Project) -> None:
-    migrate = filled.once("run", "--migrate")
-    migrate.wait_for("two at once, or three where a migration waits for it: raise the size")
+@pytest.mark.parametrize(
+    ("options", "patience"), [(["--timeout=3"], "60"), ([], "3")], ids=["deadline", "patience"]
+)
+def test_pool_that_is_too_small_is_named_within_the_deadline(
+    filled: Project, pools: dict[int, PgBouncer], options: list[str], patience: str
+) -> None:
+    began = time.monotonic()
+    migrate = filled.once("run", "--migrate", *options, ONCE_STARTUP_TIMEOUT=patience)
+    assert migrate.finish() == 4, migrate.output
+    assert time.monotonic() - began < 3 + 3 * GRACE
+    assert "The pooler had no connection for it. A run needs two at once, or three where a" in (
+        migrate.output
+    )
+    assert "raise the size of the pool that lends them (default_pool_size of PgBouncer)" in (
+        migrate.output
+    )
+    assert "Traceback" not in migrate.output
+    assert slugs(filled) == [""] * 5
+    assert filled.completions() == []
+    url = pools[3].url(urlsplit(filled.admin_url).path.removeprefix("/"))
+    again = filled.once("run", "--migrate", DATABASE_URL=url)
+    assert again.finish() == 0, again.output
+    assert len(slugs(filled)) == 5
+
+
+@pytest.mark.parametrize(("kind", "code"), [("pgbouncer-2", 1), ("pgbouncer-3", 0)])
+def test_doctor_counts_the_connections_of_a_gate_that_is_ahead(filled: Project, code: int) -> None:
+    doctor = filled.once("doctor", ONCE_LIVENESS_TIMEOUT="1")
+    assert doctor.finish() == code, doctor.output
+    said = " ".join(doctor.output.split())
+    if code:
+        assert "default fault gates 2 locks and the work need a connection each at the" in said
+        assert "Have the pooler lend at least 3 to this database and user" in said
+    else:
+        assert "default ok gates A migration can wait for its routine: plant.fill." in said
+        assert filled.once("run", "--migrate").finish() == 0
+        doctor = filled.once("doctor", ONCE_LIVENESS_TIMEOUT="1")
+        assert doctor.finish() == 0
+        assert "gates" not in doctor.output
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
