@@ -45,6 +45,7 @@ def carry(
     decided = replace(
         options,
         trigger=Trigger.RENAME,
+        even_done=False,
         wait=options.wait and not record.is_done,
         user="",
         reason=f"to {routine.name}",

@@ -7,6 +7,7 @@ import pytest
 from django.db import OperationalError
 
 from once import Routine, signals, state
+from once.engine import renaming
 from once.models import Anchor, Attempt, Completion, Now, State
 from once.record import anchors, history, recorder
 from once.record.standing import Record, Standing
@@ -154,6 +155,22 @@ def test_reset_of_what_was_not_yet_carried_over(using: str) -> None:
     assert run(new(using), trigger="reset", even_done=True)[0].outcome is Outcome.RECORDED
     assert run(new(using))[0].outcome is Outcome.RAN
     assert effects(using) == ["shop.new", "shop.old"]
+
+
+def test_reset_while_another_process_carries_over(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(old(using))
+    carry = renaming.carry
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        run(new(using))
+        return carry(*arguments)
+
+    monkeypatch.setattr(renaming, "carry", overtaken)
+    assert run(new(using), trigger="reset", even_done=True)[0].outcome is Outcome.RECORDED
+    assert [row[2:4] for row in rows(using, "shop.old")] == [("succeeded", "rename")]
 
 
 def test_fake_of_what_was_not_yet_carried_over(using: str) -> None:
@@ -385,8 +402,6 @@ def test_tombstone_that_is_gone_under_the_lock_is_no_reason_to_run(
     using: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a failover that lost it, between the carrying over and the claim."""
-    from once.engine import renaming
-
     monkeypatch.setattr(renaming, "carry", lambda *args: None)
     run(old(using, function=Body(using, LookupError())))
     (result,) = run(new(using))
