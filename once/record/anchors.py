@@ -22,16 +22,21 @@ def move(attempt: Attempt) -> None:
     An attempt may act only once its predecessors are fenced. Until then the anchor stays at the
     last attempt that acted, which says where to go on, and whether a person has to decide. Because
     it is one statement, a killed process leaves the anchor on one of the two attempts.
+
+    Only the last attempt may act: a number may be free again because its attempt has moved to
+    another name, or was pruned. So a process that was frozen before its claim may take that number.
     """
     here = database(str(attempt._state.db))
     unique, changed = ("routine", "version", "scope_key"), ("number", "attempt_id")
     columns = ", ".join((*unique, *changed))
     anchors, attempts = (tables.quoted(here.connection, model) for model in ("anchor", "attempt"))
+    later = f"SELECT 1 FROM {attempts} WHERE routine = own.routine AND number > own.number"
     # The lock of the row keeps a process that was frozen here from undoing its successor's move.
     sql = (
         f"INSERT INTO {anchors} ({columns}) "
-        f"SELECT {', '.join(unique)}, number, id FROM {attempts} "
-        f"WHERE id = %s AND state = %s {here.row_lock} {here.or_update(unique, changed)}"
+        f"SELECT {', '.join(unique)}, number, id FROM {attempts} AS own "
+        f"WHERE id = %s AND state = %s AND NOT EXISTS ({later}) "
+        f"{here.row_lock} {here.or_update(unique, changed)}"
     )
     with here.statements(), here.connection.cursor() as cursor:
         cursor.execute(sql, [attempt.pk, State.RUNNING])

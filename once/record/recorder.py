@@ -230,7 +230,9 @@ def lost_error(attempt: Attempt) -> AttemptLost:
             f"The row of {attempt} is gone, and its right to commit: the row was deleted, or the "
             "database lost commits by a failover or a crash"
         )
-    why = "another process took over" if state == State.LOST else f"it ended as {state}"
+    # It still runs where a successor has claimed, and not fenced it yet.
+    is_taken = state in (State.LOST, State.RUNNING)
+    why = "another process took over" if is_taken else f"it ended as {state}"
     return AttemptLost(f"{attempt} lost its right to commit: {why}")
 
 

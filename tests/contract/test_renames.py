@@ -8,6 +8,7 @@ from django.db import OperationalError
 
 from once import Routine, signals, state
 from once.engine import renaming
+from once.exceptions import AttemptLost
 from once.models import Anchor, Attempt, Completion, Now, State
 from once.record import anchors, history, recorder
 from once.record.standing import Record, Standing
@@ -227,6 +228,19 @@ def test_frozen_process_that_thaws_claims_nothing(using: str, retry: bool) -> No
     upcoming = history.next_attempt(routine)
     run(new(using))
     assert recorder.begin(routine, upcoming, "test") is None
+
+
+def test_frozen_process_that_claims_a_number_that_moved_does_not_act(using: str) -> None:
+    """Two processes claimed since it read the record, so that the number it wants is free again."""
+    routine = old(using)
+    upcoming = history.next_attempt(routine)
+    run(old(using))
+    run(new(using))
+    frozen = recorder.begin(routine, upcoming, "test")
+    assert frozen is not None
+    with pytest.raises(AttemptLost, match="attempt 1 lost its right to commit"):
+        anchors.move(frozen)
+    assert anchored(using) == [("shop.new", 1, 2), ("shop.old", TOMBSTONE, 2)]
 
 
 def test_frozen_process_of_the_new_name_claims_nothing(using: str) -> None:

@@ -151,6 +151,33 @@ def test_frozen_process_of_the_old_release_is_taken_over(
         assert after.attempt > 2  # the tombstone has a number, too
 
 
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_process_whose_lock_is_lost_claims_a_number_that_moved_and_does_not_act(
+    project: Project, old: Release, new: Release
+) -> None:
+    """Its lock's session was ended, which it learns late. Meanwhile its number came and went."""
+    patient = {"ONCE_LIVENESS_TIMEOUT": "600"}
+    late = {
+        name: project.once("run", f"plant.{name}", **old, **patient, TEST_HOLD=f"after-lock={name}")
+        for name in NAMES
+    }
+    for name in NAMES:
+        project.wait_for(name)
+    locks = "pg_locks WHERE locktype = 'advisory' AND database = "
+    own = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    ended = project.rows(f"SELECT pg_terminate_backend(pid) FROM {locks}{own}")
+    assert ended == [(True,)] * len(NAMES)
+    run(project, old)
+    run(project, new)
+    for name, process in late.items():
+        project.release(name)
+        assert process.finish() == 0, process.output
+        assert "lost its right to commit" in process.output
+    assert project.effects() == EFFECTS
+    for name in NAMES:
+        assert called(project, name) == 1
+
+
 @KINDS
 def test_held_in_the_old_release_is_held_in_the_new_one(
     project: Project, old: Release, new: Release
