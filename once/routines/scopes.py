@@ -70,7 +70,7 @@ def _check_value(scope: State, declared: str) -> None:
             f"{declared}, whose function returned {error}. Have it return text, bytes or JSON, "
             "such as sorted() of a set."
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueUnknown(
             f"{declared}, whose function raised an error: {one_line(error)}. No routine runs until "
             "it returns a value."

@@ -93,6 +93,14 @@ def test_scope_without_its_call_is_refused() -> None:
         Routine(function=lambda: None, name="shop.sync", scope=state)  # type: ignore[arg-type]
 
 
+def test_value_that_ends_the_process_is_an_error() -> None:
+    def value() -> str:
+        raise SystemExit(3)
+
+    with pytest.raises(ValueUnknown, match="whose function raised an error: SystemExit: 3"):
+        routine(value).check_scope()
+
+
 def test_value_is_asked_for_once_in_a_process_and_again_after_an_error() -> None:
     asked: list[int] = []
 
