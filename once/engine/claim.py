@@ -148,7 +148,7 @@ class Claim:
         return self.options.respects_backoff and not self._failed and record.retry_in > 0
 
     def _record(self) -> Record:
-        found = history.read([self.routine], thoroughly=self.options.reverts)
+        found = history.read([self.routine], thoroughly=self.options.is_thorough)
         return found[self.routine.name]
 
     def _is_in_other_hands(self) -> bool:

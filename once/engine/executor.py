@@ -241,7 +241,7 @@ class _Pass:
         first = routines[0].using if routines else ""
         for using in sorted({each.using for each in routines}, key=lambda it: (it == first, it)):
             here = [routine for routine in routines if routine.using == using]
-            read = partial(history.read_if_installed, here, thoroughly=self.options.reverts)
+            read = partial(history.read_if_installed, here, thoroughly=self.options.is_thorough)
             found |= self._patiently(read, here[0])
         return found
 

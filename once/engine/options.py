@@ -39,6 +39,11 @@ class RunOptions:
         """True if bodies are called: a person's decision calls none."""
         return self.trigger not in DECISIONS
 
+    @property
+    def is_thorough(self) -> bool:
+        """True if it is asked of what is done, too, whether a later value began."""
+        return self.reverts or self.even_done
+
     def repeats(self, routine: Routine) -> bool:
         """Return True if a call may call the routine's body more than once.
 

@@ -112,6 +112,16 @@ def test_reset_makes_the_last_value_pending_and_no_earlier_one(using: str) -> No
     assert (found.standing, found.is_overtaken) == (Standing.EARLIER, True)
 
 
+def test_reset_of_a_value_that_a_later_one_left_behind_meanwhile(using: str) -> None:
+    """A person saw it completed; before the reset, a later value began, and failed."""
+    first = of(using, "a")
+    run(first)
+    run(of(using, "b", function=fail))
+    [result] = run(first, trigger=Trigger.RESET, even_done=True, wait=False)
+    assert (result.outcome, result.reason) == (Outcome.ALREADY_DONE, Reason.OVERTAKEN)
+    assert "a later value was begun" in result.message
+
+
 @pytest.mark.parametrize("atomic", [True, False])
 def test_value_that_began_and_failed_is_the_latest(using: str, atomic: bool) -> None:
     first = of(using, "a", atomic=atomic)
