@@ -9,6 +9,7 @@ from typing import Any
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connections
 from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
 
 from once.databases import PATIENCE, database, is_supported
 from once.databases.tables import ask
@@ -93,9 +94,10 @@ def loaded(using: str) -> MigrationLoader | None:
         with database(using).statements():
             recorded = {*ask(connections[using], "SELECT app, name FROM django_migrations")}
     except DatabaseError as error:
-        if database(using).is_lost(error):
+        connection = connections[using]
+        if database(using).is_lost(error) or MigrationRecorder(connection).has_table():
             raise
-        recorded = set()  # there is no such table yet, or what follows says why
+        recorded = set()
     return None if of_code() <= recorded else _Loader(recorded)
 
 
