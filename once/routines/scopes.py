@@ -12,7 +12,6 @@ from once.exceptions import RoutineError, ValueUnknown
 from once.routines import content, state
 from once.routines.content import Content
 from once.routines.state import State
-from once.text import one_line
 
 __all__ = ["Scope", "check", "key"]
 
@@ -71,6 +70,8 @@ def _check_value(scope: State, declared: str) -> None:
             "such as sorted() of a set."
         ) from error
     except (Exception, SystemExit) as error:
+        from once.text import one_line  # because most processes meet no such error
+
         raise ValueUnknown(
             f"{declared}, whose function raised an error: {one_line(error)}. No routine runs until "
             "it returns a value."

@@ -181,7 +181,8 @@ def test_value_that_acts_until_its_fence_is_seen_after_it(
         if attempt.pk == frozen.pk and attempt.state == State.RUNNING:
             # By a statement that began before the claim of its successor, and ends now.
             last = {"number": frozen.number, "attempt": frozen}
-            same = {"routine": frozen.routine, "version": 1, "scope_key": frozen.scope_key}
+            same: dict[str, Any] = {"routine": frozen.routine, "version": 1}
+            same["scope_key"] = frozen.scope_key
             Anchor.objects.using(using).update_or_create(**same, defaults=last)
         return close(attempt, *arguments, **options)
 
