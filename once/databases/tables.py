@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.apps import apps
+from django.db.migrations.recorder import MigrationRecorder
 
-__all__ = ["MODELS", "ask", "execute", "grants", "name", "quoted"]
+__all__ = ["MODELS", "ask", "execute", "grants", "migrations", "name", "quoted"]
 
 #: The models that have a table.
 MODELS = ("attempt", "completion", "anchor")
@@ -23,12 +24,18 @@ def quoted(connection: Any, model: str) -> str:
     return table
 
 
+def migrations() -> str:
+    """Return the name of the table in which Django records the migrations that it applied."""
+    table: str = MigrationRecorder.Migration._meta.db_table
+    return table
+
+
 def grants(role: str) -> str:
     """Return the grants that let a role read and write the record."""
     first, *others = map(name, MODELS)
     return (
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {first} TO {role}; the same on "
-        f"{', '.join(others)}, and SELECT ON django_migrations."
+        f"{', '.join(others)}, and SELECT ON {migrations()}."
     )
 
 

@@ -11,8 +11,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connections
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
-from once.databases import PATIENCE, database, is_supported
-from once.databases.tables import ask
+from once.databases import PATIENCE, database, is_supported, tables
 
 __all__ = ["ahead", "behind", "blocker", "databases", "lacking", "loaded", "names", "of_code"]
 
@@ -90,11 +89,12 @@ def loaded(using: str) -> MigrationLoader | None:
     """
     # Not loaded where all are recorded, because that takes a hundred times as long, and each
     # process of a herd would load them, on connections that other processes wait for.
+    connection = connections[using]
+    table = connection.ops.quote_name(tables.migrations())
     try:
         with database(using).statements():
-            recorded = {*ask(connections[using], "SELECT app, name FROM django_migrations")}
+            recorded = {*tables.ask(connection, f"SELECT app, name FROM {table}")}
     except DatabaseError as error:
-        connection = connections[using]
         if database(using).is_lost(error) or MigrationRecorder(connection).has_table():
             raise
         recorded = set()

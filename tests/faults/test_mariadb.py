@@ -321,7 +321,7 @@ def test_server_that_hangs_does_not_outlast_the_deadline(
     project.routines(SEED)
     # Each has asked something before, so that its connection is open.
     steps = {
-        "run": "once.databases.unapplied:names=asked",
+        "run": "once.databases.unapplied:loaded=asked",
         "wait": "once.record.queries:attempted=asked",
     }
     process = project.once(*arguments, "--timeout=2", TEST_HOLD=steps[arguments[0]])

@@ -21,6 +21,7 @@ from unicodedata import east_asian_width
 
 import pytest
 
+from tests.behaviour.command import KEYS
 from tests.project import ROOT, Forked, Project
 from tests.zygote import is_forkable
 
@@ -31,14 +32,6 @@ _count = itertools.count(1)
 on_both = pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
 
 SUBCOMMANDS = ("run", "status", "wait", "call", "reset", "doctor")
-
-#: Of each routine, in this order: programs rely on it.
-KEYS = [
-    *("name", "version", "recorded_version", "scope", "kind", "state", "database", "attempts"),
-    *("started_at", "completed_at", "duration_seconds", "host", "pid", "trigger", "user"),
-    *("reason", "processed", "total"),
-    *("rate", "seconds_left", "retry_at", "error", "waits_for", "message", "scope_key"),
-]
 
 #: Two that belong together, and one that stands alone.
 SHOP = """

@@ -37,7 +37,10 @@ ANYTHING = st.recursive(
     lambda one: st.lists(one, max_size=3) | st.tuples(one, one) | st.dictionaries(st.text(), one),
     max_leaves=4,
 )
-SECONDS = ("ONCE_STARTUP_TIMEOUT", "ONCE_LIVENESS_TIMEOUT", "ONCE_RETRY_DELAY")
+SECONDS = (
+    *("ONCE_STARTUP_TIMEOUT", "ONCE_LIVENESS_TIMEOUT", "ONCE_RETRY_DELAY"),
+    "ONCE_MIGRATE_LOCK_TIMEOUT",
+)
 FLAGS = st.sampled_from(
     [
         *("--json", "--no-wait", "--fake", "--plan", "--reason", "--timeout", "--version", "--"),
@@ -69,6 +72,8 @@ def is_sound(name: str, value: Any) -> bool:
         return value == value.strip() and is_storable(value) and len(value) <= 200
     if name == "ONCE_STARTUP_COMMANDS":
         return all(type(one) is str and one == one.strip() for one in value)
+    if name == "ONCE_LOCK_MIGRATE":
+        return type(value) is bool
     if name == "ONCE_SCRUB":
         return value is None or callable(value)
     return value in ("run", "background", "off", "raise", "log")
