@@ -14,12 +14,19 @@ from typing import ClassVar, Self, TypeVar
 
 from once.exceptions import InsideRun
 
-__all__ = ["ATTENTION", "AdvisoryLock", "NoLock"]
+__all__ = ["ATTENTION", "POOL", "AdvisoryLock", "NoLock"]
 
 T = TypeVar("T")
 
 #: Seconds between two questions of a process that is to notice at once that a lock is free.
 ATTENTION = 0.05
+
+
+#: What a run needs of a pooler, as a sentence without its full stop.
+POOL = (
+    "A run needs two connections at once, or three where a migration waits for it: raise the size "
+    "of the pool that lends them (default_pool_size of PgBouncer), or see what keeps them"
+)
 
 
 class AdvisoryLock(ABC):

@@ -11,6 +11,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once.databases import tables
+from once.databases.lock import POOL
 from once.databases.messages import message, whole_savepoint
 from once.databases.servers import apart
 from once.databases.session_lock import SessionLock, foreign
@@ -166,11 +167,7 @@ class PostgreSQLLock(SessionLock):
             return f"The server itself holds it up: {waits} (pg_stat_activity)"
         if not self.is_pooled:
             return super().obstacle()
-        return (
-            "The pooler had no connection for it. A run needs two at once, or three where a "
-            "migration waits for it: raise the size of the pool that lends them "
-            "(default_pool_size of PgBouncer), or see what keeps them"
-        )
+        return f"The pooler had no connection for it. {POOL}"
 
     def refuse_other_place(self) -> None:
         if self.name not in self._keys:

@@ -19,7 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once import conf, signals
 from once.databases import PATIENCE, database
-from once.databases.lock import AdvisoryLock, NoLock
+from once.databases.lock import POOL, AdvisoryLock, NoLock
 from once.engine import shutdown
 from once.exceptions import (
     AttemptLost,
@@ -258,7 +258,8 @@ class Wait:
             return f" {advice}"
         if isinstance(error, Error) and not here.is_lost(error):
             return " Mend that, then run this again."
-        return f" Check that it runs and that DATABASES[{self.using!r}] is right."
+        pool = f" {POOL}." if self.lock.is_pooled else ""
+        return f" Check that it runs and that DATABASES[{self.using!r}] is right.{pool}"
 
     def _left(self) -> float:
         return inf if self.deadline is None else self.deadline - monotonic()

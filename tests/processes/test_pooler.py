@@ -39,7 +39,7 @@ IDLE = """
     SELECT pid FROM pg_stat_activity
     WHERE state LIKE 'idle in %' AND datname = current_database()
 """
-ADVICE = "The pooler had no connection for it. A run needs two at once, or three where a migration"
+ADVICE = "A run needs two connections at once, or three where a migration waits for it"
 SILENCE = "No answer for 10.0 s. The server hangs, a table is locked, or a pooler, where one stands"
 
 
