@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -82,12 +83,27 @@ class Server:
 
         wait_until(answers, what=lambda: f"{status} from {path}: {self.output}")
 
+    def signal(self, number: signal.Signals, *, all_processes: bool = False) -> None:
+        """Send it a signal, and perhaps its workers, once it handles that: it may yet be starting.
+
+        Its first worker can be at work while it starts the next.
+        """
+
+        def handles() -> bool:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+            caught = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
+            assert caught, status
+            return bool(int(caught[1], 16) >> (number - 1) & 1)
+
+        wait_until(handles, what=lambda: f"a handler of {number.name}: {self.output}")
+        (os.killpg if all_processes else os.kill)(self.pid, number)
+
     def stop(self, timeout: float = PATIENCE) -> int:
         """Ask it to end, and wait; its exit code.
 
         A worker of gunicorn that is asked before it listens to signals ends after 30 s only.
         """
-        self.process.send(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
         return self.process.finish(timeout)
 
     def end(self) -> None:

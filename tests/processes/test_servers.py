@@ -409,7 +409,7 @@ def test_sigterm_to_all_processes_is_one_interruption(
     project.routines(HOLDING + SLOW_ECHO)
     server = boot(command, *_patient(command), TEST_HOLD="once.engine.verdict:conclude=ended")
     project.wait_for("body")
-    os.killpg(server.pid, signal.SIGTERM)
+    server.signal(signal.SIGTERM, all_processes=True)
     project.wait_for("ended")
     for program, text in (("granian", "Shutting down"), ("gunicorn", "Handling signal")):
         if command.startswith(program) and "--preload" not in command:
@@ -426,7 +426,7 @@ def test_hypercorn_ends_after_its_routine(project: Project, boot: Boot) -> None:
     project.routines(HOLDING)
     server = boot("hypercorn")
     project.wait_for("body")
-    server.process.send(signal.SIGTERM)
+    server.signal(signal.SIGTERM)
     project.release("body")
     assert server.process.finish() == 0, server.output
     assert project.attempts() == [("plant.seed", 1, "succeeded")]
@@ -455,7 +455,7 @@ def test_ctrl_c_while_a_routine_runs_is_an_interruption(
     project.routines(HOLDING)
     server = boot(command, *_patient(command))
     project.wait_for("body")
-    os.killpg(server.pid, signal.SIGINT)
+    server.signal(signal.SIGINT, all_processes=True)
     server.process.finish()
     assert project.effects() == []
     assert _states(project) == {"interrupted"}, server.output
@@ -551,12 +551,13 @@ def test_worker_that_replaces_one_of_a_ready_server_serves_what_it_can(
 
 
 def _children(server: Server) -> list[int]:
-    """The workers of a server, the newest last: not Python's own helpers."""
+    """The workers of a server, the newest last: not Python's own helpers, and no zombies."""
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
     workers = []
     for child in children:
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-            if "resource_tracker" not in Path(f"/proc/{child}/cmdline").read_text():
+            command = Path(f"/proc/{child}/cmdline").read_text()
+            if command and "resource_tracker" not in command:
                 workers.append(int(child))
     return workers
 
