@@ -22,7 +22,7 @@ T = TypeVar("T")
 ATTENTION = 0.05
 
 
-#: What a run needs of a pooler, as a sentence without its full stop.
+#: The needs of a run, for a person whose pooler lends too little: a sentence without full stop.
 POOL = (
     "A run needs two connections at once, or three where a migration waits for it: raise the size "
     "of the pool that lends them (default_pool_size of PgBouncer), or see what keeps them"

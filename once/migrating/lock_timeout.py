@@ -79,7 +79,7 @@ class SchemaStatements:
         self.is_begun = not self._is_atomic
 
     def execute(self, statement: Callable[[], None]) -> None:
-        """Call what executes a statement of a schema editor, until that gets its locks."""
+        """Have a statement of a schema editor executed, until it gets its locks."""
         self._is_executing = True
         try:
             while not self._is_executed(statement):
@@ -131,7 +131,7 @@ class SchemaStatements:
             raise NotDone(f"Not applied: {reason}.")
         self._patient.pause(
             reason,
-            # For longer than what has waited behind it.
+            # For longer than the queries have waited behind it.
             least=2 * self._limit,
             gives_up=not self.is_begun,
             kept=None if has_transaction else self.here.connection,

@@ -103,7 +103,7 @@ class Server:
 
         A worker of gunicorn that is asked before it listens to signals ends after 30 s only.
         """
-        self.signal(signal.SIGTERM)
+        self.process.send(signal.SIGTERM)
         return self.process.finish(timeout)
 
     def end(self) -> None:
