@@ -101,7 +101,8 @@ def _check_names(
     using: str, routines: list[Routine], registered: Registry
 ) -> Iterator[CheckMessage]:
     """once.W004: a routine may have been renamed, so that it would run again."""
-    recorded, records = history.recorded(using), history.read(routines)
+    recorded = history.unknown(using, registered.labels)
+    records = history.read(routines)
     new = [name for name, record in records.items() if record.is_untried]
     for suspicion in renamed.suspicions(using, new, registered, recorded):
         yield checks.Warning(suspicion.told, suspicion.remedy, suspicion.new[0], id="once.W004")

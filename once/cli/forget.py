@@ -90,9 +90,16 @@ def _meant(registry: Registry, options: Namespace) -> dict[str, str]:
     meant = set[str]().union(*match(options.names, labels).values())
     found = [(name, using) for name, using in recorded if name in meant]
     refuse_ambiguity(found)
-    buried = _buried(found)
+    where = {using for _, using in found}
+    buried = _renamed(meant, where)
     if buried and not options.force:
         raise exit_codes.misused(_BURIED.format(*min(buried.items())))
+    for old, present in _renamed(registry.labels, where).items():
+        if present in meant:
+            raise exit_codes.misused(
+                f"{present} is the name that another release gave to {old} of this code. That "
+                "release needs its record. Remove it by code that has neither name."
+            )
     known = {name: registry.current(name) for name in sorted(meant - buried.keys())}
     for name, present in known.items():
         if present in registry.labels:
@@ -104,12 +111,12 @@ def _meant(registry: Registry, options: Namespace) -> dict[str, str]:
     return dict(found)
 
 
-def _buried(found: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _renamed(names: Iterable[str], aliases: Iterable[str]) -> dict[str, str]:
     """Return the present names for those of the names that have a tombstone."""
     present: dict[str, str] = {}
-    for name, using in found:
+    for using in aliases:
         with database(using).reading():
-            present |= queries.renamed(using, [name])
+            present |= queries.renamed(using, names)
     return present
 
 

@@ -187,10 +187,10 @@ class _Pass:
         from once.routines import renamed
 
         if using not in self._suspicions:
-            recorded = self._patiently(lambda: history.recorded(using), routine)
+            gone = self._patiently(lambda: history.unknown(using, self.registry.labels), routine)
             here = [each.name for each in routines if each.using == using]
             new = [name for name in here if name in stands and stands[name].is_untried]
-            self._suspicions[using] = renamed.suspicions(using, new, self.registry, recorded)
+            self._suspicions[using] = renamed.suspicions(using, new, self.registry, gone)
         untold = self._suspicions[using]
         if told := next((each for each in untold if routine.name in each.new), None):
             untold.remove(told)

@@ -30,6 +30,7 @@ __all__ = [
     "read_under_lock",
     "recorded",
     "undone",
+    "unknown",
 ]
 
 
@@ -207,6 +208,11 @@ def recorded(using: str) -> dict[str, list[Completion]]:
         for row in rows.order_by("version", "completed_at"):
             found.setdefault(row.routine, []).append(row)
     return found
+
+
+def unknown(using: str, names: Collection[str]) -> set[str]:
+    """Return the recorded names of none of these routines, by whatever name a release has them."""
+    return {*recorded(using)} - {*queries.renamed(using, names).values()}
 
 
 def _read(

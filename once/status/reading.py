@@ -24,6 +24,9 @@ __all__ = ["TAKES_OVER", "Called", "Reading", "described", "last_attempts", "pro
 #: The message of an attempt that was left half-way, if nothing else is in the way.
 TAKES_OVER = "The next `manage.py once run` or server start takes over."
 
+#: The message of a name that another release gave to a routine of this code.
+_LATER = "Another release has {0} by this name. Its record is left to that release."
+
 #: The digest of files. A release has rarely this form.
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -148,7 +151,9 @@ class Reading:
             details["renamed_to"] = present
             message = f"Its name is {present} now."
             return self._status(details, RoutineState.RENAMED, message, attempt, done[-1:])
-        return self._status(details, RoutineState.UNKNOWN, _gone(name), attempt, done[-1:])
+        ours = [old for old, at in self.renamed.items() if at == name and old in self.records]
+        message = _LATER.format(*ours) if ours else _gone(name)
+        return self._status(details, RoutineState.UNKNOWN, message, attempt, done[-1:])
 
     def _is_bare(self, name: str) -> bool:
         """True if a tombstone was the first that was recorded under an old name."""

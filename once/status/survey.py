@@ -176,7 +176,10 @@ def _with_suspicions(
 ) -> list[Status]:
     """Return the same; new routines that may have been renamed say so, the first in full."""
     messages: dict[str, str] = {}
-    unknown = [status for status in strangers if status.state is RoutineState.UNKNOWN]
+    ours = {status.renamed_to for status in listed}
+    unknown = [
+        each for each in strangers if each.state is RoutineState.UNKNOWN and each.name not in ours
+    ]
     for using in {status.database for status in unknown}:
         recorded = [each.name for each in unknown if each.database == using]
         new = [each.name for each in listed if each.database == using and _is_new(each)]

@@ -101,6 +101,33 @@ def test_release_before_finds_it_superseded(
     assert effects(using) == ["shop.old"]
 
 
+def test_release_before_leaves_the_new_name_alone(
+    using: str, routine: Routine, declared: list[Routine]
+) -> None:
+    """It neither takes it for gone, nor another routine for that by a new name."""
+    run(seed(using, "shop.old"))
+    Answer("run")
+    release_before(routine, declared)
+    declared.append(seed(using, "shop.fresh"))
+    found = shown("shop.new")
+    assert (found["state"], found["message"]) == (
+        "unknown",
+        "Another release has shop.old by this name. Its record is left to that release.",
+    )
+    assert shown("shop.fresh")["message"] is None
+    assert checks.run_checks(tags=[checks.Tags.database], databases=[using]) == []
+    assert "may have run" not in Answer("run", "--plan").out
+    refused = Answer("forget", "shop.new", "--noinput")
+    assert (refused.code, refused.message) == (
+        2,
+        "shop.new is the name that another release gave to shop.old of this code. That release "
+        "needs its record. Remove it by code that has neither name.",
+    )
+    answer = Answer("run")
+    assert "renamed" not in answer.out
+    assert effects(using) == ["shop.fresh", "shop.old"]
+
+
 def test_what_comes_after_it_waits_in_the_release_before(
     using: str, routine: Routine, declared: list[Routine]
 ) -> None:
