@@ -76,7 +76,7 @@ def _lines(past: list[PastAttempt], style: Style, verbosity: int) -> Iterator[st
         paint, label = paints.get(State(attempt.state), str), attempt.state
         if each.is_bodiless:
             paint, label = str, attempt.trigger
-        parts = [f"v{attempt.version}", each.began]
+        parts = [f"v{each.version or '-'}", each.began]
         if each.lasted:
             parts.append(f"in {each.lasted}")
         parts += [f"on {attempt.host} (pid {attempt.pid})", f"by {each.by}"]

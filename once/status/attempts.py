@@ -26,6 +26,11 @@ class PastAttempt:
     attempt: Attempt
 
     @property
+    def version(self) -> int | None:
+        """The version that was run; ``None`` of a rename, which moved those of all versions."""
+        return None if self.attempt.trigger == Trigger.RENAME else self.attempt.version
+
+    @property
     def is_decision(self) -> bool:
         return self.attempt.trigger in DECISIONS
 
@@ -109,7 +114,7 @@ def _to_json(past: PastAttempt) -> dict[str, Any]:
     attempt = past.attempt
     return {
         "number": attempt.number,
-        "version": attempt.version,
+        "version": past.version,
         "state": attempt.state,
         "trigger": attempt.trigger,
         "user": attempt.user or None,

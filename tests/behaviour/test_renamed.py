@@ -175,9 +175,11 @@ def test_history_tells_where_the_record_came_from(using: str, routine: Routine) 
     run(seed(using, "shop.old"))
     Answer("run")
     [found] = Answer("history", "shop.new", "--json").json["routines"]
-    told = [(each["trigger"], each["reason"]) for each in found["attempts"]]
-    assert told == [("test", None), ("rename", "from shop.old")]
-    assert "from shop.old" in Answer("history", "shop.new").out
+    told = [(each["trigger"], each["version"], each["reason"]) for each in found["attempts"]]
+    assert told == [("test", 1, None), ("rename", None, "from shop.old")]
+    answer = Answer("history", "shop.new")
+    assert "from shop.old" in answer.out
+    assert "v-  " in answer.out
 
 
 def test_w004_is_silent_about_old_names(using: str, declared: list[Routine]) -> None:
