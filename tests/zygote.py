@@ -7,6 +7,7 @@ It prints the id of each child, and writes the exit code of each that ended besi
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import selectors
@@ -116,6 +117,8 @@ def _fork_for_each_line() -> list[str]:
     for name in _PRELOADED:
         with contextlib.suppress(ImportError):
             import_module(name)
+    # Because a collection in a child would write to each page of what it shares, and so copy it.
+    gc.freeze()
     codes: dict[int, Path] = {}
     woken, waker = os.pipe()
     os.set_blocking(waker, False)
