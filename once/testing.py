@@ -262,8 +262,8 @@ def _call(routine: Routine, key: str, number: int) -> None:
             while not is_last:
                 with transaction.atomic(using=routine.using):
                     batch = made.after(cursor)
-                    if batch.items:
-                        body.call(routine, run, list(batch.items))
+                    if batch.count:
+                        body.call(routine, run, batch.items)
                 cursor, is_last = batch.cursor, batch.is_last
 
 

@@ -1,10 +1,9 @@
 """What must have run before this project serves. ``once`` finds this module by its name."""
 
 import logging
-from collections.abc import Sequence
 
 import pycountry
-from django.db.models import OuterRef, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Left
 
 from once import Run, routine
@@ -100,7 +99,7 @@ if conf.RELEASE >= 2:
         batch_size=1000,
         pause=0.02,
     )
-    def fold_names(places: Sequence[Place]) -> None:
+    def fold_names(places: QuerySet[Place]) -> None:
         """Write to each place what it is searched by."""
         for place in places:
             place.search_name = searchable(place.name)

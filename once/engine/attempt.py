@@ -157,7 +157,7 @@ class Work:
         while True:
             batch = self._commit_batch(found, cursor)
             cursor = batch.cursor
-            self.attempt.processed += len(batch.items)
+            self.attempt.processed += batch.count
             before, seconds = seconds, monotonic() - began
             signals.progressed.send_robust(
                 self.routine, attempt=self.attempt, seconds=seconds, lap=seconds - before
@@ -177,10 +177,10 @@ class Work:
             self._limit_statements()
             with self._projects_own():
                 batch = found.after(cursor)
-                if batch.items:
+                if batch.count:
                     self.is_begun = True
-                    body.call(self.routine, self._run, list(batch.items))  # a list of its own
-            recorder.advance(self.attempt, cursor, batch.cursor, len(batch.items))
+                    body.call(self.routine, self._run, batch.items)
+            recorder.advance(self.attempt, cursor, batch.cursor, batch.count)
             if batch.is_last:
                 recorder.complete(self.attempt)
             return batch

@@ -16,6 +16,7 @@ from once.databases import Database, database
 from once.engine import body
 from once.exceptions import MigrationFailed
 from once.routines.base import Routine, Run
+from once.routines.batches import START, batches
 
 __all__ = ["catch_up", "finish"]
 
@@ -82,12 +83,12 @@ def _do_batch(routine: Routine) -> int:
 
 def _do_next(routine: Routine, here: Database) -> int:
     """Call the body on the next rows; return their number."""
-    batch = [*_items(routine)[: routine.batch_size]]
-    if batch:
+    batch = batches(routine).after(START)
+    if batch.count:
         # Because the migration is the record of it, this is no attempt, and has no number.
         run = Run(using=here.using, attempt=0, key=uuid.uuid4().hex, check=lambda: None)
-        body.call(routine, run, batch)
-    return len(batch)
+        body.call(routine, run, batch.items)
+    return batch.count
 
 
 def _items(routine: Routine) -> QuerySet[Any]:

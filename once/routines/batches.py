@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
-from django.core.exceptions import FieldDoesNotExist
-from django.db import connections
-from django.db.models import CompositePrimaryKey, Field, QuerySet
-from django.db.models.constants import LOOKUP_SEP
+from django.db.models import QuerySet
 from django.db.models.manager import BaseManager
 
 from once.exceptions import BatchError
 from once.routines.base import Routine
+from once.routines.keys import key_of
 
 __all__ = ["START", "Batch", "Batches", "Progress", "batches"]
 
@@ -66,9 +64,16 @@ class Progress:
 class Batch:
     """Some items, and where to go on after them."""
 
-    items: Sequence[Any]
+    #: A queryset that is not evaluated, or the items themselves.
+    found: "QuerySet[Any] | Sequence[Any]"
+    count: int
     cursor: str
     is_last: bool
+
+    @property
+    def items(self) -> "QuerySet[Any] | list[Any]":
+        """The items for one call of a body: nothing that the body does to them outlasts it."""
+        return self.found.all() if isinstance(self.found, QuerySet) else list(self.found)
 
 
 #: Iterable, but in no order that lasts, or not by item.
@@ -121,7 +126,10 @@ def batches(routine: Routine) -> Batches:
 
 
 class _QuerySetBatches(Batches):
-    """Keyset pagination: rows in the order of a unique field, from the last one seen on."""
+    """Keyset pagination: rows in the order of a unique key, in ranges of that key.
+
+    Only keys are read here. The rows are the body's to load, or to change by one statement.
+    """
 
     is_repeatable = True
 
@@ -129,21 +137,20 @@ class _QuerySetBatches(Batches):
         self._routine = routine
         self._size = routine.batch_size
         self._rounds = 2 if routine.last_pass else 1
-        self._field, is_descending = _key(routine, rows)
-        self._by = f"{'-' * is_descending}{self._field.attname}"
-        self._rows = rows.order_by(self._by)
-        self._lookup = f"{self._field.attname}{LOOKUP_SEP}{'lt' if is_descending else 'gt'}"
+        self._key = key_of(routine, rows)
+        self._by = ",".join(self._key.order)
+        self._rows = rows.order_by(*self._key.order)
 
     def after(self, cursor: str) -> Batch:
         at = _Cursor.read(cursor, self._routine, self._by)
-        items = tuple(self._beyond(at)[: self._size])
-        if len(items) == self._size:
-            last = self._field.value_to_string(items[-1])
-            return Batch(items=items, cursor=str(replace(at, after=last)), is_last=False)
-        is_last = at.round >= self._rounds
-        # The start of another round, if there is one.
-        end = _Cursor(by=self._by, round=at.round + 1)
-        return Batch(items=items, cursor=str(end), is_last=is_last)
+        beyond = self._beyond(at)
+        keys = list(self._key.values(beyond)[: self._size])
+        found = beyond.filter(self._key.until(keys[-1])) if keys else beyond.none()
+        # Without a full batch, the start of another round, if there is one.
+        further, is_last = _Cursor(by=self._by, round=at.round + 1), at.round >= self._rounds
+        if len(keys) == self._size:
+            further, is_last = replace(at, after=self._key.written(keys[-1])), False
+        return Batch(found=found, count=len(keys), cursor=str(further), is_last=is_last)
 
     def total(self, done: Progress) -> int:
         at = _Cursor.read(done.cursor, self._routine, self._by)
@@ -152,7 +159,7 @@ class _QuerySetBatches(Batches):
     def _beyond(self, at: _Cursor) -> "QuerySet[Any]":
         if at.after is None:
             return self._rows.all()
-        return self._rows.filter(**{self._lookup: self._field.to_python(at.after)})
+        return self._rows.filter(self._key.beyond(self._key.read(at.after)))
 
 
 class _ItemBatches(Batches):
@@ -179,7 +186,8 @@ class _ItemBatches(Batches):
         items = tuple(islice(self._rest, self._routine.batch_size))
         self._position += len(items)
         return Batch(
-            items=items,
+            found=items,
+            count=len(items),
             cursor=str(_Cursor(by=_POSITION, after=str(self._position))),
             is_last=len(items) < self._routine.batch_size,
         )
@@ -204,46 +212,3 @@ class _ItemBatches(Batches):
             f"over= of {self._routine} returned {how}, so that the position where that one ended "
             "is another item. Restore the items, or raise version= to begin anew."
         )
-
-
-def _key(routine: Routine, rows: "QuerySet[Any]") -> "tuple[Field[Any, Any], bool]":
-    """Return the field that orders the rows, and True if it descends."""
-    if rows._fields is not None:  # type: ignore[attr-defined]
-        raise BatchError(
-            f"over= of {routine} returned a queryset with values() or values_list(). Return one "
-            "of model instances; only() and defer() load less of them."
-        )
-    query = rows.query
-    if query.is_sliced or query.combinator or query.distinct_fields or not query.standard_ordering:
-        raise BatchError(
-            f"over= of {routine} returned a queryset that is sliced, reversed, combined or "
-            "distinct on some fields, which cannot be gone through by a key. Use filter() and "
-            "order_by() instead."
-        )
-    order = query.order_by or ("pk",)
-    name = str(order[0]).removeprefix("-")
-    meta = rows.model._meta
-    try:
-        field = meta.pk if name == "pk" else meta.get_field(name)
-    except FieldDoesNotExist:
-        field = None
-    is_usable = isinstance(field, Field) and field.column and field.unique and not field.null
-    if len(order) > 1 or not is_usable:
-        advice = "Write .order_by() with such a field, or leave the order to the primary key."
-        if isinstance(meta.pk, CompositePrimaryKey):
-            advice = (
-                f"The primary key of {meta.object_name} has several columns. Write .order_by() "
-                "with such a field, or return its keys in an order that stays: "
-                f"list({meta.object_name}.objects.order_by('pk').values_list('pk', flat=True))."
-            )
-        raise BatchError(
-            f"over= of {routine} must be in the order of one unique field that is never NULL, not "
-            f"of {', '.join(map(str, order))}. {advice}"
-        )
-    digits = getattr(field, "max_digits", None) or 0  # of a DecimalField
-    if digits > 15 and connections[rows.db].vendor == "sqlite":
-        raise BatchError(
-            f"over= of {routine} is in the order of {field.name}, of which SQLite keeps 15 digits "
-            f"and not {digits}. Order by another unique field."
-        )
-    return field, str(order[0]).startswith("-")

@@ -220,16 +220,13 @@ def test_queryset_may_lock_its_rows(using: str) -> None:
         (lambda: Item.objects.reverse(), "sliced, reversed, combined or distinct"),
         (lambda: Item.objects.union(Item.objects.all()), "sliced, reversed, combined or distinct"),
         (lambda: Item.objects.distinct("group"), "sliced, reversed, combined or distinct"),
-        (lambda: Item.objects.order_by("number", "pk"), "not of number, pk. Write .order_by()"),
-        (lambda: Item.objects.order_by("group"), "one unique field that is never NULL, not of gro"),
-        (lambda: Item.objects.order_by("maybe"), "that is never NULL, not of maybe"),
+        (lambda: Item.objects.order_by("group"), "that is never NULL, or of several that are un"),
+        (lambda: Item.objects.order_by("maybe"), "unique together, not of maybe"),
         (lambda: Item.objects.order_by("friends"), "not of friends"),
         (lambda: Item.objects.order_by("friends__number"), "not of friends__number"),
         (lambda: Item.objects.order_by("?"), "not of ?"),
         (lambda: Item.objects.order_by("group"), "or leave the order to the primary key."),
-        (lambda: Pair.objects.all(), "that is never NULL, not of pk. The primary key of Pair has"),
-        (lambda: Pair.objects.order_by("pk"), "return its keys in an order that stays"),
-        (lambda: Pair.objects.order_by("left", "right"), "return its keys in an order that stays"),
+        (lambda: Pair.objects.order_by("left"), "or of several that are unique together, not of"),
     ],
 )
 def test_queryset_without_a_usable_key_is_refused_and_says_what_to_do(
@@ -240,18 +237,55 @@ def test_queryset_without_a_usable_key_is_refused_and_says_what_to_do(
     assert words in str(refusal.value)
 
 
-def test_keys_of_several_columns_are_gone_through_as_a_list(using: str) -> None:
-    """As the refusal of their queryset advises."""
+PAIRS = [(left, right) for left in (1, 2, 3) for right in (1, 2)]
+
+
+@rolled_back
+@pytest.mark.parametrize(
+    ("order", "key"),
+    [
+        ((), lambda pair: pair),
+        (("pk",), lambda pair: pair),
+        (("-pk",), lambda pair: (-pair[0], -pair[1])),
+        (("left", "right"), lambda pair: pair),
+        (("-left", "right"), lambda pair: (-pair[0], pair[1])),
+        (("right", "-left"), lambda pair: (pair[1], -pair[0])),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 7])
+def test_key_of_several_columns(
+    using: str, order: tuple[str, ...], key: Callable[[tuple[int, int]], Any], size: int
+) -> None:
     pairs = Pair.objects.using(using)
-    pairs.bulk_create(Pair(left=left, right=right) for left in (2, 1) for right in (1, 2))
-    with pytest.raises(BatchError, match=r"list\(Pair\.objects\.order_by\('pk'\)\.values_list"):
-        batches.batches(over(Pair.objects.all))
-    body = Bodies()
-    (result,) = run(
-        over(lambda: list(pairs.order_by("pk").values_list("pk", flat=True)), using, body)
-    )
-    assert result.outcome is Outcome.RAN
-    assert body.batches == [[(1, 1), (1, 2)], [(2, 1), (2, 2)]]
+    pairs.bulk_create(Pair(left=left, right=right) for left, right in reversed(PAIRS))
+    found = through(over(Pair.objects.order_by(*order), using, batch_size=size))
+    assert [(pair.left, pair.right) for pair in found] == sorted(PAIRS, key=key)
+
+
+@rolled_back
+def test_order_may_begin_with_what_is_not_unique(using: str) -> None:
+    stock(using, 1, 4, group=2)
+    stock(using, 2, 3, 5, group=1)
+    found = through(over(Item.objects.order_by("group", "-number"), using))
+    assert [item.number for item in found] == [5, 3, 2, 4, 1]
+
+
+def test_batch_of_rows_is_changed_by_one_statement_and_loads_nothing(using: str) -> None:
+    stock(using, 1, 2, 3, 4, 5)
+
+    def body(batch: QuerySet[Item]) -> None:
+        assert batch.update(group=7) in (1, 2)
+
+    loaded: list[type] = []
+
+    def note(sender: type, **kwargs: Any) -> None:
+        loaded.append(sender)
+
+    with receiving(post_init, note):
+        assert run(over(Item.objects.filter(group=0), using, body))[0].outcome is Outcome.RAN
+    assert Item not in loaded
+    assert {item.group for item in Item.objects.using(using).all()} == {7}
+    assert last(using).processed == 5
 
 
 def test_queryset_that_is_refused_fails_the_routine_before_its_body(using: str) -> None:
@@ -259,7 +293,7 @@ def test_queryset_that_is_refused_fails_the_routine_before_its_body(using: str) 
     (result,) = run(over(Item.objects.order_by("group"), using, body))
     assert result.outcome is Outcome.FAILED
     assert isinstance(result.error, BatchError)
-    assert "one unique field that is never NULL, not of group" in result.message
+    assert "that are unique together, not of group" in result.message
     assert body.batches == []
     assert attempts(using) == [("shop.fill", 1, "failed")]
 
@@ -281,7 +315,8 @@ def test_no_more_than_two_batches_of_rows_are_in_memory(using: str) -> None:
             alive.add(instance)
             counts.append(len(alive))
 
-    def collect(batch: list[Item]) -> None:
+    def collect(batch: QuerySet[Item]) -> None:
+        assert len(batch) == 4
         gc.collect()
 
     gc.freeze()  # because only what the run makes is to be collected
@@ -558,14 +593,13 @@ def test_async_body_shares_the_transaction_of_its_batch(using: str) -> None:
 
 def test_batch_is_the_bodys_own(using: str) -> None:
     """What a body does to its list changes neither the place to go on nor what is counted."""
-    stock(using, 1, 2, 3)
     seen = Bodies()
 
-    def consume(batch: list[Item]) -> None:
+    def consume(batch: list[int]) -> None:
         seen(batch)
         batch.clear()
 
-    heard, _ = told(over(Item.objects.all, using, consume))
+    heard, _ = told(over([1, 2, 3], using, consume))
     assert seen.items == [1, 2, 3]
     assert [processed for processed, _, _ in heard] == [2, 3]
 

@@ -72,6 +72,7 @@ from django.conf import settings
 from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.db import transaction
+from django.db.models.functions import Lower
 from django.utils.text import slugify
 from once import content, routine, state
 from shop.models import Country, Currency, Price, Product, Region, Tenant
