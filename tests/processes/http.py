@@ -83,20 +83,36 @@ class Server:
 
         wait_until(answers, what=lambda: f"{status} from {path}: {self.output}")
 
-    def signal(self, number: signal.Signals, *, all_processes: bool = False) -> None:
-        """Send it a signal, and perhaps its workers, once it handles that: it may yet be starting.
+    @property
+    def workers(self) -> list[int]:
+        """The ids of its workers, the newest last: not Python's own helpers, and no zombies."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        found = []
+        for child in children:
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                command = Path(f"/proc/{child}/cmdline").read_text()
+                if command and "resource_tracker" not in command:
+                    found.append(int(child))
+        return found
 
-        Its first worker can be at work while it starts the next.
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, once it handles that: its first worker may work before it does."""
+        wait_until(lambda: handles(self.pid, number), what=lambda: f"a handler: {self.output}")
+        os.kill(self.pid, number)
+
+    def send_to_all(self, number: signal.Signals, workers: int = 0) -> None:
+        """Send it and its workers a signal, once that many workers of gunicorn would heed it.
+
+        Until then a worker has the handlers of its master, that of SIGHUP among them, and loses
+        what it is sent.
         """
 
-        def handles() -> bool:
-            status = Path(f"/proc/{self.pid}/status").read_text()
-            caught = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
-            assert caught, status
-            return bool(int(caught[1], 16) >> (number - 1) & 1)
+        def are_started() -> bool:
+            listening = [each for each in self.workers if not handles(each, signal.SIGHUP)]
+            return handles(self.pid, number) and len(listening) >= workers
 
-        wait_until(handles, what=lambda: f"a handler of {number.name}: {self.output}")
-        (os.killpg if all_processes else os.kill)(self.pid, number)
+        wait_until(are_started, what=lambda: f"handlers of signals: {self.output}")
+        os.killpg(self.pid, number)
 
     def stop(self, timeout: float = PATIENCE) -> int:
         """Ask it to end, and wait; its exit code.
@@ -111,6 +127,16 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.kill()
+
+
+def handles(process: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    caught = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 #: Starts a server of a kind, with options and an environment.

@@ -6,7 +6,6 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -191,6 +190,11 @@ def _sessions(project: Project) -> int:
 def _patient(command: str) -> tuple[str, ...]:
     """Options by which gunicorn, too, ends no worker that does not heed its signal."""
     return ("--graceful-timeout", "600") if command.startswith("gunicorn") else ()
+
+
+def _listening(command: str) -> int:
+    """The number of workers that are to listen before a signal is sent to all processes."""
+    return 2 if command.startswith("gunicorn") and "--preload" not in command else 0
 
 
 def _lacks_threads(server: Server) -> bool:
@@ -409,13 +413,13 @@ def test_sigterm_to_all_processes_is_one_interruption(
     project.routines(HOLDING + SLOW_ECHO)
     server = boot(command, *_patient(command), TEST_HOLD="once.engine.verdict:conclude=ended")
     project.wait_for("body")
-    server.signal(signal.SIGTERM, all_processes=True)
+    server.send_to_all(signal.SIGTERM, _listening(command))
     project.wait_for("ended")
     for program, text in (("granian", "Shutting down"), ("gunicorn", "Handling signal")):
         if command.startswith(program) and "--preload" not in command:
             server.process.wait_for(text)
     if command == "hypercorn --workers 2":  # which ends one after another one has ended
-        wait_until(lambda: len(_children(server)) == 1, what=lambda: server.output)
+        wait_until(lambda: len(server.workers) == 1, what=lambda: server.output)
     project.release("ended")
     server.process.finish()
     assert _states(project) == {"interrupted"}, server.output
@@ -426,7 +430,7 @@ def test_hypercorn_ends_after_its_routine(project: Project, boot: Boot) -> None:
     project.routines(HOLDING)
     server = boot("hypercorn")
     project.wait_for("body")
-    server.signal(signal.SIGTERM)
+    server.send(signal.SIGTERM)
     project.release("body")
     assert server.process.finish() == 0, server.output
     assert project.attempts() == [("plant.seed", 1, "succeeded")]
@@ -455,7 +459,7 @@ def test_ctrl_c_while_a_routine_runs_is_an_interruption(
     project.routines(HOLDING)
     server = boot(command, *_patient(command))
     project.wait_for("body")
-    server.signal(signal.SIGINT, all_processes=True)
+    server.send_to_all(signal.SIGINT, _listening(command))
     server.process.finish()
     assert project.effects() == []
     assert _states(project) == {"interrupted"}, server.output
@@ -527,19 +531,19 @@ def test_worker_that_replaces_one_of_a_ready_server_serves_what_it_can(
     project.routines(RESET)
     server = boot(command, *options, ONCE_RETRY_DELAY="1")
     server.wait_for(200)
-    starts = 1 if "--preload" in command else len(_children(server))
+    starts = 1 if "--preload" in command else len(server.workers)
     wait_until(
         lambda: server.output.count("event=startup_complete") >= starts,
         what=lambda: server.output,
     )
     assert project.once("reset", "--no-input", "plant.seed").finish() == 0
     project.release("broken")
-    before = _children(server)
+    before = server.workers
     if number is not None:
         os.kill(before[-1], number)
     # Where a worker ends after some requests, these let it.
     wait_until(
-        lambda: server.get("/nothing/") and set(_children(server)) - set(before),
+        lambda: server.get("/nothing/") and set(server.workers) - set(before),
         what=lambda: server.output,
     )
     if "--preload" not in command:
@@ -548,18 +552,6 @@ def test_worker_that_replaces_one_of_a_ready_server_serves_what_it_can(
     server.wait_for(404, "/nothing/")
     assert {server.get() for _ in range(8)} - {0} == {200}
     assert server.process.is_running(), server.output
-
-
-def _children(server: Server) -> list[int]:
-    """The workers of a server, the newest last: not Python's own helpers, and no zombies."""
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    workers = []
-    for child in children:
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-            command = Path(f"/proc/{child}/cmdline").read_text()
-            if command and "resource_tracker" not in command:
-                workers.append(int(child))
-    return workers
 
 
 # gevent
