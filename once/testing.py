@@ -218,7 +218,7 @@ def _complete(routine: Routine, *, is_alone: bool = False) -> Result:
     attempt = recorder.begin(routine, history.next_attempt(routine), Trigger.TEST)
     if attempt is None:
         raise AttemptLost("Another process uses this test database.")
-    unhurried = replace(routine, pause=0.0)
+    unhurried = replace(routine, rest=0.0)
     if is_alone and routine.takes_apps:
         unhurried = gates.behind(routine.using).bound(unhurried)
     work = Work(

@@ -97,7 +97,7 @@ if conf.RELEASE >= 2:
         after=[load_places],
         over=lambda: Place.objects.all(),
         batch_size=1000,
-        pause=0.02,
+        rest=0.02,
     )
     def fold_names(places: QuerySet[Place]) -> None:
         """Write to each place what it is searched by."""

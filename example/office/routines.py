@@ -30,7 +30,7 @@ def invoice_customers(run: Run) -> None:
     raise TimeoutError("The bank did not answer within 10 s.")
 
 
-@routine(over=lambda: range(48_000), batch_size=400, pause=0.05, startup=False)
+@routine(over=lambda: range(48_000), batch_size=400, rest=0.05, startup=False)
 def number_invoices(numbers: Sequence[int]) -> None:
     """Takes its time."""
     time.sleep(0.01)

@@ -165,9 +165,9 @@ class Work:
             if batch.is_last:
                 return
             with shutdown.heeded():
-                if self.routine.pause:
+                if self.routine.rest:
                     self.here.connection.close()  # which a server may end while it is idle
-                    time.sleep(self.routine.pause)
+                    time.sleep(self.routine.rest)
             self.lock.check()
 
     def _commit_batch(self, found: Batches, cursor: str) -> Batch:

@@ -26,7 +26,7 @@ Kind = Literal["atomic", "batched", "external", "process"]
 BATCH_SIZE = 1000
 #: Options that mean nothing in process scope, and options that mean nothing without ``over``.
 _OF_DATABASES = ("version", "using", "atomic", "over", "retry", "done_if", "renamed_from")
-_OF_BATCHES = ("batch_size", "pause", "statement_timeout", "last_pass")
+_OF_BATCHES = ("batch_size", "rest", "statement_timeout", "last_pass")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Routine:
     #: Items in a batch, at most.
     batch_size: int = BATCH_SIZE
     #: Seconds to rest between batches.
-    pause: float = 0.0
+    rest: float = 0.0
     #: Seconds that a statement of a batch may take.
     statement_timeout: float | None = None
     #: True if a queryset that leaves out done rows is gone through once more at the end.

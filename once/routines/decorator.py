@@ -75,7 +75,7 @@ def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> An
             queryset is read in the order of its primary key, or of the unique field that orders
             it. Another iterable must return the same items on every call.
         batch_size: largest number of items in a batch; 1,000 by default.
-        pause: seconds to rest between batches; none by default.
+        rest: seconds to rest between batches; none by default.
         statement_timeout: seconds that a statement in a batch may take, on PostgreSQL; no limit
             of its own by default.
         last_pass: ``True`` goes through the queryset once more at its end, for rows that appeared

@@ -51,7 +51,7 @@ VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("batch_size", _is_count, f"is not an integer from 1 to {_INTEGER_MAX}."),
     (
-        "pause",
+        "rest",
         lambda value: conf.is_seconds(value, 0),
         f"is not a number of seconds from 0 to {conf.DAY:g}.",
     ),

@@ -75,7 +75,7 @@ def test_batched_routine_is_completed_batch_by_batch_without_rest(
     def body(batch: list[int], run: Run) -> None:
         Effect.objects.using(run.using).create(name=f"{batch}")
 
-    declared.append(seed(using, function=body, over=lambda: [1, 2, 3], batch_size=2, pause=3_600.0))
+    declared.append(seed(using, function=body, over=lambda: [1, 2, 3], batch_size=2, rest=3_600.0))
     complete_routines()
     complete_routines()
     assert effects(using) == ["[1, 2]", "[3]"]

@@ -239,7 +239,7 @@ def test_batched_body_is_called_for_all_batches_twice(_: object, using: str) -> 
         Counted.objects.using(using).filter(pk__in=batch).update(counter=1)
 
     Counted.objects.using(using).bulk_create([Counted(pk=pk) for pk in (1, 2, 3)])
-    one = seed(using, function=body, over=lambda: [1, 2, 3], batch_size=2, pause=3_600.0)
+    one = seed(using, function=body, over=lambda: [1, 2, 3], batch_size=2, rest=3_600.0)
     assert_idempotent(one)
     assert batches == [[1, 2], [3]] * 2
     assert [run.attempt for run in runs] == [1, 1, 2, 2]

@@ -573,7 +573,7 @@ def test_rest_is_between_batches_and_without_a_connection(
         rests.append((seconds, connections["default"].connection is None))
 
     monkeypatch.setattr(time, "sleep", rest)
-    run(over([1, 2, 3, 4, 5], "default", pause=60))
+    run(over([1, 2, 3, 4, 5], "default", rest=60))
     assert rests == [(60, True)] * 2
 
 

@@ -43,7 +43,7 @@ RESTING = """
     from tests.shop.models import Counted
 
 
-    @routine(over=lambda: Counted.objects.order_by("pk"), batch_size=2, pause=0.01)
+    @routine(over=lambda: Counted.objects.order_by("pk"), batch_size=2, rest=0.01)
     def backfill(rows):
         pks = [row.pk for row in rows]
         Counted.objects.filter(pk__in=pks).update(counter=F("counter") + 1)

@@ -283,7 +283,7 @@ def test_signal_in_a_pause_ends_at_once_and_holds_nothing(
     project: Project, number: signal.Signals, code: int, retry: bool
 ) -> None:
     fill(project, 30)
-    project.routines(counting(pause=120, retry=retry))
+    project.routines(counting(rest=120, retry=retry))
     runner = project.once("run")
     wait_until_latest(project, 1, 10)
     runner.send(number)
@@ -538,7 +538,7 @@ def in_terminal(project: Project, size: str = "rows 24 cols 100") -> Process:
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_bar_in_a_terminal(project: Project) -> None:
     fill(project, 50)
-    project.routines(counting(hold_at=41, pause=0.2))  # tqdm draws ten times a second at most
+    project.routines(counting(hold_at=41, rest=0.2))  # tqdm draws ten times a second at most
     runner = in_terminal(project)
     project.wait_for("batch")
     runner.wait_for("80%")
@@ -553,7 +553,7 @@ def test_bar_in_a_terminal(project: Project) -> None:
 def test_bar_in_a_terminal_without_a_size(project: Project) -> None:
     """Such as that of a container with ``tty: true`` to which nobody is attached."""
     fill(project, 50)
-    project.routines(counting(hold_at=41, pause=0.2))
+    project.routines(counting(hold_at=41, rest=0.2))
     runner = in_terminal(project, "rows 0 cols 0")
     project.wait_for("batch")
     runner.wait_for("80%")
@@ -571,7 +571,7 @@ def test_bar_shows_the_first_batch(project: Project) -> None:
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_lines_without_a_terminal(project: Project) -> None:
     fill(project, 40)
-    project.routines(counting(pause=5.1))  # two pauses last as long as from one line to the next
+    project.routines(counting(rest=5.1))  # two pauses last as long as from one line to the next
     runner = project.once("run")
     runner.wait_for("30 of 40")
     assert re.search(r"^    30 of 40 \(75%\), [23]/s, [34]s left$", runner.output, re.M)
@@ -647,7 +647,7 @@ def test_frozen_in_a_batch(project: Project) -> None:
 @pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
 def test_frozen_in_a_pause(project: Project) -> None:
     fill(project, 40)
-    project.routines(counting(hold_at=1, pause=1))
+    project.routines(counting(hold_at=1, rest=1))
     frozen = project.once("run")
     project.wait_for("batch")
     successor = project.once("run")
@@ -710,7 +710,7 @@ def test_pause_is_longer_than_a_session_may_be_idle(project: Project) -> None:
     [(name,)] = project.rows("SELECT current_database()")
     project.execute(f"ALTER DATABASE {name} SET idle_session_timeout = '500ms'")
     fill(project, 15)
-    project.routines(counting(pause=1.5))
+    project.routines(counting(rest=1.5))
     runner = project.once("run")
     assert runner.finish() == 0, runner.output
     assert counters(project) == [(1, 15)]

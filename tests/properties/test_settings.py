@@ -165,7 +165,7 @@ def test_any_options_are_taken_or_refused(
     assert {type(one) for one in (made.atomic, made.last_pass, made.retry, made.startup)} == {bool}
     assert isinstance(made.using, str)
     assert 1 <= made.batch_size < 2**31
-    assert 0 <= made.pause <= 86_400
+    assert 0 <= made.rest <= 86_400
     assert 0.001 <= (made.statement_timeout or 1) <= 86_400
 
 

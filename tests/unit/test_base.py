@@ -159,9 +159,9 @@ def test_kind_of_a_routine_with_over_is_batched() -> None:
 
 def test_batched_routine_has_options_of_its_own() -> None:
     made: Any = routine(
-        name="x", over=items, batch_size=1, pause=0.5, statement_timeout=0.001, last_pass=True
+        name="x", over=items, batch_size=1, rest=0.5, statement_timeout=0.001, last_pass=True
     )(lambda batch: None)
-    assert (made.over, made.batch_size, made.pause) == (items, 1, 0.5)
+    assert (made.over, made.batch_size, made.rest) == (items, 1, 0.5)
     assert (made.statement_timeout, made.last_pass) == (0.001, True)
 
 
@@ -380,12 +380,12 @@ TAKES_THE_BATCH = (
         ),
         ({"scope": "process", "function": takes_run}, "there is no `run`. Remove the parameter."),
         ({"batch_size": 10}, "batch_size= is for batches, and there is no over=."),
-        ({"pause": 0.1}, "pause= is for batches, and there is no over=."),
+        ({"rest": 0.1}, "rest= is for batches, and there is no over=."),
         ({"statement_timeout": 3}, "statement_timeout= is for batches, and there is no over=."),
         ({"last_pass": True}, "last_pass= is for batches, and there is no over=."),
         (
-            {"batch_size": 10, "pause": 1},
-            "batch_size= and pause= is for batches, and there is no over=. Pass over=, or remove",
+            {"batch_size": 10, "rest": 1},
+            "batch_size= and rest= is for batches, and there is no over=. Pass over=, or remove",
         ),
         ({**BATCHED, "over": [1, 2]}, "over= must be a function that returns"),
         ({**BATCHED, "over": Effect.objects.all()}, "write over=lambda: ...."),  # without a query
@@ -396,7 +396,7 @@ TAKES_THE_BATCH = (
             for value in (0, -1, True, 2.0, 2**31, 10**30)
         ),
         *(
-            ({**BATCHED, "pause": value}, f"pause={value!r} is not {SECONDS} 0 to 86400.")
+            ({**BATCHED, "rest": value}, f"rest={value!r} is not {SECONDS} 0 to 86400.")
             for value in (-0.1, "1", True, None, math.inf, math.nan, 86_400.1, 10**30)
         ),
         *(
