@@ -42,7 +42,7 @@ def routine(
     atomic: bool = True,
     over: Callable[..., Iterable[Any]] | None = None,
     batch_size: int = BATCH_SIZE,
-    pause: float = 0.0,
+    rest: float = 0.0,
     statement_timeout: float | None = None,
     last_pass: bool = False,
     retry: bool = True,
