@@ -3,25 +3,23 @@
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from time import monotonic
 from typing import TypeVar
 
-from django.db import DatabaseError, Error, transaction
+from django.db import DatabaseError, Error
 
-from once import signals
 from once.databases import Database
 from once.databases.lock import AdvisoryLock
-from once.engine import body, shutdown
+from once.engine import batching, body, shutdown
 from once.engine.backoff import Wait
 from once.exceptions import AttemptLost, BatchError, BodyError
 from once.models import Attempt, Trigger
 from once.record import anchors, recorder
 from once.routines.base import Routine, Run
-from once.routines.batches import START, Batch, Batches, Progress, batches
+from once.routines.batches import START
 from once.text import one_line
 
 __all__ = ["Work"]
@@ -67,9 +65,13 @@ class Work:
         What a body raises is raised, and what its ``on_commit`` hooks raise, at the end. Where
         ``done_if`` says that the effects exist, that is recorded, and the body is not called.
         """
-        ways = {"atomic": self._atomic, "batched": self._batched, "external": self._external}
+        ways: dict[str, Callable[[], None]] = {
+            "atomic": self._atomic,
+            "batched": partial(batching.go_through, self),
+            "external": self._external,
+        }
         if self.routine.done_if is not None:
-            self._end(lambda: self._transact(self._find, may_repeat=True))
+            self._end(lambda: self.transact(self._find, may_repeat=True))
         if not self.is_found:
             self._end(ways[self.routine.kind])
 
@@ -87,13 +89,13 @@ class Work:
             anchors.move(self.attempt)
             record(self.attempt)
 
-        self._end(lambda: self._transact(work, may_repeat=True))
+        self._end(lambda: self.transact(work, may_repeat=True))
 
     def _find(self) -> None:
         """Ask ``done_if``, unless an earlier attempt acted, and record the answer yes."""
         self.is_found = False  # of a transaction that is repeated
         if anchors.is_first(self.attempt):
-            with self._projects_own():
+            with self.projects_own():
                 self.is_found = body.is_found(self.routine)
         if self.is_found:
             anchors.move(self.attempt)
@@ -115,89 +117,20 @@ class Work:
         def work() -> None:
             self.lock.confirm()
             self.is_begun = True
-            with self._projects_own():
-                body.call(self.routine, self._run)
+            with self.projects_own():
+                body.call(self.routine, self.run)
             recorder.complete(self.attempt)
 
         anchors.move(self.attempt)
-        self._transact(work, may_repeat=self.may_repeat)
-
-    def _batched(self) -> None:
-        with self._projects_own():
-            made = batches(self.routine)
-        with closing(made) as found:
-
-            def resume() -> Progress:
-                # In one transaction: an address may lead to another server from one to the next.
-                before = recorder.progress(self.attempt)
-                total = self._total(found, before)
-                start = replace(before, cursor=before.cursor or START, total=total)
-                recorder.resume(self.attempt, start)
-                anchors.move(self.attempt)
-                return start
-
-            start = self._transact(resume, may_repeat=True)
-            self.lock.confirm()
-            self._go_through(found, start.cursor)
-
-    def _total(self, found: Batches, before: Progress) -> int | None:
-        """Return the number of items, or ``None`` if counting takes too long."""
-        try:
-            with transaction.atomic(using=self.here.using):
-                self._limit_statements()
-                return found.total(before)
-        except DatabaseError as error:
-            if self.here.is_lost(error):
-                raise
-            return None
-
-    def _go_through(self, found: Batches, cursor: str) -> None:
-        began = monotonic()
-        seconds = 0.0
-        while True:
-            batch = self._commit_batch(found, cursor)
-            cursor = batch.cursor
-            self.attempt.processed += batch.count
-            before, seconds = seconds, monotonic() - began
-            signals.progressed.send_robust(
-                self.routine, attempt=self.attempt, seconds=seconds, lap=seconds - before
-            )
-            if batch.is_last:
-                return
-            with shutdown.heeded():
-                if self.routine.rest:
-                    self.here.connection.close()  # which a server may end while it is idle
-                    time.sleep(self.routine.rest)
-            self.lock.check()
-
-    def _commit_batch(self, found: Batches, cursor: str) -> Batch:
-        """Commit the effects of one batch and the cursor in one transaction."""
-
-        def work() -> Batch:
-            self._limit_statements()
-            with self._projects_own():
-                batch = found.after(cursor)
-                if batch.count:
-                    self.is_begun = True
-                    body.call(self.routine, self._run, batch.items)
-            recorder.advance(self.attempt, cursor, batch.cursor, batch.count)
-            if batch.is_last:
-                recorder.complete(self.attempt)
-            return batch
-
-        return self._transact(work, may_repeat=self.may_repeat and found.is_repeatable)
-
-    def _limit_statements(self) -> None:
-        if self.routine.statement_timeout is not None:
-            self.here.limit_statements(self.routine.statement_timeout)
+        self.transact(work, may_repeat=self.may_repeat)
 
     def _external(self) -> None:
         self._refuse_batches()
         anchors.move(self.attempt)
         self.lock.ping()
         self.is_begun = True
-        with self._projects_own():
-            body.call_outside(self.routine, self._run)
+        with self.projects_own():
+            body.call_outside(self.routine, self.run)
         self._record_outside()
 
     def _refuse_batches(self) -> None:
@@ -220,7 +153,7 @@ class Work:
         def record() -> None:
             if next(tries):
                 self._end_own_session()
-            self._transact(work, may_repeat=True)
+            self.transact(work, may_repeat=True)
 
         self.wait.insist(record)
 
@@ -234,7 +167,7 @@ class Work:
             self.here.connection.close()
 
     @contextmanager
-    def _projects_own(self) -> Iterator[None]:
+    def projects_own(self) -> Iterator[None]:
         """A context for what the project wrote: its errors are no trouble of the database."""
         try:
             yield
@@ -242,7 +175,7 @@ class Work:
             self.of_project = error
             raise
 
-    def _transact(self, work: Callable[[], T], *, may_repeat: bool) -> T:
+    def transact(self, work: Callable[[], T], *, may_repeat: bool) -> T:
         """Run one work transaction, and repeat it if another transaction was in its way."""
         for repeats_left in reversed(range(_REPEATS)):
             unit = self.here.work()
@@ -282,7 +215,8 @@ class Work:
         self.session = self.here.connection.connection
 
     @property
-    def _run(self) -> Run:
+    def run(self) -> Run:
+        """The attempt, for a body that takes ``run``."""
         return Run(
             using=self.routine.using,
             attempt=self.attempt.number,

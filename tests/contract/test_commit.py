@@ -44,7 +44,7 @@ LATE = [KeyboardInterrupt, SoftTimeLimitExceeded, SystemExit]
 def _codes(using: str) -> set[CodeType]:
     """The code in which an exception is late."""
     wrapper: Any = type(connections[using])
-    methods = [Atomic.__enter__, Atomic.__exit__, Work._transact, Work._end]
+    methods = [Atomic.__enter__, Atomic.__exit__, Work.transact, Work._end]
     for name in ("commit", "_commit", "rollback", "_rollback", "set_autocommit"):
         methods.append(getattr(wrapper, name))
     for name in ("_set_autocommit", "_start_transaction_under_autocommit"):
