@@ -6,6 +6,7 @@ import once.models
 
 ID = models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")
 STATES = ["running", "succeeded", "failed", "interrupted", "lost"]
+WISHES = ["pause", "resume", "set"]
 TRIGGERS = [
     ("command", "command"),
     ("startup", "server start"),
@@ -14,6 +15,7 @@ TRIGGERS = [
     ("migrate", "migration"),
     ("reverse", "migration undone"),
     ("found", "found done"),
+    ("items", "failed items"),
     ("rename", "rename"),
     ("fake", "fake"),
     ("reset", "reset"),
@@ -67,6 +69,7 @@ class Migration(migrations.Migration):
                     models.PositiveBigIntegerField(default=0, verbose_name="processed before"),
                 ),
                 ("total", models.PositiveBigIntegerField(blank=True, null=True)),
+                ("throttled", models.TextField(blank=True)),
             ],
             options={
                 "constraints": [
@@ -123,12 +126,57 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Wish",
+            fields=[
+                ("id", ID),
+                ("routine", once.models.ExactCharField(max_length=200)),
+                ("number", models.PositiveIntegerField()),
+                (
+                    "kind",
+                    models.CharField(choices=[(kind, kind) for kind in WISHES], max_length=10),
+                ),
+                ("is_paused", models.BooleanField(default=False)),
+                ("version", models.PositiveIntegerField(default=0)),
+                ("batch_size", models.PositiveIntegerField(blank=True, null=True)),
+                ("rest", models.FloatField(blank=True, null=True)),
+                ("batch_seconds", models.FloatField(blank=True, null=True)),
+                ("user", models.CharField(blank=True, max_length=255)),
+                ("reason", models.TextField(blank=True)),
+                ("made_at", models.DateTimeField(db_default=once.models.Now())),
+            ],
+            options={
+                "verbose_name_plural": "wishes",
+                "constraints": [
+                    models.UniqueConstraint(fields=("routine", "number"), name="once_wish_number"),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="FailedItem",
+            fields=[
+                *SCOPED,
+                ("item", once.models.ExactCharField(max_length=255)),
+                ("number", models.PositiveIntegerField()),
+                ("error", models.TextField(blank=True)),
+                ("failed_at", models.DateTimeField(db_default=once.models.Now())),
+            ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("routine", "version", "scope_key", "item"),
+                        name="once_failed_item_once",
+                    ),
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="Routine",
             fields=[],
             options={
                 "permissions": [
                     ("reset_routine", "Can reset routine"),
                     ("fake_routine", "Can record routine as done"),
+                    ("pause_routine", "Can pause, resume and set routine"),
                 ],
                 "proxy": True,
                 "default_permissions": ("view",),

@@ -16,6 +16,7 @@ __all__ = [
     "NoConnection",
     "NotDone",
     "OnceError",
+    "Paused",
     "RoutineError",
     "RoutineFailed",
     "TimedOut",
@@ -90,6 +91,10 @@ class NotDone(OnceError):
 
 class BatchError(OnceError):
     """The items of a routine cannot be gone through in batches."""
+
+
+class Paused(OnceError):
+    """A person paused the routine, until a person resumes it."""
 
 
 class Held(OnceError):

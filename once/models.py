@@ -1,6 +1,7 @@
-"""The record: completions, attempts, and the anchors that keep some attempts from being pruned.
+"""The record: completions, attempts and their anchors, failed items, and what people wish.
 
-:mod:`once.record.recorder` and :mod:`once.record.anchors` write it.
+:mod:`once.record.recorder`, :mod:`once.record.anchors`, :mod:`once.record.failed_items` and
+:mod:`once.record.wishes` write it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,11 @@ __all__ = [
     "Attempt",
     "Completion",
     "ExactCharField",
+    "FailedItem",
     "Now",
     "State",
     "Trigger",
+    "Wish",
 ]
 
 
@@ -104,6 +107,8 @@ class Trigger(models.TextChoices):
     REVERSE = "reverse", "migration undone"
     #: Its ``done_if`` said that its effects exist: no body was called.
     FOUND = "found", "found done"
+    #: Items that failed, each tried once more.
+    ITEMS = "items", "failed items"
     #: Its record was carried over to, or from, another name: no body was called.
     RENAME = "rename", "rename"
     #: A person recorded it as done: no body was called.
@@ -147,6 +152,8 @@ class Attempt(Scoped):
     #: The part of the processed items that earlier attempts processed.
     resumed = models.PositiveBigIntegerField("processed before", default=0)
     total = models.PositiveBigIntegerField(null=True, blank=True)
+    #: The throttle for which it waits before the next batch, and for how long.
+    throttled = models.TextField(blank=True)
 
     class Meta:
         constraints = [
@@ -187,6 +194,69 @@ class Anchor(Scoped):
         ]
 
 
+class Wish(models.Model):
+    """The last row of a routine says all that people want of it now; the rows before are history.
+
+    Numbers count 1, 2, 3 for each routine, so that no wish is made without knowing the one before.
+    Attempts read it and never write it. A pause holds for every version, until it is resumed. The
+    other values hold for the version that they were set for, and where not NULL.
+    """
+
+    class Kind(models.TextChoices):
+        """What a person did."""
+
+        PAUSE = "pause", "pause"
+        RESUME = "resume", "resume"
+        SET = "set", "set"
+
+    routine = ExactCharField(max_length=NAME_LENGTH)
+    number = models.PositiveIntegerField()
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    is_paused = models.BooleanField(default=False)
+    #: The version that the values below are for; 0 where nothing was set.
+    version = models.PositiveIntegerField(default=0)
+    batch_size = models.PositiveIntegerField(null=True, blank=True)
+    rest = models.FloatField(null=True, blank=True)
+    batch_seconds = models.FloatField(null=True, blank=True)
+    user = models.CharField(max_length=255, blank=True)
+    reason = models.TextField(blank=True)
+    made_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name_plural = "wishes"
+        constraints = [
+            UniqueConstraint(fields=["routine", "number"], name="once_wish_number"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.routine} wish {self.number}"
+
+
+class FailedItem(Scoped):
+    """Having a row means that a batch went on behind the item, which is not done.
+
+    The row commits in the transaction that moves the cursor behind the item. It is deleted in the
+    transaction of the item's effects.
+    """
+
+    #: The key of a row of a queryset, as text; of another item its position, from 1.
+    item = ExactCharField(max_length=255)
+    #: Number of the attempt in which it failed last.
+    number = models.PositiveIntegerField()
+    error = models.TextField(blank=True)
+    failed_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            UniqueConstraint(
+                fields=["routine", "version", "scope_key", "item"], name="once_failed_item_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} item {self.item}"
+
+
 class Routine(Completion):
     """A routine in the admin, which has its URL and permissions by this name. It has no table."""
 
@@ -196,6 +266,7 @@ class Routine(Completion):
         permissions = [
             ("reset_routine", "Can reset routine"),
             ("fake_routine", "Can record routine as done"),
+            ("pause_routine", "Can pause, resume and set routine"),
         ]
 
     def __str__(self) -> str:

@@ -32,6 +32,8 @@ class Reason(enum.StrEnum):
     HINDERED = "hindered"
     #: A person must decide whether it is tried again.
     HELD = "held"
+    #: A person paused it, until a person resumes it.
+    PAUSED = "paused"
     #: The deadline passed.
     TIMED_OUT = "timed_out"
     #: Left to a newer version or value, which was begun and is not done: nothing to build on.

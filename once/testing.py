@@ -218,7 +218,7 @@ def _complete(routine: Routine, *, is_alone: bool = False) -> Result:
     attempt = recorder.begin(routine, history.next_attempt(routine), Trigger.TEST)
     if attempt is None:
         raise AttemptLost("Another process uses this test database.")
-    unhurried = replace(routine, rest=0.0)
+    unhurried = replace(routine, rest=0.0, throttle=())
     if is_alone and routine.takes_apps:
         unhurried = gates.behind(routine.using).bound(unhurried)
     work = Work(
@@ -261,7 +261,7 @@ def _call(routine: Routine, key: str, number: int) -> None:
             cursor, is_last = START, False
             while not is_last:
                 with transaction.atomic(using=routine.using):
-                    batch = made.after(cursor)
+                    batch = made.after(cursor, routine.batch_size)
                     if batch.count:
                         body.call(routine, run, batch.items)
                 cursor, is_last = batch.cursor, batch.is_last

@@ -27,13 +27,15 @@ _CARRIERS = ("once", "asgiref", "concurrent")
 _CALLS_BODY = "Routine.call"
 
 
-def one_line(error: BaseException | None) -> str:
-    """Return the type and the first line of an error, of 300 characters at most.
+def one_line(error: BaseException | None, place: str = "") -> str:
+    """Return the type and the first line of an error, of 300 characters at most, and its place.
 
     Below the first line databases print detail and context, which alone say nothing. A group
     names its first error as well. This package's own errors are whole, and without their type:
     they end with the next step.
     """
+    if place and not isinstance(error, OnceError):
+        return f"{one_line(error).rstrip('.')}, at {inline(place)}"
     try:
         text = _scrubbed(str(error))
     except Exception:  # a message that cannot be made must not hide the error
@@ -52,12 +54,12 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LINE else f"{text[: _LINE - 6]} [...]"
 
 
-def whole(error: BaseException) -> str:
+def whole(error: BaseException, place: str = "") -> str:
     """Return an error as an attempt keeps it, of 10,000 characters at most.
 
     Its first line is :func:`one_line` of it; below is the end of its traceback.
     """
-    line = one_line(error)[: _LENGTH // 2]
+    line = one_line(error, place)[: _LENGTH // 2]
     return f"{line}\n{trace(error)[len(line) + 1 - _LENGTH :]}"
 
 

@@ -60,6 +60,7 @@ class Database(ABC):
     aborted_errors: ClassVar[Collection[object]] = ()
     no_transaction_errors: ClassVar[Collection[object]] = ()
     text_errors: ClassVar[Collection[object]] = ()
+    cancelled_errors: ClassVar[Collection[object]] = ()
 
     def __init__(self, using: str) -> None:
         self.using = using
@@ -237,6 +238,10 @@ class Database(ABC):
     def obstacle(self, error: Exception) -> str:
         """Return what was in the way, as far as the server says so when it is asked now."""
         return one_line(error)
+
+    def is_cancelled(self, error: BaseException) -> bool:
+        """True if a statement took longer than it may, or a person cancelled it."""
+        return self.code(error) in self.cancelled_errors
 
     @abstractmethod
     def is_lost(self, error: BaseException) -> bool:

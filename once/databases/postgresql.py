@@ -44,7 +44,7 @@ _TAKER = """SELECT l.relation::regclass::text, l.granted, l.pid, a.usename, a.ap
         array_to_string(pg_blocking_pids(l.pid), ', ')
     FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
     WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND l.relation IN (to_regclass(%s), to_regclass(%s), to_regclass(%s)) AND l.mode IN
+        AND l.relation IN (SELECT to_regclass(name) FROM unnest(%s) AS name) AND l.mode IN
         ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
     ORDER BY l.granted DESC, l.waitstart LIMIT 1"""
 
@@ -69,6 +69,7 @@ class PostgreSQL(ServerDatabase):
     lock_class = PostgreSQLLock
     conflicts = ("40001", "40P01")  # a serialization failure, a deadlock
     locked_errors = ("55P03",)
+    cancelled_errors = ("57014",)
     read_only_errors = ("25006",)
     no_transaction_errors = ("25001", "2D000")  # in a transaction, or a COMMIT in one
     aborted_errors = ("25P02",)
@@ -181,7 +182,7 @@ class PostgreSQL(ServerDatabase):
         names = [quoted(self.connection, model) for model in MODELS]
         taker: list[Any] = []
         with suppress(Error), self.answering():
-            taker = ask(self.connection, _TAKER, names)
+            taker = ask(self.connection, _TAKER, [names])
         for table, is_granted, pid, role, name, blockers in taker:
             return (
                 f"{table} is {'locked' if is_granted else 'to be locked'} by a session (pid {pid}, "

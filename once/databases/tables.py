@@ -9,7 +9,7 @@ from django.db.migrations.recorder import MigrationRecorder
 __all__ = ["MODELS", "ask", "execute", "grants", "migrations", "name", "quoted"]
 
 #: The models that have a table.
-MODELS = ("attempt", "completion", "anchor")
+MODELS = ("attempt", "completion", "anchor", "wish", "faileditem")
 
 
 def name(model: str) -> str:

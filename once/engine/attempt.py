@@ -54,6 +54,8 @@ class Work:
     has_successor: bool = field(default=False, init=False)
     #: The last error that the project's own code raised, or the COMMIT of what it did.
     of_project: BaseException | None = field(default=None, init=False)
+    #: The items that the body was called with, if it raised.
+    place: str = field(default="", init=False)
     #: The driver's connection that the last work transaction began on.
     session: object = field(default=None, init=False)
     #: The first error of a hook that ran after a commit.
@@ -70,7 +72,9 @@ class Work:
             "batched": partial(batching.go_through, self),
             "external": self._external,
         }
-        if self.routine.done_if is not None:
+        if self.attempt.trigger == Trigger.ITEMS:
+            ways["batched"] = partial(batching.try_failed_items, self)
+        elif self.routine.done_if is not None:
             self._end(lambda: self.transact(self._find, may_repeat=True))
         if not self.is_found:
             self._end(ways[self.routine.kind])

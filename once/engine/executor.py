@@ -18,7 +18,7 @@ from once.engine.backoff import Retry, Wait
 from once.engine.options import RunOptions
 from once.exceptions import AttemptLost
 from once.models import Trigger
-from once.record import history
+from once.record import failed_items, history
 from once.record.standing import Record, Standing
 from once.results import Outcome, Reason, Result, already_done, skipped
 from once.routines.base import Routine
@@ -26,9 +26,9 @@ from once.routines.registry import Registry
 
 if TYPE_CHECKING:
     from once.engine.claim import Claim
+    from once.engine.suspicions import Suspicions
     from once.record.gates import Behind
-    from once.routines.renamed import Suspicion
-# Because most starts find everything done, `claim`, `renamed` and `unapplied`, and most
+# Because most starts find everything done, `claim`, `suspicions` and `gates`, and most
 # of the package with them, are loaded only where a routine is open.
 
 __all__ = ["run"]
@@ -80,8 +80,7 @@ class _Pass:
     deadline: float | None
     #: By alias, what stands of the migrations that the database lacks.
     _behind: dict[str, "Behind"] = field(default_factory=dict)
-    #: By alias, what is not told yet of routines that may have been renamed, where it was asked.
-    _suspicions: dict[str, "list[Suspicion]"] = field(default_factory=dict)
+    _suspicions: "Suspicions | None" = None
     #: Alias of the database that the pass is at, and what ends its session and its lock there.
     _using: str = ""
     _session: ExitStack = field(default_factory=ExitStack)
@@ -180,25 +179,18 @@ class _Pass:
     def _suspect(
         self, routine: Routine, routines: Sequence[Routine], stands: dict[str, Record]
     ) -> None:
-        """Tell where routines that were never tried may have run under other names."""
         known, using = stands.get(routine.name), routine.using
         if not (known and known.is_untried and self.options.calls_body):
             return
-        from once.routines import renamed
+        from once.engine.suspicions import Suspicions
 
-        if using not in self._suspicions:
-            gone = self._patiently(lambda: history.unknown(using, self.registry.labels), routine)
-            here = [each.name for each in routines if each.using == using]
-            new = [name for name in here if name in stands and stands[name].is_untried]
-            self._suspicions[using] = renamed.suspicions(using, new, self.registry, gone)
-        untold = self._suspicions[using]
-        if told := next((each for each in untold if routine.name in each.new), None):
-            untold.remove(told)
-            signals.suspected.send_robust(routine, message=told.message)
+        self._suspicions = self._suspicions or Suspicions(self.registry)
+        read = partial(history.unknown, using, self.registry.labels)
+        self._suspicions.tell(routine, routines, stands, lambda: self._patiently(read, routine))
 
     def _left(self, routine: Routine, known: Record) -> Result:
         """Return the result if there is nothing to do."""
-        if known.standing not in (Standing.HELD, Standing.EARLIER):
+        if known.standing not in (Standing.HELD, Standing.PAUSED, Standing.EARLIER):
             done = already_done(routine)
             return replace(done, reason=Reason.OVERTAKEN) if known.is_overtaken else done
         from once.engine import verdict
@@ -248,16 +240,9 @@ class _Pass:
     def _blocker(self, routine: Routine, known: Record | None, results: dict[str, Result]) -> str:
         if self.options.calls_body:
             for other in self.registry.predecessors(routine):
-                if (before := results.get(other.name)) is None:
-                    continue
-                if not before.is_done:
-                    return f"Not tried, since {other.name} must be done before."
-                is_overtaken = before.reason is Reason.OVERTAKEN
-                if is_overtaken and self._read([other])[other.name].is_overtaken:
-                    return (
-                        f"Not tried, since {other.name} must be done before: a newer version or "
-                        "value of it was begun, and is not done yet."
-                    )
+                before = results.get(other.name)
+                if before and (why := self._why_not_done(other, before)) is not None:
+                    return f"Not tried, since {other.name} must be done before{why}."
         needed = self.options.needed
         if self.options.trigger == Trigger.RESET or (needed and needed.name == routine.name):
             return ""
@@ -275,6 +260,19 @@ class _Pass:
                 routine,
             )
         return self._behind[using].blocker(routine)
+
+    def _why_not_done(self, routine: Routine, result: Result) -> str | None:
+        """Return why what comes after a routine cannot be tried, perhaps in no words, or none."""
+        if not result.is_done:
+            return ""
+        is_overtaken = result.reason is Reason.OVERTAKEN
+        if is_overtaken and self._read([routine])[routine.name].is_overtaken:
+            return ": a newer version or value of it was begun, and is not done yet"
+        if routine.max_errors:
+            count = partial(failed_items.counts, [routine])
+            if failed := self._patiently(count, routine).get(routine.name):
+                return f": {failed} of its items failed. See `manage.py once items {routine}`"
+        return None
 
     def _patiently(self, function: Callable[[], T], routine: Routine) -> T:
         """Call a function that reads, again where its database could not be reached."""

@@ -42,7 +42,7 @@ class RunOptions:
     @property
     def is_thorough(self) -> bool:
         """True if it is asked of what is done, too, whether a later value began."""
-        return self.reverts or self.even_done
+        return self.reverts or self.even_done or self.trigger == Trigger.ITEMS
 
     def repeats(self, routine: Routine) -> bool:
         """Return True if a call may call the routine's body more than once.
@@ -54,7 +54,9 @@ class RunOptions:
     @property
     def due(self) -> list[Standing]:
         """The standings of a routine for which there is something to do."""
-        held = [] if self.calls_body else [Standing.HELD]
+        if self.trigger == Trigger.ITEMS:
+            return [Standing.DONE]
+        held = [] if self.calls_body else [Standing.HELD, Standing.PAUSED]
         done = [Standing.DONE] * self.even_done + [Standing.EARLIER] * self.reverts
         return [Standing.OPEN, *held, *done]
 

@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING
 from django.db import Error
 
 from once.databases import Database, discard, tables
-from once.exceptions import AttemptLost, BodyError, CannotFence, LockLost, NoConnection, TimedOut
+from once.exceptions import (
+    AttemptLost,
+    BodyError,
+    CannotFence,
+    LockLost,
+    NoConnection,
+    Paused,
+    TimedOut,
+)
 from once.models import BODILESS, Attempt, State, Trigger
-from once.record import history, recorder
+from once.record import history, recorder, wishes
 from once.record.standing import Record, Standing, holds
 from once.results import Outcome, Reason, Result, already_done, skipped
 from once.routines.base import Routine
@@ -57,7 +65,7 @@ def conclude(work: "Work", problem: BaseException) -> State:
 
     Return the state that is recorded, or ``RUNNING`` where nothing could be recorded.
     """
-    stopped = isinstance(problem, LockLost | CannotFence | TimedOut | KeyboardInterrupt)
+    stopped = isinstance(problem, LockLost | CannotFence | Paused | TimedOut | KeyboardInterrupt)
     # Its commits may be gone; or its body starved the heartbeat, and the lock was lost.
     is_cut_off = isinstance(problem, AttemptLost) or (
         work.is_begun and isinstance(problem, LockLost) and not isinstance(problem, NoConnection)
@@ -74,8 +82,9 @@ def conclude(work: "Work", problem: BaseException) -> State:
                 state = State.INTERRUPTED if stopped or work.is_hindered else State.FAILED
                 if work.has_successor or is_cut_off:
                     state = State.LOST
+                error = whole(problem, work.place)
                 return recorder.close(
-                    work.attempt, state, whole(problem), body_not_started=not work.is_begun
+                    work.attempt, state, error, body_not_started=not work.is_begun
                 )
         except Error:
             # If the database takes no record just then, the body's own error tells nothing.
@@ -101,7 +110,9 @@ def ended(work: "Work", problem: BaseException | None, seconds: float) -> Result
     is_settled = isinstance(problem, AttemptLost) and attempt.state == State.SUCCEEDED
     if problem is None or is_settled:
         return result(outcome=done)
-    what = one_line(problem).rstrip(".")
+    what = one_line(problem, work.place).rstrip(".")
+    if isinstance(problem, Paused) and attempt.state == State.INTERRUPTED:
+        return result(outcome=Outcome.SKIPPED, message=str(problem), reason=Reason.PAUSED)
     if attempt.state == State.SUCCEEDED:
         return result(outcome=done, message=f"Done and recorded, but afterwards: {what}")
     # No body is called again by the same call; where it was taken over, the successor decides.
@@ -131,7 +142,9 @@ def is_worth_repeating(failed: Result, here: Database) -> bool:
 
 
 def left(routine: Routine, found: Record) -> Result:
-    """Return the result of a routine that is held, or whose value is an earlier one."""
+    """Return the result of a routine that is paused or held, or whose value is an earlier one."""
+    if found.standing is Standing.PAUSED:
+        return skipped(routine, wishes.explain(routine.using, routine.name), reason=Reason.PAUSED)
     if found.standing is Standing.HELD:
         return skipped(routine, hint(routine.name, is_gone=found.is_gone), reason=Reason.HELD)
     reason = Reason.OVERTAKEN if found.is_overtaken else Reason.EARLIER

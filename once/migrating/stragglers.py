@@ -83,7 +83,7 @@ def _do_batch(routine: Routine) -> int:
 
 def _do_next(routine: Routine, here: Database) -> int:
     """Call the body on the next rows; return their number."""
-    batch = batches(routine).after(START)
+    batch = batches(routine).after(START, routine.batch_size)
     if batch.count:
         # Because the migration is the record of it, this is no attempt, and has no number.
         run = Run(using=here.using, attempt=0, key=uuid.uuid4().hex, check=lambda: None)

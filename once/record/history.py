@@ -3,17 +3,21 @@
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from django.db import DatabaseError
 from django.db.models import Max, Q
 
 from once.databases import database, tables
 from once.models import Attempt, Completion, State
-from once.record import queries, states
+from once.record import failed_items, queries, states, wishes
 from once.record.standing import BAD, HOLDING, Attempts, Record, Standing, by_completions, judge
 from once.routines.base import Routine
 from once.routines.names import TOMBSTONE
 from once.routines.state import State as ScopeState
+
+if TYPE_CHECKING:  # because most processes go through no batches
+    from once.routines.batches import Progress
 
 __all__ = [
     "LOST_TABLES",
@@ -25,6 +29,7 @@ __all__ = [
     "is_migrated",
     "last_failures",
     "next_attempt",
+    "progress",
     "read",
     "read_if_installed",
     "read_under_lock",
@@ -82,8 +87,12 @@ def read_if_installed(
 
 
 def undone(routines: Collection[Routine]) -> list[str]:
-    """Return the names of those of some routines that are neither done nor superseded."""
-    return [name for name, record in read(routines).items() if not record.is_done]
+    """Return the names of those of some routines that are neither done nor superseded.
+
+    A routine with failed items is not done for what is built on it.
+    """
+    failed = failed_items.counts(routines)
+    return [name for name, record in read(routines).items() if not record.is_done or name in failed]
 
 
 def held(
@@ -171,6 +180,18 @@ def attempts(using: str, numbers: Mapping[str, int]) -> dict[str, Attempt]:
     with database(using).statements():
         rows = rows.filter(number__in=set(numbers.values()))
         return {row.routine: row for row in rows if row.number == numbers[row.routine]}
+
+
+def progress(attempt: Attempt) -> "Progress":
+    """Return how far the attempts before this one came, once all of them are fenced."""
+    from once.routines.batches import Progress
+
+    same = {name: getattr(attempt, name) for name in ("routine", "version", "scope_key")}
+    rows = Attempt.objects.using(attempt._state.db).filter(**same, number__lt=attempt.number)
+    last = rows.exclude(cursor="").order_by("-number").first()
+    if last is None:
+        return Progress()
+    return Progress(cursor=last.cursor, processed=last.processed, total=last.total)
 
 
 def has_successor(attempt: Attempt) -> bool:
@@ -262,6 +283,9 @@ def _read(
         if record.standing is not Standing.SUPERSEDED:  # a newer release carries it over
             names = tuple(name for name in names if name in uncarried)
             records[routine.name] = replace(record, uncarried=names)
+    undone = [name for name, each in records.items() if each.standing is Standing.OPEN]
+    for name in wishes.paused(using, undone) if undone else ():
+        records[name] = replace(records[name], standing=Standing.PAUSED)
     # In an older release.
     renamed = {name for name, version, _ in wanted if name in buried and version < TOMBSTONE}
     for name in queries.unfinished(using, renamed) if renamed else ():

@@ -1,8 +1,8 @@
 """Write completions and attempts; :mod:`once.record.anchors` writes anchors, and prunes.
 
-``lock_attempt``, ``progress``, ``resume``, ``advance``, ``complete`` and ``undo`` are parts of the
-work transaction in hand. All but ``progress`` raise ``AttemptLost`` where the attempt has no right
-to commit any more. The other functions that write are statements of their own, durable on return.
+``lock_attempt``, ``resume``, ``advance``, ``complete``, ``succeed`` and ``undo`` are parts of the
+work transaction in hand. They raise ``AttemptLost`` where the attempt has no right to commit any
+more. The other functions that write are statements of their own, durable on return.
 """
 
 import os
@@ -20,7 +20,7 @@ from once import conf
 from once.databases import database, tables
 from once.exceptions import AttemptLost, BodyError, CannotFence
 from once.models import DECISIONS, Attempt, Completion, Now, State
-from once.record import states
+from once.record import failed_items, history, states
 from once.record.history import NextAttempt
 from once.routines.base import Routine
 from once.routines.batches import Progress
@@ -34,10 +34,11 @@ __all__ = [
     "complete",
     "lock_attempt",
     "lost_error",
-    "progress",
     "record_migrated",
     "rehearse",
     "resume",
+    "succeed",
+    "throttled",
     "undo",
     "work_name",
 ]
@@ -147,16 +148,6 @@ def lock_attempt(attempt: Attempt) -> None:
         raise lost_error(attempt)
 
 
-def progress(attempt: Attempt) -> Progress:
-    """Return how far the attempts before this one came, once all of them are fenced."""
-    rows = Attempt.objects.using(attempt._state.db).filter(**_completion_of(attempt))
-    before = rows.filter(number__lt=attempt.number).exclude(cursor="")
-    last = before.order_by("-number").first()
-    if last is None:
-        return Progress()
-    return Progress(cursor=last.cursor, processed=last.processed, total=last.total)
-
-
 def resume(attempt: Attempt, done: Progress) -> None:
     """Record where an attempt goes on, in the transaction that read the progress.
 
@@ -193,7 +184,7 @@ def complete(attempt: Attempt, **values: object) -> None:
         if getattr(error.__cause__, "sqlstate", None) == _UNDEFINED_TABLE:
             raise _unseen() from error  # it was there when the transaction began
         raise
-    _succeed(attempt, **values)
+    succeed(attempt, **values)
 
 
 def undo(attempt: Attempt, *, start: str, anew: bool = False) -> None:
@@ -206,9 +197,17 @@ def undo(attempt: Attempt, *, start: str, anew: bool = False) -> None:
     Attempt.objects.using(using).filter(**completion, retry=False).update(retry=True)
     if Completion.objects.using(using).filter(**completion).delete()[0] or anew:
         values: dict[str, object] = {"key": uuid.uuid4().hex, "cursor": start}
+        failed_items.forget(attempt)
     else:
-        values = _resumed(progress(attempt))
-    _succeed(attempt, **values)
+        values = _resumed(history.progress(attempt))
+    succeed(attempt, **values)
+
+
+def throttled(attempt: Attempt, reason: str) -> None:
+    """Record which throttle an attempt waits for; where it has no right to commit, nothing."""
+    with database(str(attempt._state.db)).statements():
+        _running(attempt).update(throttled=reason)
+    attempt.throttled = reason
 
 
 def record_migrated(using: str, name: str, digest: str) -> None:
@@ -246,7 +245,8 @@ def _resumed(done: Progress) -> dict[str, object]:
     return {**asdict(done), "resumed": done.processed}
 
 
-def _succeed(attempt: Attempt, **values: object) -> None:
+def succeed(attempt: Attempt, **values: object) -> None:
+    """End an attempt well, and leave the completion as it is."""
     if not _end(attempt, State.SUCCEEDED, **values):
         raise _moved(attempt)
 

@@ -38,6 +38,8 @@ class Standing(enum.Enum):
     SUPERSEDED = "superseded"
     #: The value of its state is an earlier one: another was let to act since.
     EARLIER = "earlier"
+    #: A person paused it, until a person resumes it.
+    PAUSED = "paused"
     #: It may not be tried a second time, and was tried: a person decides.
     HELD = "held"
 

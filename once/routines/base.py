@@ -19,14 +19,22 @@ from once.routines.contexts import call_apart, outside_event_loop
 from once.routines.scopes import Scope
 from once.routines.values import VALUES
 
-__all__ = ["BATCH_SIZE", "Kind", "Routine", "Run"]
+__all__ = ["BATCH_SIZE", "Kind", "Routine", "Run", "Throttle"]
 
 Kind = Literal["atomic", "batched", "external", "process"]
 
 BATCH_SIZE = 1000
 #: Options that mean nothing in process scope, and options that mean nothing without ``over``.
 _OF_DATABASES = ("version", "using", "atomic", "over", "retry", "done_if", "renamed_from")
-_OF_BATCHES = ("batch_size", "rest", "statement_timeout", "last_pass")
+_OF_BATCHES = (
+    "batch_size",
+    "batch_seconds",
+    "rest",
+    "throttle",
+    "max_errors",
+    "statement_timeout",
+    "last_pass",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +50,9 @@ class Run:
     #: Raises :exc:`once.exceptions.LockLost` if another process may have taken over, and
     #: :exc:`KeyboardInterrupt` if this process was told to end.
     check: Callable[[], None]
+
+
+Throttle = Callable[[Run], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,8 +78,14 @@ class Routine:
     over: Callable[..., Iterable[Any]] | None = None
     #: Items in a batch, at most.
     batch_size: int = BATCH_SIZE
+    #: Seconds that a batch should take, by which its size is chosen.
+    batch_seconds: float | None = None
     #: Seconds to rest between batches.
     rest: float = 0.0
+    #: Functions that take the run and return the seconds to wait before the next batch.
+    throttle: "tuple[Throttle, ...]" = ()
+    #: Items that may fail: batches go on behind them.
+    max_errors: int = 0
     #: Seconds that a statement of a batch may take.
     statement_timeout: float | None = None
     #: True if a queryset that leaves out done rows is gone through once more at the end.
@@ -87,6 +104,8 @@ class Routine:
         self._check_name()
         self._check_after()
         object.__setattr__(self, "renamed_from", names.listed(self.renamed_from))
+        throttles = (self.throttle,) if callable(self.throttle) else self.throttle
+        object.__setattr__(self, "throttle", tuple(throttles))
         for option, is_valid, problem in VALUES:
             value = getattr(self, option)
             if not is_valid(value):

@@ -69,6 +69,14 @@ class Batch:
     count: int
     cursor: str
     is_last: bool
+    #: The first and the last item, as failed items are recorded; empty where there is none.
+    first: str = ""
+    last: str = ""
+
+    @property
+    def place(self) -> str:
+        """The items of the batch, for people."""
+        return f"item {self.first}" if self.count == 1 else f"items {self.first} to {self.last}"
 
     @property
     def items(self) -> "QuerySet[Any] | list[Any]":
@@ -88,8 +96,12 @@ class Batches(ABC):
     is_repeatable: bool
 
     @abstractmethod
-    def after(self, cursor: str) -> Batch:
-        """Return the batch after a cursor."""
+    def after(self, cursor: str, size: int) -> Batch:
+        """Return the batch after a cursor, of so many items at most."""
+
+    @abstractmethod
+    def only(self, item: str) -> Batch:
+        """Return the batch of one item, which is empty where that is gone."""
 
     @abstractmethod
     def total(self, done: Progress) -> int | None:
@@ -135,22 +147,34 @@ class _QuerySetBatches(Batches):
 
     def __init__(self, routine: Routine, rows: "QuerySet[Any]") -> None:
         self._routine = routine
-        self._size = routine.batch_size
         self._rounds = 2 if routine.last_pass else 1
         self._key = key_of(routine, rows)
         self._by = ",".join(self._key.order)
         self._rows = rows.order_by(*self._key.order)
 
-    def after(self, cursor: str) -> Batch:
+    def after(self, cursor: str, size: int) -> Batch:
         at = _Cursor.read(cursor, self._routine, self._by)
         beyond = self._beyond(at)
-        keys = list(self._key.values(beyond)[: self._size])
+        keys = list(self._key.values(beyond)[:size])
         found = beyond.filter(self._key.until(keys[-1])) if keys else beyond.none()
         # Without a full batch, the start of another round, if there is one.
         further, is_last = _Cursor(by=self._by, round=at.round + 1), at.round >= self._rounds
-        if len(keys) == self._size:
-            further, is_last = replace(at, after=self._key.written(keys[-1])), False
-        return Batch(found=found, count=len(keys), cursor=str(further), is_last=is_last)
+        first, last = (self._key.written(keys[at]) if keys else "" for at in (0, -1))
+        if len(keys) == size:
+            further, is_last = replace(at, after=last), False
+        return Batch(
+            found=found,
+            count=len(keys),
+            cursor=str(further),
+            is_last=is_last,
+            first=first,
+            last=last,
+        )
+
+    def only(self, item: str) -> Batch:
+        found = self._rows.filter(self._key.same(self._key.read(item)))
+        count = len(self._key.values(found)[:1])
+        return Batch(found=found, count=count, cursor="", is_last=False, first=item, last=item)
 
     def total(self, done: Progress) -> int:
         at = _Cursor.read(done.cursor, self._routine, self._by)
@@ -177,20 +201,26 @@ class _ItemBatches(Batches):
         self._rest: Iterator[Any] = iter(items)
         self._position = 0
 
-    def after(self, cursor: str) -> Batch:
+    def after(self, cursor: str, size: int) -> Batch:
         start = self._at(cursor)
         # Batches come one after the other; only the first may begin further on.
         self._position += sum(1 for _ in islice(self._rest, start - self._position))
         if self._position != start:
             raise self._changed(f"only {self._position} items now, and {start} are done")
-        items = tuple(islice(self._rest, self._routine.batch_size))
+        items = tuple(islice(self._rest, size))
         self._position += len(items)
         return Batch(
             found=items,
             count=len(items),
             cursor=str(_Cursor(by=_POSITION, after=str(self._position))),
-            is_last=len(items) < self._routine.batch_size,
+            is_last=len(items) < size,
+            first=str(start + 1),
+            last=str(self._position),
         )
+
+    def only(self, item: str) -> Batch:
+        # A new call of over= has the items before it once more.
+        return self.after(str(_Cursor(by=_POSITION, after=str(int(item) - 1))), 1)
 
     def total(self, done: Progress) -> int | None:
         if not isinstance(self._items, Sized):

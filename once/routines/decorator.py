@@ -9,7 +9,7 @@ from django.db import DEFAULT_DB_ALIAS
 
 from once.exceptions import RoutineError
 from once.routines import registry
-from once.routines.base import BATCH_SIZE, Routine
+from once.routines.base import BATCH_SIZE, Routine, Throttle
 from once.routines.names import CALL
 from once.routines.scopes import Scope
 
@@ -42,7 +42,10 @@ def routine(
     atomic: bool = True,
     over: Callable[..., Iterable[Any]] | None = None,
     batch_size: int = BATCH_SIZE,
+    batch_seconds: float | None = None,
     rest: float = 0.0,
+    throttle: Throttle | Iterable[Throttle] = (),
+    max_errors: int = 0,
     statement_timeout: float | None = None,
     last_pass: bool = False,
     retry: bool = True,
@@ -75,7 +78,14 @@ def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> An
             queryset is read in the order of its primary key, or of the unique field that orders
             it. Another iterable must return the same items on every call.
         batch_size: largest number of items in a batch; 1,000 by default.
+        batch_seconds: seconds that a batch should take: batches begin with a tenth of
+            ``batch_size``, and their size follows the time that they take.
         rest: seconds to rest between batches; none by default.
+        throttle: a function, or several, that takes the run and returns the seconds to wait before
+            the next batch; see :mod:`once.throttles`. The longest wait holds, and each second the
+            functions are asked again.
+        max_errors: items of which the body may raise: each is recorded and left behind, and the
+            other items are done. None by default.
         statement_timeout: seconds that a statement in a batch may take, on PostgreSQL; no limit
             of its own by default.
         last_pass: ``True`` goes through the queryset once more at its end, for rows that appeared

@@ -48,6 +48,12 @@ class Key:
         """Return the condition that a key is another key, or comes before."""
         return self._compared(values, after=False)
 
+    def same(self, values: Sequence[Any]) -> Q:
+        """Return the condition that a key is another key."""
+        return Q(
+            *((field.attname, value) for field, value in zip(self.fields, values, strict=True))
+        )
+
     def _compared(self, values: Sequence[Any], *, after: bool) -> Q:
         # Written out, because not every database compares rows, nor those of mixed directions.
         *first, last = zip(self.fields, self.descends, values, strict=True)

@@ -1,5 +1,6 @@
 """The values that the options of a routine may have."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,10 @@ def _is_count(value: Any) -> bool:
 
 def _is_old_name(value: Any) -> bool:
     return not names.problem(value) and not value.startswith(names.CALL)
+
+
+def _is_plain(value: Any) -> bool:
+    return callable(value) and not inspect.iscoroutinefunction(value)
 
 
 #: Options, each with a test of its value, and the end of a sentence about a value that fails.
@@ -54,6 +59,21 @@ VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "rest",
         lambda value: conf.is_seconds(value, 0),
         f"is not a number of seconds from 0 to {conf.DAY:g}.",
+    ),
+    (
+        "batch_seconds",
+        lambda value: value is None or conf.is_seconds(value, 0.001),
+        f"is not a number of seconds from 0.001 to {conf.DAY:g}.",
+    ),
+    (
+        "throttle",
+        lambda value: all(map(_is_plain, value)),
+        "is no function, nor a list of functions, that take the run and return seconds to wait.",
+    ),
+    (
+        "max_errors",
+        lambda value: value == 0 or _is_count(value),
+        f"is not an integer from 0 to {_INTEGER_MAX}.",
     ),
     (
         "statement_timeout",

@@ -23,7 +23,7 @@ from once.admin.rows import marked
 from once.databases import database
 from once.models import Attempt, Completion, State
 from once.models import Routine as RoutineModel
-from once.record import recorder
+from once.record import history, recorder
 from once.routines.names import CALL
 from once.status.text import duration
 from tests.support import attempts, begin, effects, last, rows, run, seed, take
@@ -225,7 +225,7 @@ def test_list_shows_how_far_a_batched_routine_is(
     declared.append(routine)
     with elsewhere(routine):
         attempt = last(using)
-        recorder.resume(attempt, recorder.progress(attempt))
+        recorder.resume(attempt, history.progress(attempt))
         Attempt.objects.using(using).update(cursor="x", processed=1500, total=2000)
         content = staff.get(LIST).content.decode()
     bar = 'max="2000" value="1500" aria-label="Progress of shop.fill"'

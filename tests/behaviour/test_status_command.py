@@ -176,7 +176,7 @@ def test_status_shows_the_progress_of_what_runs_and_the_time_left(
     with database(using).lock(routine.name, 15.0) as lock:
         take(lock)
         attempt = begin(routine)
-        recorder.resume(attempt, recorder.progress(attempt))
+        recorder.resume(attempt, history.progress(attempt))
         recorder.advance(attempt, attempt.cursor, "further", 2)
         # Two items of its own in 100 s, so that the last one takes another 50 s.
         mine = Attempt.objects.using(using).filter(pk=attempt.pk)

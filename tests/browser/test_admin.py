@@ -17,7 +17,7 @@ from example.browser import prefer
 from once import Routine
 from once.databases import database
 from once.models import Attempt
-from once.record import recorder
+from once.record import history, recorder
 from tests.support import attempts, begin, last, run, seed, take
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
@@ -134,7 +134,7 @@ def test_list_shows_routines_in_their_states(
     with database("default").lock("shop.fill", 15.0) as lock:
         take(lock)
         attempt = begin(fill)
-        recorder.resume(attempt, recorder.progress(attempt))
+        recorder.resume(attempt, history.progress(attempt))
         Attempt.objects.filter(routine="shop.fill").update(cursor="x", processed=30, total=40)
         browser.get(f"{live_server.url}{LIST}")
     names, states = texts(browser, "#result_list tbody th"), texts(browser, "td .once-state")

@@ -85,7 +85,7 @@ def through(routine: Routine) -> list[Any]:
     cursor = START
     seen: list[Any] = []
     while True:
-        batch = found.after(cursor)
+        batch = found.after(cursor, routine.batch_size)
         seen += batch.items
         assert len(batch.items) <= routine.batch_size
         if batch.is_last:
@@ -673,7 +673,7 @@ def test_one_more_batch_takes_a_fixed_number_of_statements(using: str) -> None:
 def test_total_counts_what_is_done_and_what_is_to_come(using: str) -> None:
     stock(using, 1, 2, 3, 4)
     found = batches.batches(over(Item.objects.all, using))
-    cursor = found.after(START).cursor
+    cursor = found.after(START, 2).cursor
     assert found.total(Progress(cursor=START)) == 4
     assert found.total(Progress(cursor=cursor, processed=2)) == 4
 

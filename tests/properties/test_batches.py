@@ -62,14 +62,14 @@ def go_through(
         )
         found = batches.batches(made)
         for _ in range(lives):
-            batch = found.after(cursor)
+            batch = found.after(cursor, size)
             assert len(batch.items) <= size
             seen += batch.items
             cursor = batch.cursor
             after_each(batch)
             if batch.is_last:
                 return seen
-        found.after(cursor)  # which it does not live to commit
+        found.after(cursor, size)  # which it does not live to commit
     raise AssertionError("The last attempt came to no end.")
 
 

@@ -1,0 +1,138 @@
+"""What people want of routines: pauses, and another pace of batches. Attempts read it alone."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from typing import Any
+
+from django.db import IntegrityError
+
+from once.databases import database, tables
+from once.models import Wish
+from once.routines.base import Routine
+from once.text import inline, written
+
+__all__ = ["VALUES", "Pace", "add", "explain", "history", "last", "pace", "paused", "paused_by"]
+
+#: Wishes of other processes, made at the same moment, after which this one is given up.
+_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """The pace of batches: as the routine declares it, or as a person set it."""
+
+    #: Items in a batch, at most.
+    batch_size: int
+    #: Seconds to rest between batches.
+    rest: float
+    #: Seconds that a batch should take, by which its size is chosen; ``None`` for no such wish.
+    batch_seconds: float | None
+
+
+#: The options of a routine that a person may set.
+VALUES = tuple(field.name for field in fields(Pace))
+
+
+def pace(routine: Routine, wish: Wish | None) -> Pace:
+    """Return the pace of a routine: a wish for another version of it counts for nothing."""
+    values = {name: getattr(routine, name) for name in VALUES}
+    if wish is not None and wish.version == routine.version:
+        values |= _set(wish)
+    return Pace(**values)
+
+
+def last(using: str, names: Collection[str]) -> dict[str, Wish]:
+    """Return the last wish for each of these routines, by name, where there is any."""
+    rows = Wish.objects.using(using).filter(routine__in=names)
+    with database(using).statements():
+        # In this order, so that the last one stays; a person makes few.
+        return {row.routine: row for row in rows.order_by("number")}
+
+
+def paused(using: str, names: Collection[str]) -> set[str]:
+    """Return those of these routines that are paused."""
+    # Not through a queryset, which takes longer to build than the server to answer.
+    here = database(using)
+    table = tables.quoted(here.connection, "wish")
+    condition, values = here.among([*names])
+    sql = (
+        f"SELECT routine FROM {table} AS own WHERE routine {condition} AND is_paused AND NOT EXISTS"
+        f" (SELECT 1 FROM {table} WHERE routine = own.routine AND number > own.number)"
+    )
+    with here.statements():
+        return {name for (name,) in tables.ask(here.connection, sql, values)}
+
+
+def explain(using: str, name: str) -> str:
+    """Say that a person paused a routine, as far as that is still so."""
+    wish = last(using, [name]).get(name)
+    return paused_by(wish) if wish is not None else "Paused, and resumed meanwhile."
+
+
+def paused_by(wish: Wish) -> str:
+    """Say that a person paused a routine, and how it goes on."""
+    by = f" by {wish.user}" if wish.user else ""
+    why = f" ({inline(wish.reason)})" if wish.reason else ""
+    return f"Paused{by}{why}. `manage.py once resume {wish.routine}` has it go on."
+
+
+def history(using: str, name: str) -> list[Wish]:
+    """Return all wishes for a routine, the last one first."""
+    with database(using).statements():
+        return list(Wish.objects.using(using).filter(routine=name).order_by("-number"))
+
+
+def add(
+    using: str, name: str, kind: Wish.Kind, *, version: int = 0, user: str, reason: str, **set_: Any
+) -> Wish | None:
+    """Record what a person wants of a routine, durable on return; all else stays as it was.
+
+    Args:
+        using: alias of the database of the routine's record.
+        name: the routine's name.
+        kind: pause, resume or set.
+        version: the version of the routine that values are set for.
+        user: the person.
+        reason: why.
+        set_: the values, by name of the option; ``None`` for what the code declares.
+
+    Returns:
+        The wish, or ``None`` if a pause or a resumption was wanted already.
+
+    """
+    here = database(using)
+
+    def insert(texts: dict[str, str]) -> Wish | None:
+        before = last(using, [name]).get(name)
+        is_paused = kind == Wish.Kind.PAUSE
+        if kind == Wish.Kind.SET:
+            is_paused = bool(before and before.is_paused)
+        elif is_paused == bool(before and before.is_paused):
+            return None
+        wish = Wish(
+            routine=name,
+            number=before.number + 1 if before else 1,
+            kind=kind,
+            is_paused=is_paused,
+            version=version or (before.version if before else 0),
+        )
+        if before and before.version == wish.version:
+            for option, value in _set(before).items():
+                setattr(wish, option, value)
+        for option, value in {**texts, **set_}.items():
+            setattr(wish, option, value)
+        with here.statements():
+            wish.save(using=using, force_insert=True)
+        return wish
+
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return written(insert, {"user": user[:255], "reason": reason}, here.is_unwritable_text)
+        except IntegrityError:  # because another process has taken the number
+            if not tries_left:
+                raise
+    raise AssertionError
+
+
+def _set(wish: Wish) -> dict[str, Any]:
+    return {name: getattr(wish, name) for name in VALUES if getattr(wish, name) is not None}
