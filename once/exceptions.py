@@ -93,9 +93,9 @@ class BatchError(OnceError):
     """The items of a routine cannot be gone through in batches."""
 
 
-class Paused(OnceError):
-    """A person paused the routine, until a person resumes it."""
-
-
 class Held(OnceError):
     """A routine may not be tried a second time by itself, and waits for a person's decision."""
+
+
+class Paused(Held):
+    """A person paused a routine, until a person resumes it."""

@@ -18,14 +18,15 @@ from django.utils.translation import gettext
 from django.views import View
 
 from once.admin.attempts import ReadOnlyAdmin
-from once.admin.rows import Row, marked
+from once.admin.rows import Decision, Row, marked
 from once.exceptions import OnceError
-from once.models import Attempt, Routine, Trigger
+from once.models import Attempt, Routine, Trigger, Wish
 from once.results import Outcome, Result
 from once.routines import registry
-from once.status import decisions
-from once.status.attempts import LAST, PastAttempt, last
-from once.status.state import RoutineState
+from once.status import decisions, wanted
+from once.status.attempts import LAST, PastAttempt, PastWish, last, merged
+from once.status.attempts import wanted as wanted_of
+from once.status.state import RoutineState, Status
 from once.status.survey import statuses
 from once.text import one_line
 
@@ -38,19 +39,35 @@ class Action(NamedTuple):
     label: str
     introduction: str
     done: str
+    permission: str
 
 
-ACTIONS = {
+ACTIONS: dict[Decision, Action] = {
     Trigger.RESET: Action(
         "Reset: have it run again",
         "These run again, the next time that they are started: by `manage.py once run` or, "
         "where servers run them, as one starts. What comes after them does not run again.",
         "“{}” is pending again.",
+        "reset_routine",
     ),
     Trigger.FAKE: Action(
         "Record as done without running",
         "These are recorded as done, although they did not run here.",
         "“{}” is recorded as done.",
+        "fake_routine",
+    ),
+    Wish.Kind.PAUSE: Action(
+        "Pause",
+        "These stop: a batched routine after the batch in hand, any other one after its body. "
+        "Servers start without them, and no process takes them up until they are resumed.",
+        "{}",
+        "pause_routine",
+    ),
+    Wish.Kind.RESUME: Action(
+        "Resume",
+        "These go on where they stand, by `manage.py once run` or the next start of a server.",
+        "{}",
+        "pause_routine",
     ),
 }
 
@@ -102,10 +119,10 @@ class Page(View):
             problems.append(problem)
         return problems
 
-    def permitted(self) -> list[Trigger]:
+    def permitted(self) -> list[Decision]:
         """Return what the person may decide."""
         user = self.request.user
-        return [each for each in ACTIONS if user.has_perm(f"once.{each.value}_routine")]
+        return [each for each, act in ACTIONS.items() if user.has_perm(f"once.{act.permission}")]
 
     def message(self, text: str, level: int = messages.WARNING) -> None:
         self.admin.message_user(self.request, text, level)
@@ -182,29 +199,38 @@ class ListPage(Page):
         )
 
     def _carry_out(
-        self, decision: Trigger, row: Row, seen: str | None, reason: str
+        self, decision: Decision, row: Row, seen: str | None, reason: str
     ) -> tuple[str, int]:
         """Do it, and return what became of it with the level of that message."""
         status = row.status
-        refused = decisions.refusal(decision, status)
+        refused = row.refused(decision)
         if refused:
             return f"Left as it is: {refused.message}", messages.WARNING
         if status.state != seen:
             now = f"{status.name} is {status.state} by now. Look again, and decide then."
             return f"Left as it is: {now}", messages.WARNING
-        user = self.request.user.get_username()
         try:
-            result = decisions.carry_out(decision, status, self.registry, user=user, reason=reason)
+            done, is_done = self._decide(decision, status, reason)
         except (OnceError, ImproperlyConfigured, Error, OSError) as error:
             return f"Left as it is: {status.name}: {one_line(error)}", messages.ERROR
-        if result.outcome is not Outcome.RECORDED:
-            return f"Left as it is: {_why_left(result)}", messages.WARNING
+        if not is_done:
+            return f"Left as it is: {done}", messages.WARNING
         entry = Routine(pk=row.id, routine=status.name)
         try:
             self.admin.log_change(self.request, entry, f"{ACTIONS[decision].label}. {reason}")
         except Error as error:  # done all the same, and in the routine's own history
             self.message(f"Done, but missing in the admin's log: {one_line(error)}")
-        return ACTIONS[decision].done.format(status.name), messages.SUCCESS
+        return done, messages.SUCCESS
+
+    def _decide(self, decision: Decision, status: Status, reason: str) -> tuple[str, bool]:
+        """Return what became of a decision, and whether it was carried out."""
+        user = self.request.user.get_username()
+        if isinstance(decision, Wish.Kind):
+            return wanted.carry_out(decision, status, user=user, reason=reason), True
+        result = decisions.carry_out(decision, status, self.registry, user=user, reason=reason)
+        if result.outcome is not Outcome.RECORDED:
+            return _why_left(result), False
+        return ACTIONS[decision].done.format(status.name), True
 
 
 class RoutinePage(Page):
@@ -219,14 +245,16 @@ class RoutinePage(Page):
                 self.message(problem)
             return self.to_list()
         attempts: list[PastAttempt] = []
+        wishes: list[PastWish] = []
         with suppress(Error):  # which the page says
             attempts = last(using, name) if using else []
+            wishes = wanted_of(using, name) if using else []
         may_decide = [each for each in self.permitted() if not row.refusal(each)]
         return self.page(
             "routine.html",
             title=name,
             row=row,
-            attempts=attempts[:LAST],
+            history=merged(attempts[:LAST], wishes),
             has_more=len(attempts) > LAST,
             last=LAST,
             actions=[(each.value, ACTIONS[each].label) for each in may_decide],

@@ -6,12 +6,14 @@ from functools import cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from once.models import Trigger
-from once.status import text
-from once.status.decisions import refusal
+from once.models import Trigger, Wish
+from once.status import text, wanted
+from once.status.decisions import Refusal, refusal
 from once.status.state import RoutineState, Status
 
-__all__ = ["Row", "marked"]
+__all__ = ["Decision", "Row", "marked"]
+
+Decision = Trigger | Wish.Kind
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,21 @@ class Row:
     def next_step(self) -> SafeString:
         return marked(text.next_step(self.status, runs_at_startup=self.runs_at_startup))
 
-    def refusal(self, decision: Trigger) -> SafeString:
+    def refused(self, decision: Decision) -> Refusal | None:
         """Return why a decision about it cannot be carried out, or nothing."""
-        refused = refusal(decision, self.status)
+        if isinstance(decision, Wish.Kind):
+            return wanted.refusal(decision, self.status)
+        return refusal(decision, self.status)
+
+    def refusal(self, decision: Decision) -> SafeString:
+        """Return the same in words, or none."""
+        refused = self.refused(decision)
         return marked(refused.message if refused else "")
 
-    def consequence(self, decision: Trigger) -> SafeString:
+    def consequence(self, decision: Decision) -> SafeString:
         """Return what comes of a decision, for the person that is asked to confirm it."""
+        if isinstance(decision, Wish.Kind):
+            return marked("")
         if decision is Trigger.FAKE:
             return marked("Is recorded as done. Its function is not called.")
         parts = ["It goes on where it stands, under the same key."]

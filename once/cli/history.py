@@ -15,9 +15,11 @@ from once.models import State
 from once.routines.names import CALL
 from once.routines.registry import Registry, match
 from once.status import attempts, state
-from once.status.attempts import PastAttempt
+from once.status.attempts import PastAttempt, PastWish
 from once.status.survey import recording
 from once.text import escaped, inline
+
+_Past = tuple[list[PastAttempt], list[PastWish]]
 
 HELP = "Show the attempts at a routine, and the decisions of people about it."
 USAGE = "NAME [NAME ...]"
@@ -32,36 +34,39 @@ def add_arguments(parser: CommandParser) -> None:
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
     past = _meant(registry, options)
     if options.as_json:
-        routines = [attempts.to_json(using, name, rows) for (name, using), rows in past.items()]
+        routines = [attempts.to_json(using, name, *both) for (name, using), both in past.items()]
         output.print_json(command, {"schema": state.SCHEMA, "routines": routines})
         return
-    for (name, using), rows in past.items():
+    for (name, using), (rows, wanted) in past.items():
         where = "" if using == DEFAULT_DB_ALIAS else f"  in {using}"
         command.stdout.write(command.style.MIGRATE_HEADING(inline(name)) + where)
-        for line in _lines(rows, command.style, options.verbosity):
+        for line in _lines(rows, wanted, command.style, options.verbosity):
             command.stdout.write(line)
 
 
-def _meant(registry: Registry, options: Namespace) -> dict[tuple[str, str], list[PastAttempt]]:
-    """Return the attempts at what the names mean, by name and database."""
+def _meant(registry: Registry, options: Namespace) -> dict[tuple[str, str], _Past]:
+    """Return the history of what the names mean, by name and database."""
     aliases = [options.database] if options.database else recording(registry)
     attempted = [(name, using) for using in aliases for name in attempts.names(using)]
     declared = [(each.name, each.using) for each in registry.recorded if each.using in aliases]
     # A command may be named by its key alone.
     labels = {name: name.removeprefix(CALL) for name, _ in attempted} | registry.labels
     meant = set[str]().union(*match(map(registry.current, options.names), labels).values())
-    past = dict[tuple[str, str], list[PastAttempt]]()
+    past = dict[tuple[str, str], _Past]()
     for name, using in dict.fromkeys([*attempted, *declared]):
         if name in meant:
-            is_tried = (name, using) in attempted
-            past[name, using] = attempts.last(using, name) if is_tried else []
+            past[name, using] = [], []
+            if (name, using) in attempted:
+                past[name, using] = attempts.last(using, name), attempts.wanted(using, name)
     if not past:
         where = f" in database {options.database!r}" if options.database else ""
         raise exit_codes.misused(f"Nothing is recorded{where} of {', '.join(sorted(meant))}.")
     return past
 
 
-def _lines(past: list[PastAttempt], style: Style, verbosity: int) -> Iterator[str]:
+def _lines(
+    past: list[PastAttempt], wanted: list[PastWish], style: Style, verbosity: int
+) -> Iterator[str]:
     """Yield the history of a routine, fit for a terminal."""
     paints = {
         State.SUCCEEDED: style.SUCCESS,
@@ -71,7 +76,17 @@ def _lines(past: list[PastAttempt], style: Style, verbosity: int) -> Iterator[st
     }
     if not past:
         yield "  No attempt yet."
-    for each in past[: attempts.LAST]:
+    for each in attempts.merged(past[: attempts.LAST], wanted):
+        if isinstance(each, PastWish):
+            parts = [
+                f"{each.what:<11}",
+                each.began,
+                *([f"by {each.wish.user}"] * bool(each.wish.user)),
+            ]
+            yield "      " + "  ".join(map(inline, parts))
+            if each.wish.reason:
+                yield f"      {inline(each.wish.reason)}"
+            continue
         attempt = each.attempt
         paint, label = paints.get(State(attempt.state), str), attempt.state
         if each.is_bodiless:

@@ -35,7 +35,7 @@ __all__ = [
 
 EXIT_CODES = (
     "Exit code: 0 done; 1 a routine failed; 2 usage; 3 not everything is done; 4 gave up waiting; "
-    "5 held, a person decides; 130 and 143 after SIGINT and SIGTERM."
+    "5 held or paused, a person decides; 130 and 143 after SIGINT and SIGTERM."
 )
 
 

@@ -138,6 +138,7 @@ def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterato
         RoutineState.COMPLETED: style.SUCCESS,
         RoutineState.FAILED: style.ERROR,
         RoutineState.HELD: style.ERROR,
+        RoutineState.PAUSED: style.WARNING,
         RoutineState.BLOCKED: style.ERROR,
         RoutineState.RUNNING: style.NOTICE,
     }

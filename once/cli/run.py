@@ -116,7 +116,7 @@ def _plan(
     if options.as_json:
         output.print_json(command, state.to_json(pending))
         return
-    halting = (RoutineState.HELD, RoutineState.BLOCKED)
+    halting = (RoutineState.HELD, RoutineState.PAUSED, RoutineState.BLOCKED)
     names = {each.name for each in pending if each.state in halting}
     halted = [each for each in pending if names & {each.name, each.waits_for}]
     due = [each for each in pending if each not in halted]

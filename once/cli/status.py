@@ -27,7 +27,7 @@ def add_arguments(parser: CommandParser) -> None:
         "--check",
         action="store_true",
         help="Exit with 3 where not everything is done and migrated, with 5 where a routine is "
-        "held.",
+        "held or paused.",
     )
     add_database(parser, "Only what this database records.")
     add_flags(parser, "--json")
@@ -75,13 +75,13 @@ def _check(
         for error in unread.values():
             raise error
         return
-    is_held = any(status.state is RoutineState.HELD for status in undone)
+    is_held = any(status.state in (RoutineState.HELD, RoutineState.PAUSED) for status in undone)
     is_blocked = lacking or any(status.state is RoutineState.BLOCKED for status in undone)
     named = [f"{status.name} ({status.state})" for status in undone]
     behind = [unapplied.behind(lacking)] if lacking else []
     raise CommandError(
         f"Not done: {', '.join([*named, *behind])}. Next: `manage.py once run"
         + (" --migrate`" if is_blocked else "`")
-        + (", once a person has decided about what is held." if is_held else "."),
+        + (", once a person has decided about what is held or paused." if is_held else "."),
         returncode=exit_codes.HELD if is_held else exit_codes.NOT_DONE,
     )

@@ -18,7 +18,15 @@ from django.db.migrations.migration import Migration
 
 from once.engine.backoff import Wait
 from once.engine.options import RunOptions
-from once.exceptions import Held, MigrationFailed, NotDone, OnceError, RoutineFailed, TimedOut
+from once.exceptions import (
+    Held,
+    MigrationFailed,
+    NotDone,
+    OnceError,
+    Paused,
+    RoutineFailed,
+    TimedOut,
+)
 from once.log import tell
 from once.migrating import stragglers
 from once.models import Attempt, Completion, State, Trigger
@@ -34,7 +42,11 @@ __all__ = ["applying", "confirm", "reverse"]
 _Apply = Callable[[MigrationExecutor, Migration, Callable[[], Any]], Any]
 
 #: Errors for a routine that was left out, by the reason.
-_KINDS: dict[Reason | None, type[OnceError]] = {Reason.HELD: Held, Reason.TIMED_OUT: TimedOut}
+_KINDS: dict[Reason | None, type[OnceError]] = {
+    Reason.HELD: Held,
+    Reason.PAUSED: Paused,
+    Reason.TIMED_OUT: TimedOut,
+}
 
 _django_apply = MigrationExecutor.apply_migration
 _django_plan = MigrationExecutor.migration_plan

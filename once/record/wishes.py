@@ -11,7 +11,18 @@ from once.models import Wish
 from once.routines.base import Routine
 from once.text import inline, written
 
-__all__ = ["VALUES", "Pace", "add", "explain", "history", "last", "pace", "paused", "paused_by"]
+__all__ = [
+    "VALUES",
+    "Pace",
+    "add",
+    "explain",
+    "history",
+    "last",
+    "pace",
+    "paused",
+    "paused_by",
+    "values",
+]
 
 #: Wishes of other processes, made at the same moment, after which this one is given up.
 _TRIES = 10
@@ -35,10 +46,14 @@ VALUES = tuple(field.name for field in fields(Pace))
 
 def pace(routine: Routine, wish: Wish | None) -> Pace:
     """Return the pace of a routine: a wish for another version of it counts for nothing."""
-    values = {name: getattr(routine, name) for name in VALUES}
-    if wish is not None and wish.version == routine.version:
-        values |= _set(wish)
-    return Pace(**values)
+    declared = {name: getattr(routine, name) for name in VALUES}
+    is_for_it = wish is not None and wish.version == routine.version
+    return Pace(**declared | (values(wish) if wish and is_for_it else {}))
+
+
+def values(wish: Wish) -> dict[str, Any]:
+    """Return what is set by then, by option."""
+    return {name: getattr(wish, name) for name in VALUES if getattr(wish, name) is not None}
 
 
 def last(using: str, names: Collection[str]) -> dict[str, Wish]:
@@ -117,7 +132,7 @@ def add(
             version=version or (before.version if before else 0),
         )
         if before and before.version == wish.version:
-            for option, value in _set(before).items():
+            for option, value in values(before).items():
                 setattr(wish, option, value)
         for option, value in {**texts, **set_}.items():
             setattr(wish, option, value)
@@ -132,7 +147,3 @@ def add(
             if not tries_left:
                 raise
     raise AssertionError
-
-
-def _set(wish: Wish) -> dict[str, Any]:
-    return {name: getattr(wish, name) for name in VALUES if getattr(wish, name) is not None}

@@ -1,4 +1,4 @@
-"""The history of a routine: its attempts, and what persons decided about it, the latest first."""
+"""The history of a routine: attempts, decisions and wishes of people, the latest first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS
 
 from once.databases import database
-from once.models import BODILESS, DECISIONS, Anchor, Attempt, Completion, Trigger
-from once.record import history
+from once.models import BODILESS, DECISIONS, Anchor, Attempt, Completion, Trigger, Wish
+from once.record import history, wishes
 from once.routines.names import RESERVED
 from once.status import text
 
-__all__ = ["LAST", "PastAttempt", "last", "names", "to_json"]
+__all__ = ["LAST", "PastAttempt", "PastWish", "last", "merged", "names", "to_json", "wanted"]
 
 #: Attempts that are shown at most.
 LAST = 50
@@ -78,6 +78,50 @@ class PastAttempt:
         return database(self.attempt._state.db or DEFAULT_DB_ALIAS).aware(when)
 
 
+@dataclass(frozen=True)
+class PastWish:
+    """What a person wanted of a routine while it ran."""
+
+    wish: Wish
+
+    @property
+    def what(self) -> str:
+        """The wish in a word, with the values that hold since."""
+        values = [f"{name}={value:g}" for name, value in wishes.values(self.wish).items()]
+        is_set = self.wish.kind == Wish.Kind.SET
+        return " ".join(
+            [self.wish.kind, *(values or ["as declared"])] if is_set else [self.wish.kind]
+        )
+
+    @property
+    def made_at(self) -> datetime:
+        return database(self.wish._state.db or DEFAULT_DB_ALIAS).aware(self.wish.made_at)
+
+    @property
+    def began(self) -> str:
+        return text.moment(self.made_at)
+
+
+def merged(past: Sequence[PastAttempt], wanted: Sequence[PastWish]) -> list[PastAttempt | PastWish]:
+    """Return attempts and wishes, the latest first."""
+
+    def moment(each: PastAttempt | PastWish) -> datetime:
+        return each.made_at if isinstance(each, PastWish) else each.started_at
+
+    return sorted([*wanted, *past], key=moment, reverse=True)
+
+
+def wanted(using: str, name: str) -> list[PastWish]:
+    """Return the last wishes for a routine, the latest first.
+
+    Raises:
+        django.db.Error: the database cannot be read, or has no tables of this package.
+
+    """
+    with database(using).reading():
+        return [PastWish(each) for each in wishes.history(using, name)[:LAST]]
+
+
 def names(using: str) -> list[str]:
     """Return the names of all routines that a database has records of, in order.
 
@@ -88,7 +132,7 @@ def names(using: str) -> list[str]:
     with database(using).reading(), database(using).statements():
         if not history.is_installed(using):
             return []
-        rows = (model.objects.using(using) for model in (Attempt, Completion, Anchor))
+        rows = (model.objects.using(using) for model in (Attempt, Completion, Anchor, Wish))
         found = set().union(*(each.values_list("routine", flat=True).distinct() for each in rows))
         return sorted(name for name in found if not name.startswith(RESERVED))
 
@@ -105,9 +149,30 @@ def last(using: str, name: str) -> list[PastAttempt]:
         return [PastAttempt(each) for each in found[: LAST + 1]]
 
 
-def to_json(using: str, name: str, past: Sequence[PastAttempt]) -> dict[str, Any]:
+def to_json(
+    using: str, name: str, past: Sequence[PastAttempt], wanted: Sequence[PastWish]
+) -> dict[str, Any]:
     """Return a routine as ``once history --json`` prints it; its keys are a contract."""
-    return {"name": name, "database": using, "attempts": [_to_json(each) for each in past[:LAST]]}
+    return {
+        "name": name,
+        "database": using,
+        "attempts": [_to_json(each) for each in past[:LAST]],
+        "wishes": [_wish_to_json(each) for each in wanted],
+    }
+
+
+def _wish_to_json(past: PastWish) -> dict[str, Any]:
+    wish = past.wish
+    return {
+        "number": wish.number,
+        "kind": wish.kind,
+        "is_paused": wish.is_paused,
+        "version": wish.version or None,
+        **wishes.values(wish),
+        "user": wish.user or None,
+        "reason": wish.reason or None,
+        "made_at": past.made_at,
+    }
 
 
 def _to_json(past: PastAttempt) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from once.engine.options import RunOptions
 from once.models import Trigger
 from once.results import Result
 from once.routines.registry import Registry
-from once.status.reading import Called
+from once.status.called import Called
 from once.status.state import RoutineState, Status
 
 __all__ = ["Refusal", "carry_out", "refusal"]
@@ -52,7 +52,7 @@ def refusal(decision: Trigger, status: Status) -> Refusal | None:
         message = f"{name} is run now on {status.place}. End that process, or wait."
         return Refusal(_NOT_NOW, message)
     if decision is Trigger.RESET:
-        if state in (RoutineState.PENDING, RoutineState.BLOCKED):
+        if state in (RoutineState.PENDING, RoutineState.PAUSED, RoutineState.BLOCKED):
             message = f"{name} is {state}, so not done: nothing to reset."
             return Refusal(_NEEDLESS, message)
         return None

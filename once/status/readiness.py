@@ -12,9 +12,9 @@ from once import conf
 from once.databases import PATIENCE, database, unapplied
 from once.engine.backoff import Retry, Wait
 from once.engine.verdict import hint
-from once.exceptions import Held
+from once.exceptions import Held, Paused
 from once.log import forget, news, tell
-from once.record import history
+from once.record import history, wishes
 from once.record.standing import Standing
 from once.routines import registry
 from once.routines.base import Routine
@@ -104,6 +104,7 @@ def wait(
 
     Raises:
         Held: a routine waits for a person's decision.
+        Paused: a person paused a routine.
         TimedOut: not everything is done at the deadline.
         DatabaseUnavailable: a database is out of reach at the deadline.
 
@@ -164,9 +165,13 @@ def _are_done(using: str, routines: Sequence[Routine], gone: dict[tuple[str, int
 
     Raises:
         Held: a routine waits for a person's decision.
+        Paused: a person paused a routine.
 
     """
     stands = history.read(routines)
+    for routine in routines:
+        if stands[routine.name].standing is Standing.PAUSED:
+            raise Paused(f"{routine.name}: {wishes.explain(using, routine.name)}")
     held = history.held(using, routines, stands)
     for routine in held:
         record = stands[routine.name]

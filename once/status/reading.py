@@ -1,8 +1,7 @@
 """Reads how routines stand in one database, by as many queries for one routine as for thousands."""
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -11,43 +10,20 @@ from django.db.models import Max
 from once.databases import database
 from once.engine.verdict import describe, earlier, hint
 from once.models import BODILESS, Attempt, Completion, Now, State
-from once.record import gates, history, queries
+from once.record import gates, history, queries, wishes
 from once.record.standing import Standing
 from once.routines.base import Routine
-from once.routines.content import Content
 from once.routines.names import CALL, RESERVED, TOMBSTONE
-from once.routines.scopes import Scope
+from once.status.called import called
 from once.status.state import RoutineState, Status
 
-__all__ = ["TAKES_OVER", "Called", "Reading", "described", "last_attempts", "progress"]
+__all__ = ["TAKES_OVER", "Reading", "described", "last_attempts", "progress"]
 
 #: The message of an attempt that was left half-way, if nothing else is in the way.
 TAKES_OVER = "The next `manage.py once run` or server start takes over."
 
 #: The message of a name that another release gave to a routine of this code.
 _LATER = "Another release has {0} by this name. Its record is left to that release."
-
-#: The digest of files. A release has rarely this form.
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Called(Routine):
-    """A command that ``once call`` ran, in the scope that is recorded."""
-
-    function: Callable[..., Any] = lambda: None
-    recorded_key: str
-
-    def __post_init__(self) -> None:
-        """Check nothing, because a name in the record may be any."""
-        object.__setattr__(self, "takes_run", False)
-
-    @property
-    def scope_key(self) -> str:
-        return self.recorded_key
-
-    def check_scope(self) -> None:
-        """Do nothing, because what is recorded needs neither the setting nor the files."""
 
 
 def described(routine: Routine) -> dict[str, Any]:
@@ -72,7 +48,7 @@ class Reading:
         #: Commands of ``once call``, in the scope of the last call.
         names = {name for name in (*self.last, *self.completions) if name.startswith(CALL)}
         self.called = [
-            _called(self.last.get(name) or self.completions[name][-1], using)
+            called(self.last.get(name) or self.completions[name][-1], using)
             for name in sorted(names - self.records.keys())
         ]
         self.records |= history.read(self.called, thoroughly=True)
@@ -96,6 +72,7 @@ class Reading:
         buried = [name for name, attempt in self.last.items() if attempt.version == TOMBSTONE]
         if buried:
             self.renamed |= queries.renamed(using, buried)
+        self.wishes = wishes.last(using, self.records)
         self.held = history.held(using, routines, self.records, self.taken)
         self.failures = history.last_failures(using, self.held) if self.held else {}
         self.behind = gates.behind(using) if is_open else gates.Behind(using)
@@ -115,6 +92,8 @@ class Reading:
             state, message = RoutineState.HELD, f"{what}{hint(name, is_gone=record.is_gone)}"
             if name in self.taken:
                 message = f"{message} {self._obstacle(name)}"
+        elif record.standing is Standing.PAUSED:
+            state, message = self._paused(routine, attempt)
         elif record.standing is Standing.DONE:
             state, message = RoutineState.COMPLETED, ""
         elif record.standing is Standing.SUPERSEDED:
@@ -128,12 +107,30 @@ class Reading:
             state, message = self._undone(routine, attempt)
         details = described(routine) | {"retry_at": record.retry_at, "attempts": record.tries}
         details["scope_key"] = routine.scope_key
+        details |= self._paced(routine)
         if record.uncarried:
             message = message or self._uncarried(record.uncarried)
         elif present := self.renamed.get(name):
             details["renamed_to"] = present
             done = self.completions.get(present, [])
         return self._status(details, state, message, attempt, (same or done)[-1:])
+
+    def _paused(self, routine: Routine, attempt: Attempt | None) -> tuple[RoutineState, str]:
+        name = routine.name
+        message = wishes.paused_by(self.wishes[name]) if name in self.wishes else ""
+        state, _ = self._tried(name, attempt)
+        if state is not RoutineState.RUNNING:
+            return RoutineState.PAUSED, message
+        until = "the batch in hand" if routine.kind == "batched" else "its body"
+        return state, f"It stops after {until}. {message}"
+
+    def _paced(self, routine: Routine) -> dict[str, Any]:
+        if routine.kind != "batched":
+            return {}
+        wish = self.wishes.get(routine.name)
+        pace = wishes.pace(routine, wish)
+        by = wish.user if wish and pace != wishes.pace(routine, None) else None
+        return {"pace": asdict(pace), "set_by": by}
 
     def strangers(self) -> list[Status]:
         """Return what is not in this code: commands of ``once call``, and unknown routines."""
@@ -243,15 +240,6 @@ class Reading:
         if not attempt.cursor:
             return ran
         return ran | progress(attempt, seconds, is_running=is_running)
-
-
-def _called(row: Attempt | Completion, using: str) -> Called:
-    """Return what stands for a command, from its last attempt or, without any, its completion."""
-    key = row.scope_key
-    scope: Scope = "release" if key else "database"
-    if _DIGEST.fullmatch(key) and key != getattr(row, "release", None):
-        scope = Content(())
-    return Called(name=row.routine, version=row.version, using=using, scope=scope, recorded_key=key)
 
 
 def _gone(name: str) -> str:

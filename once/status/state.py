@@ -20,6 +20,7 @@ class RoutineState(enum.StrEnum):
 
     FAILED = "failed"
     HELD = "held"
+    PAUSED = "paused"
     BLOCKED = "blocked"
     RUNNING = "running"
     PENDING = "pending"
@@ -69,6 +70,10 @@ class Status:
     #: Items a second of the last attempt, and what is left by that.
     rate: float | None = None
     seconds_left: float | None = None
+    #: The pace of a batched routine that holds: ``batch_size``, ``rest`` and ``batch_seconds``.
+    pace: dict[str, float | None] | None = None
+    #: The person that set it, where it is not as the code declares it.
+    set_by: str | None = None
     #: Until when starting servers leave it out after a failure.
     retry_at: datetime | None = None
     #: The traceback of the last attempt, where that failed.

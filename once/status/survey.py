@@ -167,6 +167,7 @@ def _why_not_done(status: Status) -> str:
     return {
         RoutineState.FAILED: "failed",
         RoutineState.HELD: "is held",
+        RoutineState.PAUSED: "is paused",
         RoutineState.BLOCKED: "is blocked",
     }.get(status.state, "")
 

@@ -6,7 +6,21 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from once.cli import call, doctor, exit_codes, forget, history, prune, reset, run, status, wait
+from once.cli import (
+    call,
+    doctor,
+    exit_codes,
+    forget,
+    history,
+    pause,
+    prune,
+    reset,
+    resume,
+    run,
+    status,
+    wait,
+)
+from once.cli import set as set_pace
 from once.cli.options import Subcommand, add_subcommands
 from once.cli.output import TerminalCommand
 from once.engine import shutdown
@@ -20,6 +34,9 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "history": history,
     "wait": wait,
     "call": call,
+    "pause": pause,
+    "resume": resume,
+    "set": set_pace,
     "reset": reset,
     "forget": forget,
     "prune": prune,

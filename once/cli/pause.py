@@ -1,0 +1,60 @@
+"""Pause routines: a batched one stops after the batch in hand, and no process takes it up again.
+
+The body of any other one comes to its end first. Until it is resumed, servers start without it.
+"""
+
+from argparse import Namespace
+from collections.abc import Callable
+
+from django.core.management import CommandError
+from django.core.management.base import CommandParser
+
+from once.cli.options import add_database, add_flags, add_names, chosen, refuse_ambiguity, user
+from once.cli.output import TerminalCommand
+from once.models import Wish
+from once.routines.registry import Registry
+from once.status import wanted
+from once.status.state import Status
+from once.text import inline
+
+HELP = "Pause routines; a batched one stops after the batch in hand."
+USAGE = "NAME [NAME ...]"
+
+
+def add_arguments(parser: CommandParser) -> None:
+    add_names(parser, ".", nargs="+")
+    add_database(parser, "Only what this database records.")
+    add_flags(parser, "--reason")
+
+
+def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    record(command, Wish.Kind.PAUSE, meant(registry, options, Wish.Kind.PAUSE), options)
+
+
+def meant(registry: Registry, options: Namespace, kind: Wish.Kind) -> list[Status]:
+    """Return the routines that the names mean, each of which the wish can be for."""
+    listed = chosen(registry, options.names, options.database)
+    # Because a pattern means what waits or runs, one that cannot is meant by its full name only.
+    refused = {each.name: wanted.refusal(kind, each) for each in listed}
+    named = [each for each in listed if not refused[each.name] or each.name in options.names]
+    refuse_ambiguity((each.name, str(each.database)) for each in named)
+    for each in named:
+        if found := refused[each.name]:
+            raise CommandError(inline(found.message), returncode=found.exit_code)
+    return named
+
+
+def record(
+    command: TerminalCommand,
+    kind: Wish.Kind,
+    listed: list[Status],
+    options: Namespace,
+    values: Callable[[Status], dict[str, float | None]] = lambda status: {},
+) -> None:
+    """Record a wish for each routine, and print what follows."""
+    for status in listed:
+        message = wanted.carry_out(
+            kind, status, user=user(), reason=options.reason, values=values(status)
+        )
+        if options.verbosity:
+            command.stdout.write(f"  {inline(message)}")

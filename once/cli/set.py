@@ -1,0 +1,59 @@
+"""Set the pace of batched routines, also while they run: from the next batch on, on any host.
+
+``batch_size=200``, ``rest=0.5`` and ``batch_seconds=2`` stand for the options of the same name.
+Without a value, as in ``rest=``, what the code declares holds again. It ends with the version.
+"""
+
+from argparse import Namespace
+
+from django.core.management.base import CommandParser
+
+from once.cli import exit_codes, pause
+from once.cli.options import add_database, add_flags
+from once.cli.output import TerminalCommand
+from once.models import Wish
+from once.record import wishes
+from once.routines.registry import Registry
+from once.status import wanted
+
+HELP = "Set the pace of batched routines, also while they run."
+USAGE = "NAME [NAME ...] OPTION=VALUE [OPTION=VALUE ...]"
+
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.add_argument(
+        "given",
+        nargs="+",
+        metavar="NAME|OPTION=VALUE",
+        help=f"Names of routines as elsewhere, and the options to set: {', '.join(wishes.VALUES)}.",
+    )
+    add_database(parser, "Only what this database records.")
+    add_flags(parser, "--reason")
+
+
+def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    options.names = [each for each in options.given if "=" not in each]
+    values = dict(map(_value, (each for each in options.given if "=" in each)))
+    if not options.names or not values:
+        raise exit_codes.misused(
+            "Give the NAME of each routine, and what to set, as in "
+            "`manage.py once set shop.fill_slugs batch_size=200 rest=0.5`."
+        )
+    listed = pause.meant(registry, options, Wish.Kind.SET)
+    by_name = {each.name: each for each in registry.recorded}
+    for status in listed:
+        if problem := wanted.value_error(by_name[status.name], values):
+            raise exit_codes.misused(problem)
+    pause.record(command, Wish.Kind.SET, listed, options, lambda status: values)
+
+
+def _value(text: str) -> tuple[str, float | None]:
+    option, _, value = text.partition("=")
+    if option not in wishes.VALUES:
+        raise exit_codes.misused(f"{option} cannot be set. What can: {', '.join(wishes.VALUES)}.")
+    if not value:
+        return option, None
+    try:
+        return option, int(value) if option == "batch_size" else float(value)
+    except ValueError:
+        raise exit_codes.misused(f"{text}: {value!r} is no number.") from None
