@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
-from django import VERSION, forms
+from django import VERSION
 from django.contrib import messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import unquote
-from django.contrib.admin.widgets import AdminTextareaWidget
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import Error, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
@@ -17,10 +16,12 @@ from django.urls import reverse
 from django.utils.translation import gettext
 from django.views import View
 
+from once.admin.actions import ACTIONS, PaceForm, ReasonForm
 from once.admin.attempts import ReadOnlyAdmin
 from once.admin.rows import Decision, Row, marked
 from once.exceptions import OnceError
-from once.models import Attempt, Routine, Trigger, Wish
+from once.models import Attempt, Routine, Wish
+from once.record import wishes
 from once.results import Outcome, Result
 from once.routines import registry
 from once.status import decisions, wanted
@@ -31,55 +32,6 @@ from once.status.survey import statuses
 from once.text import one_line
 
 __all__ = ["ListPage", "Page", "RoutinePage"]
-
-
-class Action(NamedTuple):
-    """The words for a decision: on its button, above its confirmation, and once it is done."""
-
-    label: str
-    introduction: str
-    done: str
-    permission: str
-
-
-ACTIONS: dict[Decision, Action] = {
-    Trigger.RESET: Action(
-        "Reset: have it run again",
-        "These run again, the next time that they are started: by `manage.py once run` or, "
-        "where servers run them, as one starts. What comes after them does not run again.",
-        "“{}” is pending again.",
-        "reset_routine",
-    ),
-    Trigger.FAKE: Action(
-        "Record as done without running",
-        "These are recorded as done, although they did not run here.",
-        "“{}” is recorded as done.",
-        "fake_routine",
-    ),
-    Wish.Kind.PAUSE: Action(
-        "Pause",
-        "These stop: a batched routine after the batch in hand, any other one after its body. "
-        "Servers start without them, and no process takes them up until they are resumed.",
-        "{}",
-        "pause_routine",
-    ),
-    Wish.Kind.RESUME: Action(
-        "Resume",
-        "These go on where they stand, by `manage.py once run` or the next start of a server.",
-        "{}",
-        "pause_routine",
-    ),
-}
-
-
-class ReasonForm(forms.Form):
-    """The form for the reason of a decision."""
-
-    reason = forms.CharField(
-        help_text="Goes into the history, with your name.",
-        max_length=1000,
-        widget=AdminTextareaWidget(attrs={"rows": 3, "autofocus": True}),
-    )
 
 
 class Page(View):
@@ -177,14 +129,13 @@ class ListPage(Page):
             self.message("No routine selected.")
             return HttpResponseRedirect(request.get_full_path())
         is_confirmed = "post" in request.POST
-        form = ReasonForm(request.POST if is_confirmed else None)
+        kind = PaceForm if decision is Wish.Kind.SET else ReasonForm
+        form = kind(request.POST if is_confirmed else None)
         if is_confirmed and form.is_valid():
             # Because a person confirms what the page said, what it said comes with the decision.
             seen = dict(zip(ids, request.POST.getlist("seen"), strict=False))
             for row in chosen:
-                text, level = self._carry_out(
-                    decision, row, seen.get(row.id), form.cleaned_data["reason"]
-                )
+                text, level = self._carry_out(decision, row, seen.get(row.id), form.cleaned_data)
                 self.message(text, level)
             return self.to_list()
         return self.page(
@@ -199,7 +150,7 @@ class ListPage(Page):
         )
 
     def _carry_out(
-        self, decision: Decision, row: Row, seen: str | None, reason: str
+        self, decision: Decision, row: Row, seen: str | None, given: dict[str, Any]
     ) -> tuple[str, int]:
         """Do it, and return what became of it with the level of that message."""
         status = row.status
@@ -210,24 +161,29 @@ class ListPage(Page):
             now = f"{status.name} is {status.state} by now. Look again, and decide then."
             return f"Left as it is: {now}", messages.WARNING
         try:
-            done, is_done = self._decide(decision, status, reason)
+            done, is_done = self._decide(decision, status, given)
         except (OnceError, ImproperlyConfigured, Error, OSError) as error:
             return f"Left as it is: {status.name}: {one_line(error)}", messages.ERROR
         if not is_done:
             return f"Left as it is: {done}", messages.WARNING
         entry = Routine(pk=row.id, routine=status.name)
         try:
-            self.admin.log_change(self.request, entry, f"{ACTIONS[decision].label}. {reason}")
+            self.admin.log_change(
+                self.request, entry, f"{ACTIONS[decision].label}. {given['reason']}"
+            )
         except Error as error:  # done all the same, and in the routine's own history
             self.message(f"Done, but missing in the admin's log: {one_line(error)}")
         return done, messages.SUCCESS
 
-    def _decide(self, decision: Decision, status: Status, reason: str) -> tuple[str, bool]:
+    def _decide(
+        self, decision: Decision, status: Status, given: dict[str, Any]
+    ) -> tuple[str, bool]:
         """Return what became of a decision, and whether it was carried out."""
-        user = self.request.user.get_username()
+        by = {"user": self.request.user.get_username(), "reason": given["reason"]}
         if isinstance(decision, Wish.Kind):
-            return wanted.carry_out(decision, status, user=user, reason=reason), True
-        result = decisions.carry_out(decision, status, self.registry, user=user, reason=reason)
+            values = {name: given[name] for name in wishes.VALUES if given.get(name) is not None}
+            return wanted.carry_out(decision, status, **by, values=values), True
+        result = decisions.carry_out(decision, status, self.registry, **by)
         if result.outcome is not Outcome.RECORDED:
             return _why_left(result), False
         return ACTIONS[decision].done.format(status.name), True
@@ -245,16 +201,16 @@ class RoutinePage(Page):
                 self.message(problem)
             return self.to_list()
         attempts: list[PastAttempt] = []
-        wishes: list[PastWish] = []
+        made: list[PastWish] = []
         with suppress(Error):  # which the page says
             attempts = last(using, name) if using else []
-            wishes = wanted_of(using, name) if using else []
+            made = wanted_of(using, name) if using else []
         may_decide = [each for each in self.permitted() if not row.refusal(each)]
         return self.page(
             "routine.html",
             title=name,
             row=row,
-            history=merged(attempts[:LAST], wishes),
+            history=merged(attempts[:LAST], made),
             has_more=len(attempts) > LAST,
             last=LAST,
             actions=[(each.value, ACTIONS[each].label) for each in may_decide],

@@ -28,10 +28,13 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    record(command, Wish.Kind.PAUSE, meant(registry, options, Wish.Kind.PAUSE), options)
+    kind = Wish.Kind.PAUSE
+    record(command, kind, meant(command, registry, options, kind), options)
 
 
-def meant(registry: Registry, options: Namespace, kind: Wish.Kind) -> list[Status]:
+def meant(
+    command: TerminalCommand, registry: Registry, options: Namespace, kind: Wish.Kind
+) -> list[Status]:
     """Return the routines that the names mean, each of which the wish can be for."""
     listed = chosen(registry, options.names, options.database)
     # Because a pattern means what waits or runs, one that cannot is meant by its full name only.
@@ -39,9 +42,12 @@ def meant(registry: Registry, options: Namespace, kind: Wish.Kind) -> list[Statu
     named = [each for each in listed if not refused[each.name] or each.name in options.names]
     refuse_ambiguity((each.name, str(each.database)) for each in named)
     for each in named:
-        if found := refused[each.name]:
+        if (found := refused[each.name]) is None:
+            continue
+        if found.exit_code:
             raise CommandError(inline(found.message), returncode=found.exit_code)
-    return named
+        command.stdout.write(f"  {inline(found.message)}")
+    return [each for each in named if refused[each.name] is None]
 
 
 def record(

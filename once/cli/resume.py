@@ -14,6 +14,5 @@ add_arguments = pause.add_arguments
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    pause.record(
-        command, Wish.Kind.RESUME, pause.meant(registry, options, Wish.Kind.RESUME), options
-    )
+    kind = Wish.Kind.RESUME
+    pause.record(command, kind, pause.meant(command, registry, options, kind), options)

@@ -39,7 +39,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
             "Give the NAME of each routine, and what to set, as in "
             "`manage.py once set shop.fill_slugs batch_size=200 rest=0.5`."
         )
-    listed = pause.meant(registry, options, Wish.Kind.SET)
+    listed = pause.meant(command, registry, options, Wish.Kind.SET)
     by_name = {each.name: each for each in registry.recorded}
     for status in listed:
         if problem := wanted.value_error(by_name[status.name], values):

@@ -81,6 +81,9 @@ def details(status: Status) -> list[str]:
         parts.append(per(status))
     if status.progress:
         parts.append(progress(*status.progress))
+    if status.set_by is not None and status.pace:
+        values = [f"{name}={value:g}" for name, value in status.pace.items() if value]
+        parts.append(f"{' '.join(values)} set by {status.set_by}")
     if status.has_other_version:
         parts.append(f"(v{status.recorded_version} is recorded)")
     if status.attempts > 1:

@@ -16,7 +16,8 @@ KEYS = [
     *("name", "version", "recorded_version", "scope", "kind", "state", "database", "attempts"),
     *("started_at", "completed_at", "duration_seconds", "host", "pid"),
     *("trigger", "user", "reason", "processed", "total"),
-    *("rate", "seconds_left", "retry_at", "error", "waits_for", "message", "scope_key"),
+    *("rate", "seconds_left", "pace", "set_by", "retry_at", "error", "waits_for", "message"),
+    "scope_key",
     "renamed_to",
 ]
 

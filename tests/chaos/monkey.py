@@ -57,6 +57,8 @@ class Round:
     _frozen: dict[int, tuple[Process, float]] = field(default_factory=dict)
     _thawed: list[Freeze] = field(default_factory=list)
     _changes: list[Thread] = field(default_factory=list)
+    #: Routines that a person paused.
+    _paused: set[str] = field(default_factory=set)
     _random: Random = field(init=False)
     _begun: float = field(default_factory=time.monotonic)
 
@@ -144,6 +146,9 @@ class Round:
             self.site.restart_pooler()
         elif event.what in _CHANGES:
             self._change(event)
+        elif event.what == "pause":
+            routines = self.plan.routines
+            self._pause(routines[int(event.choice * len(routines))].name)
         elif event.what in ("end lock", "end work"):
             sessions = self.site.sessions(self.project, event.what)
             if not sessions:
@@ -167,6 +172,13 @@ class Round:
                 process.send(signal.SIGSTOP)
                 self._frozen[process.pid] = process, time.monotonic() + event.seconds
         self.figures[event.what] += 1
+
+    def _pause(self, name: str) -> None:
+        """Pause a routine, or resume it if it is paused."""
+        what = "resume" if name in self._paused else "pause"
+        self._paused ^= {name}
+        wish = self._start([*_ONCE, what, name], len(self._releases) - 1)
+        self._note(f"{what} {name} ended with {wish.finish()}:", wish.pid)
 
     def _change(self, event: Event) -> None:
         """Begin to change a table of the record; it may have to wait for a body."""
@@ -198,8 +210,16 @@ class Round:
                     return process
         return self._alive[int(event.choice * len(self._alive))] if self._alive else None
 
+    def _resume(self, name: str) -> None:
+        """Resume a routine, also one whose pause came to nothing because the server crashed."""
+        resumed = self._start([*_ONCE, "resume", name], len(self._releases) - 1)
+        if code := resumed.finish(_PATIENCE):
+            self.violations.append(f"resume of {name} ended with {code}: {resumed.output}")
+
     def _settle(self) -> None:
         """Let everybody go on, and end."""
+        for name in sorted(self._paused):
+            self._resume(name)
         while self._frozen:  # a zombie that others took over from is worth the time
             self._attend(size=0)
             time.sleep(0.02)

@@ -16,6 +16,7 @@ _WEIGHTS = {
     "kill": 5,
     "freeze": 5,
     "stop": 2,
+    "pause": 3,
     "end lock": 3,
     "end work": 3,
     "alter": 3,
@@ -86,7 +87,7 @@ def new_plan(seed: int, number: int, database: str, liveness: float) -> Plan:
     releases = random.randint(2, 3)
     names = [f"plant.r{n}" for n in range(random.randint(4, 7))]
     routines = [_new_routine(random, name, names[:n], releases) for n, name in enumerate(names)]
-    kinds = {what: _WEIGHTS.get(what, 1) for what in (*list(_WEIGHTS)[:3], *DATABASES[database])}
+    kinds = {what: _WEIGHTS.get(what, 1) for what in (*list(_WEIGHTS)[:4], *DATABASES[database])}
     kinds["deploy"] = _WEIGHTS["deploy"]
     events = [
         Event(

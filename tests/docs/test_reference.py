@@ -13,7 +13,7 @@ import pytest
 from once import Routine, checks, conf
 from once.cli import exit_codes
 from once.doctor import examination, findings
-from once.models import Attempt, State, Trigger
+from once.models import Attempt, State, Trigger, Wish
 from once.results import Outcome
 from once.status import attempts, state
 from once.status.state import RoutineState, Status
@@ -85,9 +85,18 @@ def test_keys_of_json() -> None:
     keys = {field.name for field in dataclasses.fields(Status)}
     assert rows(runs) == {*state.to_json([], lacking={}), *keys, "outcome"}
     past = attempts.to_json(
-        "default", "x", [attempts.PastAttempt(Attempt(started_at=datetime.now(UTC)))]
+        "default",
+        "x",
+        [attempts.PastAttempt(Attempt(started_at=datetime.now(UTC)))],
+        [attempts.PastWish(Wish(made_at=datetime.now(UTC)))],
     )
-    assert rows(histories) == {"schema", "routines", *past["attempts"][0]}
+    assert rows(histories) == {
+        "schema",
+        "routines",
+        *past["attempts"][0],
+        "wishes",
+        *past["wishes"][0],
+    }
     of_a_finding = {field.name for field in dataclasses.fields(findings.Finding)}
     assert rows(doctors) == {*examination.to_json([]), *of_a_finding}
     for word in (*Outcome, *findings.Level):

@@ -49,6 +49,13 @@
 #define BATCHES 1
 #endif
 
+#ifdef PAUSES                              /* a person pauses the routine, and resumes it or not */
+bool paused;
+byte pauses = PAUSES, since;               /* still to come; bodies that began since the last one */
+#else
+#define paused false
+#endif
+
 #ifndef REPEATS
 #define REPEATS 2                          /* of a recording */
 #endif
@@ -133,7 +140,11 @@ inline abandon(k) {                        /* the client's end of the work conne
 
 /* 0. Is it done, or held? */
 inline read() {
-    atomic { if CRASH :: completion || held -> goto finish :: !completion && !held fi }
+    atomic { if CRASH
+    :: completion || held -> goto finish
+    :: !completion && !held && paused -> goto gone
+    :: !completion && !held && !paused
+    fi }
 }
 
 /* 1. Take the lock or poll; then read in its session: attempts, completion, predecessors. */
@@ -163,7 +174,7 @@ inline read_attempts() {
 
 inline read_completion() {
     atomic { if CRASH
-    :: IN_SESSION; if :: completion || held -> goto leave :: !completion && !held fi
+    :: IN_SESSION; if :: completion || held || paused -> goto leave :: else fi
     fi }
 }
 
@@ -277,6 +288,9 @@ inline confirm() {
 inline body(k) {
     atomic {
         started[k]++;
+#ifdef PAUSES
+        if :: paused && my_tx == OPEN -> since++; assert(since <= 1) :: else fi;
+#endif
         assert(RETRY || started[k] <= 1);
 #if KIND == EXTERNAL
         assert(mine == RUNNING);           /* the lock was asked just before */
@@ -360,11 +374,23 @@ inline work() {
 #ifndef CURSOR_BEFORE_FENCE
     progress();
 #endif
-    resume(); confirm();
+    resume(); confirm(); look();
     do
-    :: seen <= BATCHES -> lock(); body(seen - 1); commit(); seen++
+    :: seen <= BATCHES -> lock(); body(seen - 1); commit(); seen++; look_again()
     :: seen > BATCHES -> break
     od
+}
+
+inline look() {                            /* at what people want */
+    atomic { if CRASH :: paused -> goto interrupt :: !paused fi }
+}
+
+inline look_again() {
+#ifdef LOOK_ONCE
+    skip
+#else
+    if :: seen <= BATCHES -> look() :: seen > BATCHES fi
+#endif
 }
 #else
 inline work() {
@@ -466,6 +492,10 @@ end:
     :: atomic { late > 0 ->                /* a number counts once */
                 if :: row[late] == ABSENT -> row[late] = RUNNING; last = late :: else fi; late = 0 }
     :: atomic { late > 0 -> late = 0 }     /* it never arrives */
+#ifdef PAUSES
+    :: atomic { pauses > 0 && !paused -> pauses--; paused = true; since = 0 }
+    :: atomic { paused -> paused = false }
+#endif
     BACKEND(1) BACKEND(2) BACKEND(3) BACKEND(4) BACKEND(5)
     od
 }

@@ -20,6 +20,7 @@ TWICE = "effects[at]<=1"
 TWICE_THERE = "effects[(seen-1)]<=1"
 NEVER = "effects[(2-1)]==1"
 TOUCHED = "touched"
+TOO_LATE = "since<=1"
 ZOMBIE_RECORDS = "row[1]==4"
 ZOMBIE_STARTS = "row[number[me]]==4"
 STARTED_TWICE = "started[0]<=1"
@@ -124,6 +125,9 @@ QUESTIONS = [
         Question("claim", f"KIND={kind} {left_out}", finds, quick=True)
         for kind, left_out, finds in _BROKEN
     ),
+    Question("claim", "KIND=BATCHED PAUSES=1", quick=True),
+    Question("claim", "KIND=BATCHED PAUSES=2", liveness=True),
+    Question("claim", "KIND=BATCHED PAUSES=1 LOOK_ONCE", TOO_LATE, quick=True),
     Question("claim", "KIND=ATOMIC NO_EVICTION", ENDLESS, liveness=True, quick=True),
     Question("claim", "KIND=EXTERNAL REPEATS=255", "", liveness=True),
     *(Question("claim", f"KIND={kind} {left_out}") for kind, left_out in _SPARE),

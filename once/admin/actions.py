@@ -1,0 +1,89 @@
+"""Words and forms for what a person may decide about routines, or want of them."""
+
+from typing import Any, NamedTuple
+
+from django import forms
+from django.contrib.admin.widgets import AdminTextareaWidget
+
+from once import conf
+from once.admin.rows import Decision
+from once.models import Trigger, Wish
+from once.record import wishes
+
+__all__ = ["ACTIONS", "Action", "PaceForm", "ReasonForm"]
+
+
+class Action(NamedTuple):
+    """The words for a decision: on its button, above its confirmation, and once it is done."""
+
+    label: str
+    introduction: str
+    done: str
+    permission: str
+
+
+ACTIONS: dict[Decision, Action] = {
+    Trigger.RESET: Action(
+        "Reset: have it run again",
+        "These run again, the next time that they are started: by `manage.py once run` or, "
+        "where servers run them, as one starts. What comes after them does not run again.",
+        "“{}” is pending again.",
+        "reset_routine",
+    ),
+    Trigger.FAKE: Action(
+        "Record as done without running",
+        "These are recorded as done, although they did not run here.",
+        "“{}” is recorded as done.",
+        "fake_routine",
+    ),
+    Wish.Kind.PAUSE: Action(
+        "Pause",
+        "These stop: a batched routine after the batch in hand, any other one after its body. "
+        "Servers start without them, and no process takes them up until they are resumed.",
+        "{}",
+        "pause_routine",
+    ),
+    Wish.Kind.RESUME: Action(
+        "Resume",
+        "These go on where they stand, by `manage.py once run` or the next start of a server.",
+        "{}",
+        "pause_routine",
+    ),
+    Wish.Kind.SET: Action(
+        "Set the pace",
+        "These have another pace from the next batch on, until their version is raised. An empty "
+        "field leaves a value as it is.",
+        "{}",
+        "pause_routine",
+    ),
+}
+
+
+class ReasonForm(forms.Form):
+    """The form for the reason of a decision."""
+
+    reason = forms.CharField(
+        help_text="Goes into the history, with your name.",
+        max_length=1000,
+        widget=AdminTextareaWidget(attrs={"rows": 3, "autofocus": True}),
+    )
+
+
+class PaceForm(ReasonForm):
+    """The form for another pace of batches, as ``once set`` takes it."""
+
+    batch_size = forms.IntegerField(required=False, min_value=1, max_value=2**31 - 1)
+    rest = forms.FloatField(
+        required=False, min_value=0, max_value=conf.DAY, help_text="Seconds between batches."
+    )
+    batch_seconds = forms.FloatField(
+        required=False,
+        min_value=0.001,
+        max_value=conf.DAY,
+        help_text="Seconds that a batch should take.",
+    )
+
+    def clean(self) -> dict[str, Any]:
+        if all(self.cleaned_data.get(name) is None for name in wishes.VALUES):
+            raise forms.ValidationError("Fill in what is to be set.")
+        return self.cleaned_data

@@ -1,0 +1,197 @@
+"""What people want of a routine: recorded with the person, heeded between batches."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from once import Routine, Run
+from once.models import Attempt, Wish
+from once.record import wishes
+from once.results import Outcome, Reason
+from tests.support import attempts, beside, last, rows, run, seed
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+
+NAME = "shop.fill"
+
+
+def want(using: str, kind: str = "pause", name: str = NAME, **values: Any) -> Wish | None:
+    given = {"user": "ada", "reason": "peak hours", **values}
+    return wishes.add(using, name, Wish.Kind(kind), **given)
+
+
+def batched(using: str, body: Callable[..., None], **options: Any) -> Routine:
+    given = {"over": lambda: range(1, 8), "batch_size": 2, **options}
+    return seed(using, NAME, function=body, **given)
+
+
+def test_paused_routine_is_taken_up_by_no_run_until_it_is_resumed(using: str) -> None:
+    routine = seed(using, NAME)
+    want(using)
+    (result,) = run(routine)
+    assert (result.outcome, result.reason) == (Outcome.SKIPPED, Reason.PAUSED)
+    assert result.message == (
+        "Paused by ada (peak hours). `manage.py once resume shop.fill` has it go on."
+    )
+    assert attempts(using) == []
+    want(using, "resume")
+    assert run(routine)[0].outcome is Outcome.RAN
+
+
+def test_routine_that_comes_after_a_paused_one_is_left_out(using: str) -> None:
+    before = seed(using, NAME)
+    want(using)
+    _, result = run(before, seed(using, "shop.next", after=[before]), keep_going=True)
+    assert result.outcome is Outcome.SKIPPED
+    assert result.message == "Not tried, since shop.fill must be done before."
+
+
+def test_done_routine_stays_done_whatever_is_wanted(using: str) -> None:
+    routine = seed(using, NAME)
+    run(routine)
+    want(using)
+    assert run(routine)[0].outcome is Outcome.ALREADY_DONE
+
+
+@pytest.mark.parametrize("retry", [True, False])
+def test_pause_ends_an_attempt_after_the_batch_in_hand(using: str, retry: bool) -> None:
+    """Also of a routine that a person decides about after a failure: a pause is none."""
+    seen: list[list[int]] = []
+
+    def body(batch: list[int]) -> None:
+        seen.append(batch)
+        if batch == [3, 4]:
+            beside(lambda: want(using))
+
+    routine = batched(using, body, retry=retry)
+    (result,) = run(routine)
+    assert seen == [[1, 2], [3, 4]]
+    assert (result.outcome, result.reason) == (Outcome.SKIPPED, Reason.PAUSED)
+    attempt = last(using)
+    assert (attempt.state, attempt.processed, attempt.retry) == ("interrupted", 4, True)
+    assert attempt.error_line.startswith("Paused by ada (peak hours).")
+    want(using, "resume")
+    assert run(routine)[0].outcome is Outcome.RAN
+    assert seen[2:] == [[5, 6], [7]]
+
+
+def test_pause_before_the_first_batch_calls_no_body(using: str) -> None:
+    """It may come between the claim and the first batch."""
+    seen: list[list[int]] = []
+
+    def over() -> range:
+        want(using)
+        return range(3)
+
+    (result,) = run(batched(using, seen.append, over=over))
+    assert (result.reason, seen) == (Reason.PAUSED, [])
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_body_without_batches_comes_to_its_end(using: str, atomic: bool) -> None:
+    routine = seed(using, NAME, function=lambda: beside(lambda: want(using)), atomic=atomic)
+    assert run(routine)[0].outcome is Outcome.RAN
+
+
+def test_what_is_set_holds_from_the_next_batch_on(using: str) -> None:
+    sizes: list[int] = []
+
+    def body(batch: list[int]) -> None:
+        sizes.append(len(batch))
+        if len(sizes) == 1:
+            beside(lambda: want(using, "set", version=1, batch_size=3))
+        if len(sizes) == 2:
+            beside(lambda: want(using, "set", version=1, batch_size=None))
+
+    run(batched(using, body))
+    assert sizes == [2, 3, 2]
+
+
+def test_rest_that_is_set_anew_while_it_lasts(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a rest of a day no more than a second is slept before the next look."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        want(using, "set", version=1, rest=0.0)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert run(batched(using, lambda batch: None, rest=86_400))[0].outcome is Outcome.RAN
+    assert slept == [1.0]
+
+
+def test_what_is_set_ends_with_the_version_and_a_pause_does_not(using: str) -> None:
+    sizes: list[int] = []
+    newer = batched(using, lambda batch: sizes.append(len(batch)), version=2)
+    want(using, "set", version=1, batch_size=7)
+    run(newer)
+    assert sizes == [2, 2, 2, 1]
+    want(using)
+    assert run(batched(using, lambda batch: None, version=3))[0].reason is Reason.PAUSED
+
+
+def test_each_wish_keeps_what_it_is_not_about(using: str) -> None:
+    want(using, "set", version=2, batch_size=7)
+    want(using, "pause")
+    last_one = want(using, "set", version=2, rest=0.5)
+    assert last_one is not None
+    assert (last_one.number, last_one.is_paused) == (3, True)
+    assert wishes.values(last_one) == {"batch_size": 7, "rest": 0.5}
+    resumed = want(using, "resume")
+    assert resumed is not None
+    assert (resumed.is_paused, wishes.values(resumed)) == (False, wishes.values(last_one))
+    newer = want(using, "set", version=3, batch_seconds=2.0)
+    assert newer is not None
+    assert wishes.values(newer) == {"batch_seconds": 2.0}
+
+
+def test_wishes_at_the_same_moment_are_made_one_after_the_other(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one knows of the first, and loses nothing that it set."""
+    read, others = wishes.last, [lambda: want(using, "set", version=1, rest=0.5)]
+
+    def read_and_be_late(*arguments: Any) -> dict[str, Wish]:
+        found = read(*arguments)
+        if others:
+            beside(others.pop())
+        return found
+
+    monkeypatch.setattr(wishes, "last", read_and_be_late)
+    made = want(using, "set", version=1, batch_size=9)
+    assert made is not None
+    assert (made.number, wishes.values(made)) == (2, {"batch_size": 9, "rest": 0.5})
+
+
+@pytest.mark.parametrize("kind", ["pause", "resume"])
+def test_wish_that_stands_already_is_none(using: str, kind: str) -> None:
+    if kind == "pause":
+        want(using)
+    assert want(using, kind) is None
+    assert len(wishes.history(using, NAME)) == (kind == "pause")
+
+
+def test_reason_that_the_charset_lacks_is_recorded_all_the_same(using: str) -> None:
+    wish = want(using, reason="\ud800 night")
+    assert wish is not None
+    assert rows(using, "SELECT count(*) FROM once_wish") == [(1,)]
+
+
+def test_pause_of_one_database_is_none_of_another(using: str) -> None:
+    want({"default": "sqlite", "sqlite": "default"}[using])
+    assert run(seed(using, NAME))[0].outcome is Outcome.RAN
+
+
+def test_run_of_a_body_that_may_not_follow_is_held_and_not_paused(using: str) -> None:
+    """What asks for a decision comes first."""
+
+    def body(run: Run) -> None:
+        raise LookupError
+
+    routine = seed(using, NAME, function=body, atomic=False, retry=False)
+    run(routine)
+    want(using)
+    assert run(routine)[0].reason is Reason.HELD
+    assert Attempt.objects.using(using).count() == 1
