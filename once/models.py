@@ -203,7 +203,7 @@ class Wish(models.Model):
     """
 
     class Kind(models.TextChoices):
-        """What a person did."""
+        """The act of a person."""
 
         PAUSE = "pause", "pause"
         RESUME = "resume", "resume"

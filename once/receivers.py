@@ -102,9 +102,11 @@ def _skipped(sender: Routine, result: "Result", **kwargs: Any) -> None:
     from once.results import Reason
 
     # No more than information, because the caller of the run says what follows from it.
-    if result.reason in (Reason.HELD, Reason.PAUSED):
-        level = news(logging.INFO, sender.name, result.message)
-        tell(level, str(result.reason), **_of(sender), message=result.message)
+    level = news(logging.INFO, sender.name, result.message) if result.is_for_a_person else 0
+    if result.reason is Reason.HELD:
+        tell(level, "held", **_of(sender), message=result.message)
+    elif result.reason is Reason.PAUSED:
+        tell(level, "paused", **_of(sender), message=result.message)
     elif result.retry_in:
         retry_in = float(result.retry_in)
         tell(logging.DEBUG, "put_off", **_of(sender), retry_in=retry_in, message=result.message)

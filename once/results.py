@@ -64,6 +64,11 @@ class Result:
     error: BaseException | None = None
 
     @property
+    def is_for_a_person(self) -> bool:
+        """True if a person has to decide before it is tried."""
+        return self.reason in (Reason.HELD, Reason.PAUSED)
+
+    @property
     def is_done(self) -> bool:
         """True if the effects exist."""
         return self.outcome in (Outcome.RAN, Outcome.RECORDED, Outcome.WAITED, Outcome.ALREADY_DONE)

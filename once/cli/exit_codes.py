@@ -74,7 +74,7 @@ def after(results: list[Result], *, no_wait: bool = False) -> None:
         return
     reasons = {result.reason for result in undone}
     code = TIMED_OUT if Reason.TIMED_OUT in reasons else NOT_DONE
-    code = HELD if reasons & {Reason.HELD, Reason.PAUSED} else code
+    code = HELD if any(result.is_for_a_person for result in undone) else code
     lines = [f"  {result.routine.name}: {inline(result.message)}" for result in undone]
     hint = ["Run this without --no-wait to wait for other processes."] if no_wait else []
     raise CommandError("\n".join(["Not everything is done.", *lines, *hint]), returncode=code)

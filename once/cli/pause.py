@@ -40,6 +40,7 @@ def meant(
     # Because a pattern means what waits or runs, one that cannot is meant by its full name only.
     refused = {each.name: wanted.refusal(kind, each) for each in listed}
     named = [each for each in listed if not refused[each.name] or each.name in options.names]
+    named = named or listed
     refuse_ambiguity((each.name, str(each.database)) for each in named)
     for each in named:
         if (found := refused[each.name]) is None:

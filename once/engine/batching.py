@@ -218,8 +218,8 @@ class _Passage:
         def record(text: str) -> None:
             if not failed_items.add(work.attempt, item, text, most):
                 raise BatchError(
-                    f"Item {item} failed, and {most} others had, which is all that max_errors= "
-                    f"admits. See `manage.py once items {work.routine}`. {one_line(error)}"
+                    f"Item {item} failed, and {most} items had before, which is all that "
+                    f"max_errors= admits. See `manage.py once items {work.routine}`. {one_line(error)}"
                 ) from error
             if behind is not None:
                 recorder.advance(work.attempt, self.cursor, behind.cursor, behind.count)

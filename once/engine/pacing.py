@@ -6,6 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from once import conf
+from once.databases import refuse_left_open
 from once.engine import shutdown
 from once.exceptions import BodyError, Paused
 from once.record import recorder, wishes
@@ -74,6 +75,7 @@ class Pacing:
             Paused: a person paused the routine.
 
         """
+        refuse_left_open(self._work.here)  # which the question would commit
         name = self._work.routine.name
         wish = wishes.last(self._work.here.using, [name]).get(name)
         if wish is not None and wish.is_paused:

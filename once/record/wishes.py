@@ -1,4 +1,4 @@
-"""What people want of routines: pauses, and another pace of batches. Attempts read it alone."""
+"""Wishes of people for routines: pauses, and another pace of batches. Attempts only read them."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields
@@ -65,7 +65,7 @@ def last(using: str, names: Collection[str]) -> dict[str, Wish]:
 
 
 def paused(using: str, names: Collection[str]) -> set[str]:
-    """Return those of these routines that are paused."""
+    """Return those of these routines that are paused. A part of the reading of their record."""
     # Not through a queryset, which takes longer to build than the server to answer.
     here = database(using)
     table = tables.quoted(here.connection, "wish")
@@ -74,8 +74,7 @@ def paused(using: str, names: Collection[str]) -> set[str]:
         f"SELECT routine FROM {table} AS own WHERE routine {condition} AND is_paused AND NOT EXISTS"
         f" (SELECT 1 FROM {table} WHERE routine = own.routine AND number > own.number)"
     )
-    with here.statements():
-        return {name for (name,) in tables.ask(here.connection, sql, values)}
+    return {name for (name,) in tables.ask(here.connection, sql, values)}
 
 
 def explain(using: str, name: str) -> str:

@@ -80,7 +80,7 @@ class PastAttempt:
 
 @dataclass(frozen=True)
 class PastWish:
-    """What a person wanted of a routine while it ran."""
+    """A wish of a person for a routine, in its history."""
 
     wish: Wish
 

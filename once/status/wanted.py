@@ -1,4 +1,4 @@
-"""What a person wants of a routine while it runs: a pause, its end, another pace.
+"""Wishes of a person for a routine while it runs: a pause, its end, another pace.
 
 For the command and the admin alike.
 """

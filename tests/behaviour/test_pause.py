@@ -2,6 +2,7 @@
 
 import getpass
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -148,17 +149,19 @@ def test_running_routine_says_when_it_stops(using: str, declared: list[Routine])
 
     def body(batch: list[int]) -> None:
         if 1 in batch:
-            said.append(beside(lambda: Answer("pause", "shop.fill").out))
-            said.append(beside(lambda: Answer("status").out))
+            for command in (["pause", "shop.fill"], ["status"]):
+                with beside(partial(Answer, *command)) as answered:
+                    said.append(answered.result().out)
 
+    if using == "sqlite":
+        pytest.skip("its one writer is the batch in hand")
     declared.append(seed(using, "shop.fill", function=body, over=lambda: [1, 2], batch_size=1))
     answer = Answer("run")
     assert answer.code == 5
-    if using != "sqlite":  # where no lock tells that it runs, but the writer's own
-        assert "shop.fill is paused: it stops on " in said[0]
-        assert "after the batch in hand." in said[0]
-        assert "running" in said[1]
-        assert "It stops after the batch in hand. Paused by ada." in said[1]
+    assert "shop.fill is paused: it stops on " in said[0]
+    assert "after the batch in hand." in said[0]
+    assert "running" in said[1]
+    assert "It stops after the batch in hand. Paused by ada." in said[1]
 
 
 def test_held_routine_says_both(using: str, declared: list[Routine]) -> None:
@@ -182,5 +185,5 @@ def test_waiter_goes_on_where_the_holder_is_paused(using: str, declared: list[Ro
     declared.append(batched(using))
     with take(using, "shop.fill"):
         Answer("pause", "shop.fill")
-        answer = beside(lambda: Answer("run"))
-    assert answer.code == 5
+        with beside(partial(Answer, "run")) as answered:
+            assert answered.result().code == 5

@@ -298,7 +298,7 @@ def test_check_is_5_where_one_is_held(using: str, declared: list[Routine]) -> No
     assert answer.code == 5
     assert answer.message == (
         "Not done: shop.held (held), shop.seed (pending). Next: `manage.py once run`, once a "
-        "person has decided about what is held."
+        "person has decided about what is held or paused."
     )
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from once import Routine, Run
 from once.models import Attempt, Wish
 from once.record import wishes
 from once.results import Outcome, Reason
-from tests.support import attempts, beside, last, rows, run, seed
+from tests.support import attempts, last, rows, run, seed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -20,6 +21,13 @@ NAME = "shop.fill"
 def want(using: str, kind: str = "pause", name: str = NAME, **values: Any) -> Wish | None:
     given = {"user": "ada", "reason": "peak hours", **values}
     return wishes.add(using, name, Wish.Kind(kind), **given)
+
+
+def want_inside(using: str, kind: str = "pause", **values: Any) -> None:
+    """The same in a body: SQLite admits no other writer meanwhile."""
+    number = Wish.objects.using(using).count() + 1
+    given = {"is_paused": kind == "pause", "user": "ada", "reason": "peak hours", **values}
+    Wish.objects.using(using).create(routine=NAME, number=number, kind=kind, **given)
 
 
 def batched(using: str, body: Callable[..., None], **options: Any) -> Routine:
@@ -63,7 +71,7 @@ def test_pause_ends_an_attempt_after_the_batch_in_hand(using: str, retry: bool) 
     def body(batch: list[int]) -> None:
         seen.append(batch)
         if batch == [3, 4]:
-            beside(lambda: want(using))
+            want_inside(using)
 
     routine = batched(using, body, retry=retry)
     (result,) = run(routine)
@@ -85,13 +93,13 @@ def test_pause_before_the_first_batch_calls_no_body(using: str) -> None:
         want(using)
         return range(3)
 
-    (result,) = run(batched(using, seen.append, over=over))
+    (result,) = run(batched(using, lambda batch: seen.append(batch), over=over))
     assert (result.reason, seen) == (Reason.PAUSED, [])
 
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_body_without_batches_comes_to_its_end(using: str, atomic: bool) -> None:
-    routine = seed(using, NAME, function=lambda: beside(lambda: want(using)), atomic=atomic)
+    routine = seed(using, NAME, function=lambda: want_inside(using), atomic=atomic)
     assert run(routine)[0].outcome is Outcome.RAN
 
 
@@ -101,9 +109,9 @@ def test_what_is_set_holds_from_the_next_batch_on(using: str) -> None:
     def body(batch: list[int]) -> None:
         sizes.append(len(batch))
         if len(sizes) == 1:
-            beside(lambda: want(using, "set", version=1, batch_size=3))
+            want_inside(using, "set", version=1, batch_size=3)
         if len(sizes) == 2:
-            beside(lambda: want(using, "set", version=1, batch_size=None))
+            want_inside(using, "set", version=1)
 
     run(batched(using, body))
     assert sizes == [2, 3, 2]
@@ -151,12 +159,12 @@ def test_wishes_at_the_same_moment_are_made_one_after_the_other(
     using: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second one knows of the first, and loses nothing that it set."""
-    read, others = wishes.last, [lambda: want(using, "set", version=1, rest=0.5)]
+    read, others = wishes.last, [partial(want_inside, using, "set", version=1, rest=0.5)]
 
     def read_and_be_late(*arguments: Any) -> dict[str, Wish]:
         found = read(*arguments)
         if others:
-            beside(others.pop())
+            others.pop()()
         return found
 
     monkeypatch.setattr(wishes, "last", read_and_be_late)

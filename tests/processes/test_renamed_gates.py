@@ -84,7 +84,7 @@ def test_older_release_does_not_migrate_before_it_is_done_by_its_new_name(filled
     """Its routine is superseded, which counts as done elsewhere."""
     half_way(filled)
     filled.routines(RENAMED)
-    carried = filled.manage("migrate", "-v0", TEST_HOLD="once.engine.attempt:Work._batched=go")
+    carried = filled.manage("migrate", "-v0", TEST_HOLD="once.engine.batching:go_through=go")
     filled.wait_for("go")
     carried.kill()
     assert "plant.fill" in filled.completions()
