@@ -168,7 +168,7 @@ def _wish_to_json(past: PastWish) -> dict[str, Any]:
         "kind": wish.kind,
         "is_paused": wish.is_paused,
         "version": wish.version or None,
-        **wishes.values(wish),
+        **{name: getattr(wish, name) for name in wishes.VALUES},
         "user": wish.user or None,
         "reason": wish.reason or None,
         "made_at": past.made_at,
