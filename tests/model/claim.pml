@@ -49,7 +49,10 @@
 #define BATCHES 1
 #endif
 
-#ifdef PAUSES                              /* a person pauses the routine, and resumes it or not */
+#ifndef PAUSES
+#define PAUSES 0
+#endif
+#if PAUSES                                 /* a person pauses the routine, and resumes it or not */
 bool paused;
 byte pauses = PAUSES, since;               /* still to come; bodies that began since the last one */
 #else
@@ -59,7 +62,7 @@ byte pauses = PAUSES, since;               /* still to come; bodies that began s
 #ifndef REPEATS
 #define REPEATS 2                          /* of a recording */
 #endif
-#define ATTEMPTS (CRASHES + BREAKS + 1)    /* enough, as claim_insert asserts; at most 5 */
+#define ATTEMPTS (CRASHES + BREAKS + 1 + 2 * PAUSES)    /* enough, as claim_insert asserts; at most 5 */
 
 #define FREE PROCESSES                     /* `holder` is a process or one of these two */
 #define DEAD (PROCESSES + 1)               /* a session whose client is gone */
@@ -288,7 +291,7 @@ inline confirm() {
 inline body(k) {
     atomic {
         started[k]++;
-#ifdef PAUSES
+#if PAUSES
         if :: paused && my_tx == OPEN -> since++; assert(since <= 1) :: else fi;
 #endif
         assert(RETRY || started[k] <= 1);
@@ -492,7 +495,7 @@ end:
     :: atomic { late > 0 ->                /* a number counts once */
                 if :: row[late] == ABSENT -> row[late] = RUNNING; last = late :: else fi; late = 0 }
     :: atomic { late > 0 -> late = 0 }     /* it never arrives */
-#ifdef PAUSES
+#if PAUSES
     :: atomic { pauses > 0 && !paused -> pauses--; paused = true; since = 0 }
     :: atomic { paused -> paused = false }
 #endif

@@ -126,7 +126,8 @@ QUESTIONS = [
         for kind, left_out, finds in _BROKEN
     ),
     Question("claim", "KIND=BATCHED PAUSES=1", quick=True),
-    Question("claim", "KIND=BATCHED PAUSES=2", liveness=True),
+    Question("claim", "KIND=BATCHED PAUSES=2 CRASHES=0 BREAKS=0", quick=True),
+    Question("claim", "KIND=BATCHED PAUSES=1", liveness=True),
     Question("claim", "KIND=BATCHED PAUSES=1 LOOK_ONCE", TOO_LATE, quick=True),
     Question("claim", "KIND=ATOMIC NO_EVICTION", ENDLESS, liveness=True, quick=True),
     Question("claim", "KIND=EXTERNAL REPEATS=255", "", liveness=True),
