@@ -94,7 +94,6 @@ def test_keys_of_json() -> None:
         "schema",
         "routines",
         *past["attempts"][0],
-        "wishes",
         *past["wishes"][0],
     }
     of_a_finding = {field.name for field in dataclasses.fields(findings.Finding)}
