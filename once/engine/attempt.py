@@ -54,6 +54,8 @@ class Work:
     has_successor: bool = field(default=False, init=False)
     #: The last error that the project's own code raised, or the COMMIT of what it did.
     of_project: BaseException | None = field(default=None, init=False)
+    #: Number of the last wish of a person for the routine, as of the transaction in hand.
+    last_wish: int = field(default=0, init=False)
     #: The items that the body was called with, if it raised.
     place: str = field(default="", init=False)
     #: The driver's connection that the last work transaction began on.
@@ -215,7 +217,7 @@ class Work:
             is_marked = self.here.mark_backend(recorder.work_name(self.attempt))
         if not is_marked:
             raise AttemptLost(f"Another session claims to work on {self.attempt}.")
-        recorder.lock_attempt(self.attempt)
+        self.last_wish = recorder.lock_attempt(self.attempt)
         self.session = self.here.connection.connection
 
     @property

@@ -126,10 +126,10 @@ class _Passage:
             start = replace(before, cursor=before.cursor or START, total=total)
             recorder.resume(self.work.attempt, start)
             anchors.move(self.work.attempt)
+            self.pacing.heed()
             return start
 
         self.cursor = self.work.transact(resume, may_repeat=True).cursor
-        self.pacing.heed()
 
     def _total(self, before: Progress) -> int | None:
         """Return the number of items, or ``None`` if counting takes too long."""
@@ -145,10 +145,10 @@ class _Passage:
     def _next(self) -> Batch:
         """Commit the next batch, or leave behind the item that is all of it and fails."""
         while True:
-            size = self._parts.pop() if self._parts else self.pacing.size
+            part = self._parts.pop() if self._parts else None
             began = monotonic()
             try:
-                batch = self._transact(partial(self._commit, size))
+                batch = self._transact(partial(self._commit, part))
             except Exception as error:
                 failed = self._batch
                 if failed is None or not self._is_of_items(error):
@@ -160,8 +160,8 @@ class _Passage:
                 half = failed.count // 2
                 self._parts += [failed.count - half, half]
             else:
-                if batch.count == size:  # all others are shorter than they may be
-                    self.pacing.took(size, monotonic() - began)
+                if part is None and batch.count == self.pacing.size:  # a shorter one is the last
+                    self.pacing.took(batch.count, monotonic() - began)
                 return batch
 
     def _transact(self, function: Callable[[], T]) -> T:
@@ -174,11 +174,12 @@ class _Passage:
                 self.work.place = self._batch.place
             raise
 
-    def _commit(self, size: int) -> Batch:
-        """Have a batch done, and move the cursor behind it."""
+    def _commit(self, part: int | None) -> Batch:
+        """Have a batch done, of so many items or at the pace that is wanted; move the cursor."""
+        self.pacing.heed()
         self._limit_statements()
         with self.work.projects_own():
-            batch = self.items.after(self.cursor, size)
+            batch = self.items.after(self.cursor, part or self.pacing.size)
             self._call(batch)
         recorder.advance(self.work.attempt, self.cursor, batch.cursor, batch.count)
         if batch.is_last:
@@ -219,7 +220,8 @@ class _Passage:
             if not failed_items.add(work.attempt, item, text, most):
                 raise BatchError(
                     f"Item {item} failed, and {most} items had before, which is all that "
-                    f"max_errors= admits. See `manage.py once items {work.routine}`. {one_line(error)}"
+                    f"max_errors= admits. See `manage.py once items {work.routine}`. "
+                    f"{one_line(error)}"
                 ) from error
             if behind is not None:
                 recorder.advance(work.attempt, self.cursor, behind.cursor, behind.count)

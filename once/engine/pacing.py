@@ -6,7 +6,6 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from once import conf
-from once.databases import refuse_left_open
 from once.engine import shutdown
 from once.exceptions import BodyError, Paused
 from once.record import recorder, wishes
@@ -31,6 +30,8 @@ class Pacing:
     def __init__(self, work: "Work") -> None:
         self._work = work
         self._pace: Pace = wishes.pace(work.routine, None)
+        #: Number of the wish by which it goes.
+        self._heeded = 0
         #: Items that a batch may have to take as long as it should; 0 before the first.
         self._fitting = 0.0
 
@@ -50,6 +51,16 @@ class Pacing:
             # Because a single batch may be slow by chance, sizes change by no more than twice.
             self._fitting = max(1.0, items / 2, min(fitting, items * 2))
 
+    def heed(self) -> None:
+        """Take the pace that people want, as of the work transaction in hand.
+
+        Raises:
+            Paused: a person paused the routine.
+
+        """
+        if self._work.last_wish != self._heeded:
+            self._take()
+
     def rest(self) -> None:
         """Rest until the next batch is due, and look each second what people and throttles want.
 
@@ -58,28 +69,21 @@ class Pacing:
 
         """
         began = monotonic()
-        while True:
-            self.heed()
-            wait = max(self._pace.rest - (monotonic() - began), self._throttled())
+        here = self._work.here
+        while wait := max(self._pace.rest - (monotonic() - began), self._throttled(), 0.0):
             with shutdown.heeded():
-                if wait <= 0:
-                    return
-                self._work.here.connection.close()  # which a server may end while it is idle
+                here.connection.close()  # which a server may end while it is idle
                 time.sleep(min(wait, _LOOK))
             self._work.lock.check()
+            with here.statements():
+                self._take()
 
-    def heed(self) -> None:
-        """Take the pace that people want now.
-
-        Raises:
-            Paused: a person paused the routine.
-
-        """
-        refuse_left_open(self._work.here)  # which the question would commit
+    def _take(self) -> None:
         name = self._work.routine.name
         wish = wishes.last(self._work.here.using, [name]).get(name)
         if wish is not None and wish.is_paused:
             raise Paused(wishes.paused_by(wish))
+        self._heeded = wish.number if wish else 0
         self._pace = wishes.pace(self._work.routine, wish)
 
     def _throttled(self) -> float:

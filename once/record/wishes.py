@@ -59,9 +59,8 @@ def values(wish: Wish) -> dict[str, Any]:
 def last(using: str, names: Collection[str]) -> dict[str, Wish]:
     """Return the last wish for each of these routines, by name, where there is any."""
     rows = Wish.objects.using(using).filter(routine__in=names)
-    with database(using).statements():
-        # In this order, so that the last one stays; a person makes few.
-        return {row.routine: row for row in rows.order_by("number")}
+    # In this order, so that the last one stays; a person makes few.
+    return {row.routine: row for row in rows.order_by("number")}
 
 
 def paused(using: str, names: Collection[str]) -> set[str]:
@@ -79,7 +78,8 @@ def paused(using: str, names: Collection[str]) -> set[str]:
 
 def explain(using: str, name: str) -> str:
     """Say that a person paused a routine, as far as that is still so."""
-    wish = last(using, [name]).get(name)
+    with database(using).statements():
+        wish = last(using, [name]).get(name)
     return paused_by(wish) if wish is not None else "Paused, and resumed meanwhile."
 
 
@@ -117,7 +117,8 @@ def add(
     here = database(using)
 
     def insert(texts: dict[str, str]) -> Wish | None:
-        before = last(using, [name]).get(name)
+        with here.statements():
+            before = last(using, [name]).get(name)
         is_paused = kind == Wish.Kind.PAUSE
         if kind == Wish.Kind.SET:
             is_paused = bool(before and before.is_paused)

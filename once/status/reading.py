@@ -72,7 +72,8 @@ class Reading:
         buried = [name for name, attempt in self.last.items() if attempt.version == TOMBSTONE]
         if buried:
             self.renamed |= queries.renamed(using, buried)
-        self.wishes = wishes.last(using, self.records)
+        with self.database.statements():
+            self.wishes = wishes.last(using, self.records)
         self.held = history.held(using, routines, self.records, self.taken)
         self.failures = history.last_failures(using, self.held) if self.held else {}
         self.behind = gates.behind(using) if is_open else gates.Behind(using)

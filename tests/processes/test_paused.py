@@ -103,7 +103,7 @@ def test_server_starts_without_what_is_paused_and_runs_it_once_resumed(project: 
 def test_killed_beside_a_look_at_what_is_wanted(project: Project, when: str) -> None:
     fill(project, 30)
     project.routines(counting())
-    holder = project.once("run", TEST_HOLD=f"once.record.wishes:last={when}")
+    holder = project.once("run", TEST_HOLD=f"once.engine.pacing:Pacing.heed={when}")
     project.wait_for("step")
     want(project, "pause", "plant.count")
     holder.kill()
