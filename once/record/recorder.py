@@ -174,11 +174,12 @@ def advance(attempt: Attempt, before: str, after: str, items: int) -> None:
     this attempt left it.
     """
     connection = database(str(attempt._state.db)).connection
+    column = connection.ops.quote_name("cursor")
     # Not through a queryset, which takes longer to build than the server to answer.
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {tables.quoted(connection, 'attempt')} SET cursor = %s, processed = processed "
-            "+ %s WHERE id = %s AND state = %s AND cursor = %s",
+            f"UPDATE {tables.quoted(connection, 'attempt')} SET {column} = %s, "
+            f"processed = processed + %s WHERE id = %s AND state = %s AND {column} = %s",
             [after, items, attempt.pk, State.RUNNING, before],
         )
         if not cursor.rowcount:
