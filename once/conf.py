@@ -1,6 +1,7 @@
 """Settings, read when used: an environment variable beats the Django setting of the same name."""
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeGuard, cast
@@ -9,7 +10,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-__all__ = ["DAY", "NAMES", "TESTS", "is_seconds"]
+__all__ = ["DAY", "NAMES", "ROLE", "TESTS", "WORKER", "is_role", "is_seconds"]
 
 #: The environment variable by which a process that runs tests is known to its children. Its value
 #: is the id of that process.
@@ -17,6 +18,12 @@ TESTS = "ONCE_TESTS"
 
 #: No time is longer: servers count milliseconds in 32 bits, also of eight times the liveness.
 DAY = 86_400.0
+
+#: The role of Celery's processes and of ``once work``, unless ``ONCE_ROLE`` says another.
+WORKER = "worker"
+#: A role, for messages.
+ROLE = "a word of at most 50 letters, digits, dots, hyphens and underscores, or nothing"
+_ROLE = re.compile(r"[\w.-]{0,50}", re.ASCII)
 
 
 def startup() -> str:
@@ -53,6 +60,19 @@ def release() -> str:
     if release is None or len(release) > 200 or not release.isprintable():
         raise _refusal("ONCE_RELEASE", "a string of at most 200 printable characters", value)
     return release
+
+
+def role(default: str = "") -> str:
+    """The role of this process, by which it takes routines; empty for none.
+
+    Args:
+        default: the role where ``ONCE_ROLE`` is not set.
+
+    """
+    value = _raw("ONCE_ROLE", str, default=default)
+    if not is_role(value):
+        raise _refusal("ONCE_ROLE", ROLE, value)
+    return str(value)
 
 
 def liveness_timeout() -> float:
@@ -102,12 +122,18 @@ def is_seconds(value: Any, minimum: float) -> TypeGuard[float]:
     return is_number and minimum <= value <= DAY
 
 
+def is_role(value: Any) -> bool:
+    """Return True if a value is a role, or nothing."""
+    return isinstance(value, str) and _ROLE.fullmatch(value) is not None
+
+
 NAMES: dict[str, Callable[[], object]] = {
     "ONCE_STARTUP": startup,
     "ONCE_STARTUP_TIMEOUT": startup_timeout,
     "ONCE_STARTUP_FAILURE": startup_failure,
     "ONCE_STARTUP_COMMANDS": startup_commands,
     "ONCE_RELEASE": release,
+    "ONCE_ROLE": role,
     "ONCE_LIVENESS_TIMEOUT": liveness_timeout,
     "ONCE_RETRY_DELAY": retry_delay,
     "ONCE_SCRUB": scrub,

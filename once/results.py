@@ -40,6 +40,8 @@ class Reason(enum.StrEnum):
     OVERTAKEN = "overtaken"
     #: Left alone, since the value of its state is an earlier one.
     EARLIER = "earlier"
+    #: Left to a process of another role, or behind a routine that is.
+    OTHER_ROLE = "other_role"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from django.core.management.color import Style
 from django.core.serializers.json import DjangoJSONEncoder
 
 from once.cli import exit_codes
-from once.results import Outcome, Result
+from once.results import Outcome, Reason, Result
 from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status import state, text
@@ -193,13 +193,19 @@ def conclude(
         routines = [result.routine for result in results]
         print_json(command, state.to_json(statuses_of(registry, routines), results))
     elif options.verbosity:
-        is_done = all(each.outcome is Outcome.ALREADY_DONE for each in results)
+        nothing = [each for each in results if _asks_for_nothing(each)]
+        is_done = len(nothing) == len(results)
         is_asked = is_done and 0 < len(asked) <= _ASKED
         for status in statuses_of(registry, asked) if is_asked else []:
             command.stdout.write(f"  {inline(text.done_already(status))}")
         if is_done and not is_asked:
             command.stdout.write("  No routines to run.")
-        for result in [] if is_asked else results:
-            if result.outcome is Outcome.ALREADY_DONE and result.message:
+        for result in [] if is_asked else nothing:
+            if result.message:
                 command.stdout.write(f"  {result.routine.name}: {inline(result.message)}")
     exit_codes.after(results, no_wait=options.no_wait)
+
+
+def _asks_for_nothing(result: Result) -> bool:
+    """True if there was nothing to do here, and nothing has gone wrong."""
+    return result.outcome is Outcome.ALREADY_DONE or result.reason is Reason.OTHER_ROLE

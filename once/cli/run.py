@@ -1,17 +1,20 @@
 """Run what is pending, each routine exactly once, and wait for what other processes run."""
 
 from argparse import Namespace
+from dataclasses import replace
 from time import monotonic
 
 from django.core.management.base import CommandParser
 
+from once import conf
 from once.cli import exit_codes, output
 from once.cli.options import add_database, add_flags, add_names, of_database, user
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
-from once.engine import executor
+from once.engine import executor, roles
 from once.engine.options import RunOptions
 from once.models import Trigger
+from once.results import Result
 from once.routines import in_memory
 from once.routines.base import Routine
 from once.routines.registry import Registry
@@ -74,12 +77,18 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
             timeout=None if timeout is None else max(0.0, timeout - (monotonic() - begun)),
             keep_going=options.keep_going,
             reverts=options.revert,
+            role=_role(options),
             user=user() if options.fake or options.revert else "",
             reason=options.reason,
         )
         results = executor.run(routines, registry, wanted)
     asked = of_database(registry.select(options.names), options) if options.names else []
     output.conclude(command, registry, results, options, asked=asked)
+
+
+def _role(options: Namespace) -> str | None:
+    """Return the role whose routines to take, or ``None`` for what is named, of any role."""
+    return None if options.names else conf.role()
 
 
 def _refuse_contradictions(options: Namespace) -> None:
@@ -112,12 +121,23 @@ def _has_state(routine: Routine) -> bool:
 def _plan(
     command: TerminalCommand, registry: Registry, routines: list[Routine], options: Namespace
 ) -> None:
+    wanted = RunOptions(trigger=Trigger.COMMAND, role=_role(options))
     pending = undone(registry, routines)
+    names = {each.name for each in pending}
+    elsewhere: dict[str, Result] = {}
+    for routine in routines:
+        left = roles.left(routine, registry, wanted, elsewhere)
+        if left and routine.name in names:
+            elsewhere[routine.name] = left
+    pending = [
+        replace(each, message=elsewhere[each.name].message) if each.name in elsewhere else each
+        for each in pending
+    ]
     if options.as_json:
         output.print_json(command, state.to_json(pending))
         return
     halting = (RoutineState.HELD, RoutineState.PAUSED, RoutineState.BLOCKED)
-    names = {each.name for each in pending if each.state in halting}
+    names = {each.name for each in pending if each.state in halting} | elsewhere.keys()
     halted = [each for each in pending if names & {each.name, each.waits_for}]
     due = [each for each in pending if each not in halted]
     heading = command.style.MIGRATE_HEADING

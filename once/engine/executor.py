@@ -13,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from once import conf, signals
 from once.databases import PATIENCE, database
 from once.databases.lock import AdvisoryLock, NoLock
-from once.engine import shutdown
+from once.engine import roles, shutdown
 from once.engine.backoff import Retry, Wait
 from once.engine.options import RunOptions
 from once.exceptions import AttemptLost
@@ -122,10 +122,11 @@ class _Pass:
                 uncarried = renaming.carry(routine, known, self.options, self._claim)
                 stands = self._read(routines[number:])
                 known = stands.get(routine.name)
-            if known and known.standing not in due:
+            elsewhere = roles.left(routine, self.registry, self.options, results)
+            if known and known.standing not in due and (known.is_done or not elsewhere):
                 result = self._left(routine, known)
-            elif uncarried:
-                result = uncarried
+            elif left := elsewhere or uncarried:
+                result = left
             elif blocker := self._stopped or self._blocker(routine, known, results):
                 result = skipped(routine, blocker)
             else:

@@ -30,6 +30,8 @@ class RunOptions:
     keep_going: bool = False
     #: True if a routine that failed lately is left out, by ``ONCE_RETRY_DELAY``.
     respects_backoff: bool = False
+    #: The role of this process, which leaves routines of another role alone; ``None`` takes all.
+    role: str | None = None
     #: The person that decided, and the reason.
     user: str = ""
     reason: str = ""
@@ -43,6 +45,10 @@ class RunOptions:
     def is_thorough(self) -> bool:
         """True if it is asked of what is done, too, whether a later value began."""
         return self.reverts or self.even_done or self.trigger == Trigger.ITEMS
+
+    def takes(self, routine: Routine) -> bool:
+        """Return True if a routine is for a process of this role."""
+        return self.role is None or routine.role in ("", self.role)
 
     def repeats(self, routine: Routine) -> bool:
         """Return True if a call may call the routine's body more than once.

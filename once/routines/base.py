@@ -25,7 +25,7 @@ Kind = Literal["atomic", "batched", "external", "process"]
 
 BATCH_SIZE = 1000
 #: Options that mean nothing in process scope, and options that mean nothing without ``over``.
-_OF_DATABASES = ("version", "using", "atomic", "over", "retry", "done_if", "renamed_from")
+_OF_DATABASES = ("version", "using", "atomic", "over", "retry", "role", "done_if", "renamed_from")
 _OF_BATCHES = (
     "batch_size",
     "batch_seconds",
@@ -94,6 +94,8 @@ class Routine:
     retry: bool = True
     #: True if starting servers run it and readiness waits for it; otherwise the command runs it.
     startup: bool = True
+    #: The role of the processes that run it; empty for any process.
+    role: str = ""
     #: Returns ``True`` if the effects exist already, so that the body need not be called.
     done_if: Callable[..., bool] | None = None
     #: The models for functions that take ``apps``; those of this code by default.

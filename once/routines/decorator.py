@@ -50,6 +50,7 @@ def routine(
     last_pass: bool = False,
     retry: bool = True,
     startup: bool = True,
+    role: str = "",
     done_if: Callable[..., bool] | None = None,
 ) -> "Callable[[Callable[P, R_co]], _Declared[P, R_co]]": ...
 
@@ -92,8 +93,10 @@ def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> An
             behind the cursor. Only for querysets that leave out finished rows.
         retry: ``False``: after an attempt that failed or died, there is no new attempt until a
             person decides.
-        startup: ``False`` leaves it to ``manage.py once run``: starting servers do not run it and
-            readiness does not wait for it.
+        startup: ``False`` leaves it to ``manage.py once run`` and ``manage.py once work``: starting
+            servers do not run it and readiness does not wait for it.
+        role: the role of the processes that run it, such as ``"worker"``: see ``ONCE_ROLE``. Any
+            process by default.
         done_if: returns ``True`` if the effects exist already, and may take ``apps``. It is asked
             before the body is called for the first time. Then the body is not called, and the
             routine is recorded as found done.

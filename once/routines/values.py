@@ -54,6 +54,7 @@ VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         (option, lambda value: isinstance(value, bool), "is neither True nor False.")
         for option in ("atomic", "last_pass", "retry", "startup")
     ),
+    ("role", conf.is_role, f"is no role. Pass {conf.ROLE}."),
     ("batch_size", _is_count, f"is not an integer from 1 to {_INTEGER_MAX}."),
     (
         "rest",

@@ -64,6 +64,7 @@ def begin(declared: Registry, by: str) -> None:
 
 def _start(declared: Registry, by: str, *, is_replacement: bool) -> None:
     """Run what is pending. If that cannot be done, say so, and go on beside the server."""
+    level = logging.WARNING
     try:
         undone = _run(declared, by, monotonic())
     except Exception as error:
@@ -85,7 +86,7 @@ def _start(declared: Registry, by: str, *, is_replacement: bool) -> None:
             if by == "gunicorn":  # whose workers would all print a traceback that says no more
                 raise SystemExit(_NOT_LOADED)
             raise RoutineFailed(_why(failed[0]))  # without a cause, which the log has
-        problem = _why((failed or undone)[0])
+        problem, level = _why((failed or undone)[0]), _level((failed or undone)[0])
     starts = (
         "This worker serves all the same, since it replaces one of a server that was up; "
         if is_replacement
@@ -96,9 +97,11 @@ def _start(declared: Registry, by: str, *, is_replacement: bool) -> None:
         if forking.lacks_threads()
         else "it goes on trying."
     )
+    if level == logging.INFO:
+        further = "the routine is not tried here."
     # Because it is told here, the thread beside the server does not repeat it.
     news(logging.INFO, _STARTUP, problem)
-    tell(logging.WARNING, "startup_incomplete", by=by, message=f"{problem} {starts}{further}")
+    tell(level, "startup_incomplete", by=by, message=f"{problem} {starts}{further}")
     if not forking.lacks_threads():
         forking.once_serving(lambda: go_on(declared, by, pause=1.0))
 
@@ -117,6 +120,7 @@ def _keep_trying(declared: Registry, by: str, pause: float) -> None:
     while True:
         time.sleep(pause)
         trace: Exception | None = None
+        first = logging.WARNING
         try:
             undone = _run(declared, by, began)
         except Exception as error:  # whatever it is, readiness must not say no for ever
@@ -125,11 +129,12 @@ def _keep_trying(declared: Registry, by: str, pause: float) -> None:
             if not undone:
                 return
             problem, later = _why(undone[0]), max(result.retry_in for result in undone)
+            first = _level(undone[0])
         level = news(logging.INFO, _STARTUP, problem)
         if is_told:
             tell(level, "startup_retried", trace, message=problem)
         else:
-            tell(logging.WARNING, "startup_incomplete", trace, by=by, message=problem)
+            tell(first, "startup_incomplete", trace, by=by, message=problem)
             is_told = True
         # Ever more rarely, and not before what failed may be tried again.
         pause = min(60.0, max(1.0, 2 * pause, later))
@@ -138,9 +143,11 @@ def _keep_trying(declared: Registry, by: str, pause: float) -> None:
 def _run(declared: Registry, by: str, began: float) -> list[Result]:
     """Run what is pending, and return what is not done: if nothing, say so in one line."""
     respects_backoff = not launch.is_reloaded() and not settings.DEBUG
-    options = RunOptions(trigger=Trigger.STARTUP, respects_backoff=respects_backoff)
+    role = conf.role(conf.WORKER if by in launch.CELERY else "")
+    options = RunOptions(trigger=Trigger.STARTUP, respects_backoff=respects_backoff, role=role)
     results = executor.run(declared.startup, declared, options)
-    undone = [result for result in results if not result.is_done]
+    # Last what is left to another role: if that comes first, this process has no more to do.
+    undone = sorted((result for result in results if not result.is_done), key=_is_elsewhere)
     if not undone:
         registry.site.was_complete = True  # for readiness
         forget(_STARTUP)
@@ -155,6 +162,15 @@ def _run(declared: Registry, by: str, began: float) -> list[Result]:
             seconds=monotonic() - began,
         )
     return undone
+
+
+def _is_elsewhere(result: Result) -> bool:
+    return result.reason is Reason.OTHER_ROLE
+
+
+def _level(first: Result) -> int:
+    """Return the level at which to tell what is undone: no fault, if a role does it."""
+    return logging.INFO if _is_elsewhere(first) else logging.WARNING
 
 
 def _why(result: Result) -> str:

@@ -33,6 +33,7 @@ def described(routine: Routine) -> dict[str, Any]:
         "version": routine.version,
         "scope": str(routine.scope),
         "kind": "call" if routine.name.startswith(CALL) else routine.kind,
+        "role": routine.role or None,
     }
 
 

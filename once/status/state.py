@@ -50,6 +50,8 @@ class Status:
     scope: str | None = None
     #: ``atomic``, ``batched``, ``external``, ``process``; ``call`` for what ``once call`` ran.
     kind: str | None = None
+    #: The role of the processes that run it; ``None`` for any process.
+    role: str | None = None
     state: RoutineState
     database: str | None = None
     #: Attempts at this version, and for this release or content of files.

@@ -77,6 +77,8 @@ def details(status: Status) -> list[str]:
         parts.append(f"in {status.database}")
     if status.kind in ("batched", "external"):
         parts.append(status.kind)
+    if status.role:
+        parts.append(f"role {status.role}")
     if per(status):
         parts.append(per(status))
     if status.progress:
@@ -134,11 +136,13 @@ def next_step(status: Status, *, runs_at_startup: bool) -> str:
         return ""
     if status.kind == "call":
         return "Call it again by `manage.py once call`."
+    role = f" with the role {status.role}" if status.role else ""
+    run = f"`manage.py once run{f' {status.name}' if role else ''}`"
     if not runs_at_startup:
-        return "Only `manage.py once run` runs it."
+        return f"Only {run} runs it, or `manage.py once work`{role}."
     if status.retry_at is not None:
         return (
-            f"Starting servers try again from {moment(status.retry_at)} on; "
-            "`manage.py once run` tries at once."
+            f"Starting servers{role} try again from {moment(status.retry_at)} on; "
+            f"{run} tries at once."
         )
-    return "The next `manage.py once run` or server start runs it."
+    return f"The next {run} or server start{role} runs it."

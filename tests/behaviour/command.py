@@ -13,7 +13,8 @@ from tests.support import run, seed
 
 #: Of each routine, in this order: programs rely on it.
 KEYS = [
-    *("name", "version", "recorded_version", "scope", "kind", "state", "database", "attempts"),
+    *("name", "version", "recorded_version", "scope", "kind", "role"),
+    *("state", "database", "attempts"),
     *("started_at", "completed_at", "duration_seconds", "host", "pid"),
     *("trigger", "user", "reason", "processed", "total"),
     *("rate", "seconds_left", "pace", "set_by", "retry_at", "error", "waits_for", "message"),

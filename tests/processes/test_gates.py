@@ -113,6 +113,16 @@ def test_routine_runs_before_its_migration_on_the_models_of_then(filled: Project
     assert filled.attempts() == [("plant.fill", 1, "succeeded")]
 
 
+def test_migration_runs_a_routine_of_any_role(filled: Project) -> None:
+    filled.routines(FILL.replace("last_pass=True", 'last_pass=True, role="worker"'))
+    run = filled.once("run", ONCE_ROLE="web")
+    assert run.finish() == 0, run.output
+    assert filled.attempts() == []
+    migrate = filled.manage("migrate", "-v0", ONCE_ROLE="web")
+    assert migrate.finish() == 0, migrate.output
+    assert filled.attempts() == [("plant.fill", 1, "succeeded")]
+
+
 def test_routine_is_blocked_before_the_dependencies_of_its_gate(project: Project) -> None:
     project.routines(FILL)
     (project.directory / "plant" / "models.py").write_text(MODELS)

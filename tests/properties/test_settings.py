@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -45,7 +46,7 @@ FLAGS = st.sampled_from(
     [
         *("--json", "--no-wait", "--fake", "--plan", "--reason", "--timeout", "--version", "--"),
         *("--no-input", "--migrate", "--check", "--no-atomic", "--keep-going", "-v", "3"),
-        *("--database", "default", "shop.*", "1e9", "nan"),
+        *("--database", "default", "shop.*", "1e9", "nan", "--dry-run", "--limit"),
     ]
 )
 ARGUMENTS = st.tuples(
@@ -70,6 +71,8 @@ def is_sound(name: str, value: Any) -> bool:
         return type(value) is float and 0 <= value <= 86_400
     if name == "ONCE_RELEASE":
         return value == value.strip() and is_storable(value) and len(value) <= 200
+    if name == "ONCE_ROLE":
+        return type(value) is str and len(value) <= 50 and not re.search(r"\s", value)
     if name == "ONCE_STARTUP_COMMANDS":
         return all(type(one) is str and one == one.strip() for one in value)
     if name == "ONCE_LOCK_MIGRATE":

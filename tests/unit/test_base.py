@@ -45,11 +45,17 @@ def test_decorator_without_parentheses_declares(declared: list[Routine]) -> None
 def test_decorator_with_options_declares(declared: list[Routine]) -> None:
     first: Any = routine(name="first")(body)
     made: Any = routine(
-        name="x:seed/1", version=3, after=[first, "other"], using="sqlite", startup=False
+        name="x:seed/1",
+        version=3,
+        after=[first, "other"],
+        using="sqlite",
+        startup=False,
+        role="worker",
     )(body)
     assert declared == [first, made]
     assert (made.name, made.version, made.after) == ("x:seed/1", 3, (first, "other"))
     assert (made.using, made.scope, made.startup) == ("sqlite", "database", False)
+    assert (made.role, first.role) == ("worker", "")
 
 
 def test_decorator_with_empty_parentheses_declares(declared: list[Routine]) -> None:
@@ -368,6 +374,11 @@ TAKES_THE_BATCH = (
         ({"retry": 0}, "retry=0 is neither True nor False."),
         ({"startup": None}, "startup=None is neither True nor False."),
         ({"last_pass": 1}, "last_pass=1 is neither True nor False."),
+        *(
+            ({"role": value}, "is no role. Pass a word of at most 50 letters")
+            for value in ("two words", "x" * 51, "x\n", None, 1)
+        ),
+        ({"scope": "process", "role": "worker"}, "uses no database. Remove role=."),
         ({"scope": "process", "version": 2}, "uses no database. Remove version=."),
         ({"scope": "process", "renamed_from": "old"}, "uses no database. Remove renamed_from=."),
         ({"scope": "process", "using": "sqlite"}, "uses no database. Remove using=."),

@@ -17,6 +17,7 @@ DEFAULTS: dict[str, object] = {
     "ONCE_STARTUP_FAILURE": "raise",
     "ONCE_STARTUP_COMMANDS": ("runserver",),
     "ONCE_RELEASE": "",
+    "ONCE_ROLE": "",
     "ONCE_LIVENESS_TIMEOUT": 15.0,
     "ONCE_RETRY_DELAY": 30.0,
     "ONCE_SCRUB": None,
@@ -50,6 +51,7 @@ def test_defaults() -> None:
         ("ONCE_STARTUP_COMMANDS", ["serve", "work"], ("serve", "work")),
         ("ONCE_STARTUP_COMMANDS", (), ()),
         ("ONCE_RELEASE", "2024.1", "2024.1"),
+        ("ONCE_ROLE", "nightly-import_2.1", "nightly-import_2.1"),
         ("ONCE_LIVENESS_TIMEOUT", 1, 1.0),
         ("ONCE_RETRY_DELAY", 0, 0.0),
         ("ONCE_RETRY_DELAY", 7200, 7200.0),
@@ -81,6 +83,7 @@ def test_setting_is_read(name: str, value: object, expected: object) -> None:
         # MySQL takes no notice of spaces at the end, and files end in a new line.
         ("ONCE_RELEASE", "one", " v1 é \n", "v1 é"),
         ("ONCE_RELEASE", "one", "$Format:%h$", "$Format:%h$"),
+        ("ONCE_ROLE", "one", "", ""),
         ("ONCE_LIVENESS_TIMEOUT", 20, "2", 2.0),
         ("ONCE_RETRY_DELAY", 20, "0.5", 0.5),
         ("ONCE_SCRUB", "html.gone", "html.escape", html.escape),
@@ -116,6 +119,10 @@ SECONDS = [-1, "3", "", True, None, float("nan"), float("inf"), 86_401, 10**400]
         ("ONCE_LIVENESS_TIMEOUT", 0.9, "seconds from 1 to 86400"),
         ("ONCE_STARTUP_COMMANDS", "runserver", "a list of names"),
         ("ONCE_STARTUP_COMMANDS", None, "a list of names"),
+        *(
+            ("ONCE_ROLE", value, "a word of at most 50 letters")
+            for value in ("two words", "ä", "x\n", "x" * 51, None, 1)
+        ),
         ("ONCE_LOCK_MIGRATE", "yes", "true or false"),
         ("ONCE_MIGRATE_LOCK_TIMEOUT", "off", "seconds from 0 to 86400"),
         ("ONCE_LOCK_MIGRATE", None, "true or false"),
@@ -157,6 +164,7 @@ def test_invalid_setting_is_refused_by_name(name: str, value: Any, wanted: str) 
         ("ONCE_LIVENESS_TIMEOUT", "15s"),
         ("ONCE_LIVENESS_TIMEOUT", ""),
         ("ONCE_RELEASE", "x" * 201),
+        ("ONCE_ROLE", "two words"),
         ("ONCE_RELEASE", os.fsdecode(b"a\xff")),
     ],
 )
@@ -200,3 +208,10 @@ def test_each_setting_is_tried_from_either_source_and_refused_from_either() -> N
         assert missing <= {"ONCE_STARTUP_COMMANDS"}, test
     for name in conf.NAMES:
         assert f"| `{name}` |" in (ROOT / "docs" / "reference" / "settings.md").read_text()
+
+
+def test_role_by_default_gives_way_to_the_setting_even_an_empty_one() -> None:
+    assert conf.role(conf.WORKER) == "worker"
+    for role in ("web", ""):
+        with override_settings(ONCE_ROLE=role):
+            assert conf.role(conf.WORKER) == role

@@ -25,11 +25,18 @@ from once.results import Outcome, Reason, Result
 from once.routines import registry
 from once.routines.registry import Registry
 from once.startup import forking, launch, serve
+from tests.waiting import wait_until
 
 SEED = Routine(function=lambda: None, name="shop.seed")
 FILL = Routine(function=lambda: None, name="shop.fill")
 DONE = Result(routine=SEED, outcome=Outcome.RAN)
 LEFT = Result(routine=SEED, outcome=Outcome.SKIPPED, message="Blocked.")
+ELSEWHERE = Result(
+    routine=FILL,
+    outcome=Outcome.SKIPPED,
+    message="Left to processes with the role 'worker'.",
+    reason=Reason.OTHER_ROLE,
+)
 OTHER_LEFT = Result(routine=FILL, outcome=Outcome.SKIPPED, message="Not tried.", retry_in=7.0)
 FAILED = Result(
     routine=FILL,
@@ -102,7 +109,7 @@ def test_begin_runs_what_servers_run_as_they_start_and_waits(
 ) -> None:
     serve.begin(FOUND, "gunicorn")
     names = ["shop.seed", "shop.fill"]
-    wanted = RunOptions(trigger="startup", respects_backoff=True)
+    wanted = RunOptions(trigger="startup", respects_backoff=True, role="")
     assert runs.calls == [(names, FOUND, wanted)]
     assert runs.threads == [threading.current_thread()]
     assert not runs.later
@@ -121,6 +128,58 @@ def test_begin_where_code_is_written_waits_for_no_delay(
     with override_settings(DEBUG=debug):
         serve.begin(FOUND, "gunicorn")
     assert [options.respects_backoff for *_, options in runs.calls] == [heeds]
+
+
+@pytest.mark.parametrize(
+    ("by", "given", "role"),
+    [
+        ("celery worker", None, "worker"),
+        ("celery beat", None, "worker"),
+        ("celery worker", "", ""),
+        ("celery beat", "nightly", "nightly"),
+        ("gunicorn", None, ""),
+        ("gunicorn", "web", "web"),
+    ],
+)
+def test_role_of_celery_is_worker_unless_the_setting_says_another(
+    runs: Runs, by: str, given: str | None, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given is not None:
+        monkeypatch.setenv("ONCE_ROLE", given)
+    serve.begin(FOUND, by)
+    serve.go_on(FOUND, by)
+    wait_until(lambda: len(runs.calls) == 2)
+    assert [options.role for *_, options in runs.calls] == [role] * 2
+
+
+@pytest.mark.parametrize("startup", ["run", "background"])
+def test_what_is_left_to_another_role_is_no_fault_and_is_told_once(
+    runs: Runs, startup: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "once")
+    runs.answers = [[ELSEWHERE], [ELSEWHERE], [ELSEWHERE], [DONE]]
+    with override_settings(ONCE_STARTUP=startup):
+        serve.begin(FOUND, "gunicorn")
+    assert not registry.site.was_complete
+    runs.go_on()
+    assert events(caplog) == ["startup_incomplete", "startup_complete"]
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+    told = caplog.messages[0]
+    assert "shop.fill: Left to processes with the role 'worker'." in told
+    if startup == "run":
+        ends = "This server starts all the same; its readiness says no, and the routine is not "
+        assert f'{ends}tried here."' in told
+
+
+def test_what_is_left_to_another_role_is_told_after_faults(
+    runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs.answers = [[ELSEWHERE, LEFT]]
+    serve.begin(FOUND, "gunicorn")
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert "shop.seed: Blocked." in record.getMessage()
+    assert "it goes on trying" in record.getMessage()
 
 
 @override_settings(ONCE_STARTUP="background")

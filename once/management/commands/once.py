@@ -19,6 +19,7 @@ from once.cli import (
     run,
     status,
     wait,
+    work,
 )
 from once.cli import set as set_pace
 from once.cli.options import Subcommand, add_subcommands
@@ -30,6 +31,7 @@ __all__ = ["Command"]
 
 SUBCOMMANDS: dict[str, Subcommand] = {
     "run": run,
+    "work": work,
     "status": status,
     "history": history,
     "wait": wait,

@@ -1,0 +1,89 @@
+"""Run what is pending for the role of this process, again and again, until it is told to stop.
+
+What Celery's processes take as they start, this takes at any time, and routines with
+``startup=False`` as well. It logs as a server does, and prints nothing.
+"""
+
+import logging
+import random
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandParser
+from django.db import Error
+
+from once import conf
+from once.cli.output import TerminalCommand
+from once.engine import executor, shutdown
+from once.engine.options import RunOptions
+from once.exceptions import OnceError
+from once.log import ensure_handler, forget, news, tell
+from once.models import Trigger
+from once.results import Outcome, Reason, Result
+from once.routines.registry import Registry
+from once.text import one_line
+
+HELP = "Run what is pending for the role of this process, until told to stop."
+USAGE = ""
+
+#: Seconds between two looks: at least, and at most.
+_SHORTEST, _LONGEST = 0.5, 5.0
+#: The name of all of it in the memory of the log.
+_WORK = "work"
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Add none."""
+
+
+def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    wanted = RunOptions(
+        trigger=Trigger.COMMAND,
+        # Because other routines may be due, it waits for no other process: it looks again.
+        wait=False,
+        keep_going=True,
+        respects_backoff=True,
+        role=conf.role(conf.WORKER),
+    )
+    ensure_handler()
+    try:
+        tell(logging.INFO, "work_began", role=wanted.role)
+        _work(registry, wanted)
+    except shutdown.Signalled as error:
+        # Because a service that is told to stop has not failed, the exit code is 0.
+        tell(logging.INFO, "work_ended", message=str(error))
+
+
+def _work(registry: Registry, wanted: RunOptions) -> None:
+    """Look for what is pending, and run it. The pause grows while there is nothing to do."""
+    pause = _SHORTEST
+    while True:
+        results: Sequence[Result] = ()
+        try:
+            results = executor.run(registry.recorded, registry, wanted)
+        except ImproperlyConfigured:  # which no look mends
+            raise
+        except (OnceError, Error) as error:  # such as a database that is away
+            reason = one_line(error)
+            tell(news(logging.WARNING, _WORK, reason), "work_hindered", reason=reason)
+        else:
+            forget(_WORK)
+            _tell_left([each for each in results if wanted.takes(each.routine)])
+        has_run = any(each.outcome is Outcome.RAN for each in results)
+        pause = _SHORTEST if has_run else min(_LONGEST, 2 * pause)
+        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+
+
+def _tell_left(results: Sequence[Result]) -> None:
+    """Log what is left undone, and why: each once, as long as that lasts."""
+    for result in results:
+        name = result.routine.name
+        if result.reason is Reason.HELD:
+            continue  # which the log of the run says
+        if result.outcome is Outcome.SKIPPED:
+            level = news(logging.INFO, f"{_WORK} {name}", result.message)
+            tell(level, "work_left", routine=name, message=result.message)
+        else:
+            forget(f"{_WORK} {name}")
