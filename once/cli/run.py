@@ -1,6 +1,6 @@
 """Run what is pending, each routine exactly once, and wait for what other processes run."""
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from dataclasses import replace
 from time import monotonic
 
@@ -37,6 +37,17 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument("--plan", action="store_true", help="Show what would run, and run nothing.")
     parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="Call the body of the named routine, for one batch if it has batches, and roll back.",
+    )
+    parser.add_argument(
+        "--limit",
+        type=_items,
+        metavar="N",
+        help="With --dry-run: for so many items, instead of one batch.",
+    )
+    parser.add_argument(
         "--fake",
         action="store_true",
         help="Record the named routines as done without running them.",
@@ -57,6 +68,11 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    if options.dry_run:
+        from once.cli import dry_run  # and all that calls a body
+
+        dry_run.handle(command, registry, options)
+        return
     _refuse_contradictions(options)
     routines = _selected(registry, options)
     if options.plan:
@@ -86,6 +102,12 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     output.conclude(command, registry, results, options, asked=asked)
 
 
+def _items(given: str) -> int:
+    if given.isdecimal() and 0 < int(given) < 2**31:
+        return int(given)
+    raise ArgumentTypeError(f"{given!r} is no number of items. Count them 1, 2, 3")
+
+
 def _role(options: Namespace) -> str | None:
     """Return the role whose routines to take, or ``None`` for what is named, of any role."""
     return None if options.names else conf.role()
@@ -99,6 +121,8 @@ def _refuse_contradictions(options: Namespace) -> None:
         problem = "--plan runs nothing. Leave out --fake, --migrate and --revert, or --plan."
     elif options.reason and not (options.fake or options.revert):
         problem = "--reason says why routines are recorded by --fake, or reset by --revert."
+    elif options.limit:
+        problem = "--limit says how many items --dry-run tries. Pass both, or leave it out."
     if problem:
         raise exit_codes.misused(problem)
 

@@ -7,12 +7,15 @@ import signal
 from datetime import UTC, datetime
 from importlib import import_module
 from pkgutil import resolve_name
+from typing import Any
 
 import pytest
 
 from once import Routine, checks, conf
-from once.cli import exit_codes
+from once.cli import dry_run, exit_codes
+from once.databases.lock import NoLock
 from once.doctor import examination, findings
+from once.engine.rehearsal import Rehearsal
 from once.models import Attempt, State, Trigger, Wish
 from once.results import Outcome
 from once.status import attempts, state
@@ -80,8 +83,8 @@ def test_exit_codes() -> None:
 
 
 def test_keys_of_json() -> None:
-    parts = re.split(r"^(?:## JSON|Of `(?:run|history|doctor)`)", COMMAND, flags=re.M)
-    _, _, runs, histories, doctors = parts
+    parts = re.split(r"^(?:## JSON|Of `(?:run|history|run --dry-run|doctor)`)", COMMAND, flags=re.M)
+    _, _, runs, histories, rehearsals, doctors = parts
     keys = {field.name for field in dataclasses.fields(Status)}
     assert rows(runs) == {*state.to_json([], lacking={}), *keys, "outcome"}
     past = attempts.to_json(
@@ -95,6 +98,11 @@ def test_keys_of_json() -> None:
         "routines",
         *past["attempts"][0],
         *past["wishes"][0],
+    }
+    tried: Any = {"here": None, "upcoming": None}
+    routine = Routine(function=lambda: None, name="x")
+    assert rows(rehearsals) == {
+        *dry_run.to_json(Rehearsal(routine=routine, lock=NoLock(), limit=None, **tried))
     }
     of_a_finding = {field.name for field in dataclasses.fields(findings.Finding)}
     assert rows(doctors) == {*examination.to_json([]), *of_a_finding}
