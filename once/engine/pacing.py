@@ -68,7 +68,8 @@ class Pacing:
             Paused: a person paused the routine.
 
         """
-        began = monotonic()
+        with shutdown.heeded():  # where there is no rest, too
+            began = monotonic()
         here = self._work.here
         while wait := max(self._pace.rest - (monotonic() - began), self._throttled(), 0.0):
             with shutdown.heeded():
