@@ -9,7 +9,7 @@ import pytest
 from once import Routine
 from once.models import Wish
 from tests.behaviour.command import Answer, call, held
-from tests.support import beside, last, run, seed, take
+from tests.support import beside, last, run, seed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -176,14 +176,3 @@ def test_paused_routine_can_be_recorded_as_done(using: str, declared: list[Routi
     Answer("pause", "shop.fill")
     assert Answer("run", "--fake", "shop.fill").code == 0
     assert Answer("status", "--check").code == 0
-
-
-def test_waiter_goes_on_where_the_holder_is_paused(using: str, declared: list[Routine]) -> None:
-    """It looks again and again, and leaves with the holder."""
-    if using == "sqlite":
-        pytest.skip("there a lock keeps others from writing")
-    declared.append(batched(using))
-    with take(using, "shop.fill"):
-        Answer("pause", "shop.fill")
-        with beside(partial(Answer, "run")) as answered:
-            assert answered.result().code == 5
