@@ -19,6 +19,7 @@ __all__ = [
     "Paused",
     "RoutineError",
     "RoutineFailed",
+    "ThrottleError",
     "TimedOut",
     "UnknownRoutine",
     "ValueUnknown",
@@ -91,6 +92,10 @@ class NotDone(OnceError):
 
 class BatchError(OnceError):
     """The items of a routine cannot be gone through in batches."""
+
+
+class ThrottleError(OnceError):
+    """A throttle of a routine cannot say how long the next batch is to wait."""
 
 
 class Held(OnceError):

@@ -28,6 +28,7 @@ def connect() -> None:
     signals.progressed.connect(_progressed, dispatch_uid="once.receivers")
     signals.skipped.connect(_skipped, dispatch_uid="once.receivers")
     signals.suspected.connect(_suspected, dispatch_uid="once.receivers")
+    signals.throttled.connect(_throttled, dispatch_uid="once.receivers")
     signals.waiting.connect(_waiting, dispatch_uid="once.receivers")
     signals.waited.connect(_waited, dispatch_uid="once.receivers")
 
@@ -116,6 +117,23 @@ def _skipped(sender: Routine, result: "Result", **kwargs: Any) -> None:
 
 def _suspected(sender: Routine, message: str, **kwargs: Any) -> None:
     tell(logging.WARNING, "suspected", **_of(sender), message=message)
+
+
+def _throttled(
+    sender: Routine, attempt: Attempt, reason: str, waited: float, **kwargs: Any
+) -> None:
+    # Each reason is a part of the routine, because one throttle may take turns with another, and
+    # a throttle may be in the way of every batch.
+    is_noticed = waited >= _NOTICEABLE
+    level = news(logging.INFO, f"{sender.name}: {reason}", "") if is_noticed else logging.DEBUG
+    tell(
+        level,
+        "throttled",
+        **_of(sender),
+        attempt=attempt.number,
+        seconds=float(waited),
+        reason=reason,
+    )
 
 
 def _waiting(sender: object, name: str, reason: str, waited: float, **kwargs: Any) -> None:

@@ -13,6 +13,7 @@ __all__ = [
     "progressed",
     "skipped",
     "suspected",
+    "throttled",
     "waited",
     "waiting",
 ]
@@ -44,6 +45,11 @@ skipped = Signal()
 #: in a run for all new routines of an app.
 #: Arguments: ``message``, which names all that are new and what is to be done.
 suspected = Signal()
+
+#: A throttle has the next batch wait: sent again with each look, once a second.
+#: Arguments: ``attempt``, a :class:`once.models.Attempt`; ``reason``, which throttle it is, and what
+#: it says; ``waited``, seconds so far.
+throttled = Signal()
 
 #: This process waits: sent at once and then more and more rarely.
 #: Arguments: ``name`` of what is waited for, ``reason``, the process or state in the way, and

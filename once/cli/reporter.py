@@ -28,10 +28,13 @@ __all__ = ["Reporter", "reporting"]
 #: Seconds between two lines about progress, where there is no terminal.
 _PROGRESS = 10
 
+#: Seconds that a throttle is in the way before that is said.
+_NOTICEABLE = 1.0
+
 #: Events of the log that are printed here, or by the subcommand itself.
 _TOLD = (
     *("started", "progress", "finished", "took_over", "suspected", "waiting", "waited"),
-    "forgotten",
+    *("forgotten", "throttled"),
 )
 
 _VERBS = {Trigger.FAKE: "Recording", Trigger.RESET: "Resetting", Trigger.RENAME: "Renaming"}
@@ -60,6 +63,8 @@ class Reporter:
         self.errors = errors
         self.style = style
         self._bar: Any = None
+        #: The throttle that the last line was about.
+        self._throttle = ""
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
@@ -70,6 +75,7 @@ class Reporter:
             signals.attempt_finished: self.finished,
             signals.attempt_lost: self.lost,
             signals.suspected: self.suspected,
+            signals.throttled: self.throttled,
             signals.waiting: self.waiting,
             signals.waited: self.waited,
         }
@@ -112,7 +118,19 @@ class Reporter:
             self.out.write(f"    {text.progress(**progress(attempt, seconds))}")
             self.out.flush()
 
+    def throttled(
+        self, sender: Routine, attempt: Attempt, reason: str, waited: float, **kwargs: Any
+    ) -> None:
+        if waited < _NOTICEABLE or reason == self._throttle:
+            return
+        self._throttle = reason
+        if self._bar is not None:
+            self._bar.clear()  # it is drawn again with the next batch
+        self.out.write(f"    Waits: {inline(reason)}")
+        self.out.flush()
+
     def finished(self, sender: Routine, result: Result, **kwargs: Any) -> None:
+        self._throttle = ""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

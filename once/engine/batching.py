@@ -94,7 +94,6 @@ class _Passage:
             if batch.is_last:
                 return
             self.pacing.rest()
-            work.lock.check()
 
     def try_failed_items(self) -> None:
         work = self.work
@@ -103,7 +102,7 @@ class _Passage:
         again: list[str] = []
         for failed in failed_items.listed(work.here.using, work.routine):
             self.pacing.heed()
-            work.lock.check()
+            self.pacing.wait()
             try:
                 self._transact(partial(self._do_failed, failed.item))
             except Exception as error:
@@ -130,6 +129,7 @@ class _Passage:
             return start
 
         self.cursor = self.work.transact(resume, may_repeat=True).cursor
+        self.pacing.wait()
 
     def _total(self, before: Progress) -> int | None:
         """Return the number of items, or ``None`` if counting takes too long."""

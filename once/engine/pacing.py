@@ -2,25 +2,30 @@
 
 import time
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from once import conf
+from django.db import Error
+
+from once import conf, signals
+from once.databases import refuse_left_open
 from once.engine import shutdown
-from once.exceptions import BodyError, Paused
+from once.exceptions import LockLost, Paused, ThrottleError
 from once.record import recorder, wishes
 from once.record.wishes import Pace
 from once.routines.base import Throttle
 from once.routines.contexts import call_apart
+from once.text import inline, one_line
 
 if TYPE_CHECKING:
     from once.engine.attempt import Work
 
 __all__ = ["Pacing"]
 
-#: Seconds between two looks at what people want, while a routine rests.
+#: Seconds between two looks at what people and throttles want, while a routine rests.
 _LOOK = 1.0
-#: A share of the largest batch, of which the first batch is, where a batch should take some time.
+#: The share of the largest batch that the first one is, where batches should take some time.
 _FIRST = 0.1
 
 
@@ -34,6 +39,7 @@ class Pacing:
         self._heeded = 0
         #: Items that a batch may have to take as long as it should; 0 before the first.
         self._fitting = 0.0
+        self._throttled_since: float | None = None
 
     @property
     def size(self) -> int:
@@ -45,11 +51,14 @@ class Pacing:
         return max(1, int(self._fitting))
 
     def took(self, items: int, seconds: float) -> None:
-        """Take note of the time of a batch, and have the next take the time that is wanted."""
+        """Take note of the time of a batch, and have the next take the time that is wanted.
+
+        A slow batch has the next be as much smaller at once. Because a batch may be fast by chance,
+        sizes no more than double.
+        """
         if self._pace.batch_seconds is not None:
             fitting = items * self._pace.batch_seconds / max(seconds, 0.001)
-            # Because a single batch may be slow by chance, sizes change by no more than twice.
-            self._fitting = max(1.0, items / 2, min(fitting, items * 2))
+            self._fitting = max(1.0, min(fitting, items * 2))
 
     def heed(self) -> None:
         """Take the pace that people want, as of the work transaction in hand.
@@ -62,22 +71,33 @@ class Pacing:
             self._take()
 
     def rest(self) -> None:
-        """Rest until the next batch is due, and look each second what people and throttles want.
+        """Rest after a batch, and then wait for throttles, as :meth:`wait` does."""
+        self._wait(began=monotonic())
+
+    def wait(self) -> None:
+        """Wait while a throttle is in the way, and look each second what people want.
 
         Raises:
             Paused: a person paused the routine.
+            ThrottleError: a throttle failed.
 
         """
-        with shutdown.heeded():  # where there is no rest, too
-            began = monotonic()
-        here = self._work.here
-        while wait := max(self._pace.rest - (monotonic() - began), self._throttled(), 0.0):
+        self._wait(began=-inf)
+
+    def _wait(self, *, began: float) -> None:
+        here, wait = self._work.here, self._pace.rest - (monotonic() - began)
+        while True:
             with shutdown.heeded():
-                here.connection.close()  # which a server may end while it is idle
-                time.sleep(min(wait, _LOOK))
+                if wait > 0:
+                    here.connection.close()  # which a server may end while it is idle
+                    time.sleep(min(wait, _LOOK))
             self._work.lock.check()
-            with here.statements():
-                self._take()
+            if wait > 0:
+                with here.statements():
+                    self._take()
+            wait = self._pace.rest - (monotonic() - began)
+            if wait <= 0 and (wait := self._throttled()) <= 0:
+                return
 
     def _take(self) -> None:
         name = self._work.routine.name
@@ -88,19 +108,38 @@ class Pacing:
         self._pace = wishes.pace(self._work.routine, wish)
 
     def _throttled(self) -> float:
-        """Return the seconds of the throttle that says most, and record which it is."""
-        answers = [(self._ask(each), _named(each)) for each in self._work.routine.throttle]
+        """Return the seconds of the throttle that says most, and record and tell which it is."""
+        work = self._work
+        answers = [(self._ask(each), _named(each)) for each in work.routine.throttle]
+        refuse_left_open(work.here)
         seconds, name = max(answers, default=(0.0, ""))
         reason = f"{name} says {seconds:g} s" if seconds else ""
-        if reason != self._work.attempt.throttled:
-            recorder.throttled(self._work.attempt, reason)
+        if reason != work.attempt.throttled:
+            recorder.throttled(work.attempt, reason)
+        if not seconds:
+            self._throttled_since = None
+            return 0.0
+        now = monotonic()
+        self._throttled_since = self._throttled_since or now
+        waited = now - self._throttled_since
+        signals.throttled.send_robust(
+            work.routine, attempt=work.attempt, reason=reason, waited=waited
+        )
         return seconds
 
     def _ask(self, throttle: Throttle) -> float:
-        with self._work.projects_own():
-            seconds: object = call_apart(partial(throttle, self._work.run))
+        try:
+            with self._work.projects_own():
+                seconds: object = call_apart(partial(throttle, self._work.run))
+        except Exception as error:
+            is_lost = isinstance(error, Error) and self._work.here.is_lost(error)
+            if is_lost or isinstance(error, LockLost):
+                raise  # because a connection's end, or run.check(), is no fault of the throttle
+            raise ThrottleError(
+                f"The throttle {_named(throttle)} failed. {one_line(error)}"
+            ) from error
         if not conf.is_seconds(seconds, 0):
-            raise BodyError(
+            raise ThrottleError(
                 f"The throttle {_named(throttle)} returned {seconds!r:.100}, which is no number of "
                 f"seconds from 0 to {conf.DAY:g}. Have it return 0 where nothing is in the way."
             )
@@ -108,4 +147,4 @@ class Pacing:
 
 
 def _named(throttle: Throttle) -> str:
-    return str(getattr(throttle, "__name__", throttle))
+    return inline(str(getattr(throttle, "__name__", throttle)))[:200]

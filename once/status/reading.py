@@ -241,6 +241,7 @@ class Reading:
         }
         if not attempt.cursor:
             return ran
+        ran["throttled"] = (is_running and attempt.throttled) or None
         return ran | progress(attempt, seconds, is_running=is_running)
 
 

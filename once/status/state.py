@@ -88,6 +88,8 @@ class Status:
     scope_key: str | None = None
     #: The name that a newer release gave it, if this is an old one.
     renamed_to: str | None = None
+    #: The throttle that the running attempt waits for, and the seconds that it says.
+    throttled: str | None = None
 
     @property
     def is_settled(self) -> bool:

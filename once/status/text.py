@@ -83,6 +83,8 @@ def details(status: Status) -> list[str]:
         parts.append(per(status))
     if status.progress:
         parts.append(progress(*status.progress))
+    if status.throttled:
+        parts.append(f"waits: {status.throttled}")
     if status.set_by is not None and status.pace:
         values = [f"{name}={value:g}" for name, value in status.pace.items() if value]
         parts.append(f"{' '.join(values)} set by {status.set_by}")
