@@ -47,7 +47,7 @@ skipped = Signal()
 suspected = Signal()
 
 #: A throttle has the next batch wait: sent again with each look, once a second.
-#: Arguments: ``attempt``, a :class:`once.models.Attempt`; ``reason``, which throttle it is, and what
+#: Arguments: ``attempt``, a :class:`once.models.Attempt`; ``reason``, which throttle it is and what
 #: it says; ``waited``, seconds so far.
 throttled = Signal()
 

@@ -72,9 +72,7 @@ class Replicas:
             if self._is_met and now - self._gone_since < _PATIENCE:
                 return True
             lasts = f" This has lasted for {_PATIENCE:g} s." if self._is_met else ""
-            raise ThrottleError(
-                f"{gone}{lasts} Restore it, or remove the throttle."
-            ) from gone
+            raise ThrottleError(f"{gone}{lasts} Restore it, or remove the throttle.") from gone
         self._is_met, self._gone_since = True, None
         return are_behind
 
@@ -167,7 +165,9 @@ def _asking(replica: str, vendor: str) -> Iterator[Any]:
 
 
 def _no_replica(alias: str) -> ThrottleError:
-    return ThrottleError(f"Database {alias!r} is no replica of it. Pass the alias of one: replica=.")
+    return ThrottleError(
+        f"Database {alias!r} is no replica of it. Pass the alias of one: replica=."
+    )
 
 
 def denied(here: Database, what: str, grant: str) -> ThrottleError:

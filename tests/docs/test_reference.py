@@ -32,6 +32,7 @@ MODULES = (
     "once.operations",
     "once.signals",
     "once.testing",
+    "once.throttles",
     "once.views",
 )
 

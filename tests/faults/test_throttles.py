@@ -43,11 +43,10 @@ def project(pair: Pair, tmp_path: Path) -> Iterator[Project]:
         session.execute("CREATE ROLE app LOGIN")
         session.execute("CREATE DATABASE once_project OWNER app")
     admin_url = with_database(pair.url, "once_project")
-    project = Project(tmp_path / "project", admin_url.replace("postgres:", "app:"), admin_url)
-    project.environment["DATABASE_URL"] = admin_url.replace("//postgres", "//app")
-    project.settings(
-        f"DATABASES['replica'] = {{**default, 'HOST': {pair.standby_url.partition('host=')[2]!r}}}\n"
-    )
+    url = admin_url.replace("//postgres", "//app")
+    project = Project(tmp_path / "project", url, admin_url)
+    _, _, host = pair.standby_url.partition("host=")
+    project.settings(f"DATABASES['replica'] = {{**default, 'HOST': {host!r}}}\n")
     migrating = project.manage("migrate", "-v0")
     assert migrating.finish() == 0, migrating.output
     yield project

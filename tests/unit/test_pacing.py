@@ -82,9 +82,7 @@ def test_sizes_follow_items_that_get_slower_and_faster() -> None:
     assert sizes(pace, 5, 0.001) == [100, 200, 400, 800, 1000]
 
 
-@pytest.mark.parametrize(
-    ("rest", "slept"), [(0, []), (0.25, [0.25]), (1, [1]), (2.5, [1, 1, 0.5])]
-)
+@pytest.mark.parametrize(("rest", "slept"), [(0, []), (0.25, [0.25]), (1, [1]), (2.5, [1, 1, 0.5])])
 def test_rest_is_taken_in_parts_of_a_second(clock: Clock, rest: float, slept: list[float]) -> None:
     paced(rest=rest).rest()
     assert clock.slept == slept
