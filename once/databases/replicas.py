@@ -139,7 +139,9 @@ def _seconds_behind(replica: str) -> float:
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     if not rows:
         raise _no_replica(replica)
-    lags = [row.get("Seconds_Behind_Master", row.get("Seconds_Behind_Source")) for row in rows]
+    lags: list[Any] = [
+        row.get("Seconds_Behind_Master", row.get("Seconds_Behind_Source")) for row in rows
+    ]
     if None in lags:
         errors = [row[name] for row in rows for name in ("Last_IO_Error", "Last_SQL_Error")]
         why = next(filter(None, errors), "no error is recorded")

@@ -555,7 +555,7 @@ def test_hook_after_the_commit_of_a_batch_sees_it_committed(using: str) -> None:
 def test_lock_that_is_lost_between_batches_ends_the_attempt_there(
     using: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lose_first_lock(using, monkeypatch, "check", call=2)  # the first comes before the body
+    lose_first_lock(using, monkeypatch, "check", call=3)  # two come before the body
     body = Bodies()
     (result,) = run(over([1, 2, 3, 4, 5], using, body))
     assert result.outcome is Outcome.RAN

@@ -19,6 +19,7 @@ from once.results import Outcome, Reason, Result
 from once.signals import throttled
 from tests.shop.models import Effect
 from tests.support import attempts, beside, effects, last, receiving, rows, run
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -129,6 +130,17 @@ def test_no_transaction_is_open_while_a_throttle_is_asked_and_while_it_waits(
     run(fill(using, look))
     free = (False, TransactionState.NONE)
     assert seen == [free, "closed", free, free, free]
+
+
+def test_transaction_that_a_throttle_leaves_open_is_not_committed(using: str) -> None:
+    def careless(run: Run) -> float:
+        connections[using].set_autocommit(False)
+        Effect.objects.using(using).create(name="careless")
+        return 0.01
+
+    (result,) = run(fill(using, careless))
+    assert "left a transaction of database" in result.message
+    assert effects(using) == []
 
 
 def test_error_of_a_throttle_fails_the_attempt_with_its_name(using: str) -> None:
@@ -262,21 +274,24 @@ def test_batches_of_a_failing_half_say_nothing_of_the_size(using: str) -> None:
 def waiting(sql: str) -> Iterator[None]:
     """A context in which a session has something locked, and another one waits for it."""
     taken, wanting = (connections["default"].copy() for _ in range(2))
-    try:
-        with taken.cursor() as cursor:
-            cursor.execute(f"BEGIN; {sql}")
 
-        def want() -> None:
-            with wanting.cursor() as cursor:
-                cursor.execute(sql)
-            wanting.close()
+    def want() -> None:
+        rows_of(wanting, sql)
+        wanting.close()
 
-        with beside(want) as answer:
+    rows_of(taken, f"BEGIN; {sql}")
+    with beside(want) as answer:
+        try:
             yield
+        finally:
             taken.close()
             answer.result()
-    finally:
-        taken.close()
+
+
+def rows_of(session: Any, sql: str) -> None:
+    session.inc_thread_sharing()
+    with session.cursor() as cursor:
+        cursor.execute(sql)
 
 
 def asked(throttle: Any, using: str = "default") -> float:
@@ -286,8 +301,6 @@ def asked(throttle: Any, using: str = "default") -> float:
 
 @on_postgresql
 def test_sessions_that_wait_for_locks_are_counted() -> None:
-    from tests.waiting import wait_until
-
     Effect.objects.create(name="row")
     with waiting("UPDATE shop_effect SET name = 'other'"):
         wait_until(lambda: asked(throttles.lock_waits(0.1)) == 1)
@@ -298,12 +311,9 @@ def test_sessions_that_wait_for_locks_are_counted() -> None:
 
 @on_postgresql
 def test_sessions_that_wait_for_advisory_locks_are_not() -> None:
-    from tests.waiting import wait_until
-
     with waiting("SELECT pg_advisory_xact_lock(1)"):
-        wait_until(
-            lambda: rows("default", "SELECT 1 FROM pg_locks WHERE waitstart < now() - '0.2 s'")
-        )
+        waits = "SELECT 1 FROM pg_locks WHERE waitstart < now() - interval '0.2 s'"
+        wait_until(lambda: rows("default", waits))
         assert asked(throttles.lock_waits(0.1)) == 0
 
 

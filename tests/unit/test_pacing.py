@@ -35,7 +35,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def paced(**options: Any) -> Pacing:
     """The pace of a routine, of which nobody wants another."""
     routine = Routine(function=lambda batch: None, name="shop.fill", over=list, **options)
-    nothing = SimpleNamespace(close=lambda: None, check=lambda: None)
+    nothing = SimpleNamespace(
+        close=lambda: None, check=lambda: None, in_atomic_block=False, connection=None
+    )
     here = SimpleNamespace(connection=nothing)
     work = SimpleNamespace(routine=routine, here=here, lock=nothing, attempt=Attempt())
     return Pacing(cast("Any", work))
