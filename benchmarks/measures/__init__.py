@@ -21,6 +21,7 @@ NAMES = (
     "takeover",
     "locks",
     "waiters",
+    "throttled",
 )
 
 

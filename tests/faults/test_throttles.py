@@ -17,13 +17,13 @@ FILL = """
     from once.throttles import replica_lag, wal_archiving
 
 
-    @routine(over=lambda: range(300), batch_size=1, rest=0.02, throttle={throttle})
+    @routine(over=lambda: range(100), batch_size=1, rest=0.02, throttle={throttle})
     def fill(items):
         effect(f"{{items[0]:04}}")
         if items[0] == 10:
             hold("tenth")
 """
-ALL = [f"{item:04}" for item in range(300)]
+ALL = [f"{item:04}" for item in range(100)]
 WAITS = "Waits: {} says 1 s"
 LAG = "replica_lag(seconds=1)"
 ALIAS = "replica_lag(seconds=1, replica='replica')"
