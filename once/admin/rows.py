@@ -48,7 +48,8 @@ class Row:
 
     @property
     def progress(self) -> str:
-        return text.progress(*self.status.progress) if self.status.progress else ""
+        waits = f", waits: {self.status.throttled}" if self.status.throttled else ""
+        return text.progress(*self.status.progress) + waits if self.status.progress else ""
 
     @property
     def without_body(self) -> str:
