@@ -36,8 +36,9 @@ def replica_lag(seconds: float = 2.0, *, replica: str | None = None) -> Throttle
     """Return a throttle that waits while a replica is too far behind.
 
     On PostgreSQL, every replica has to have replayed what its primary had written so many seconds
-    ago. The primary tells, to roles with the privileges of ``pg_read_all_stats``. MariaDB and MySQL
-    are asked for ``Seconds_Behind_Master``, which a replica alone knows.
+    ago, and to need no longer for the rest at the speed that it shows. The primary tells, to roles
+    with the privileges of ``pg_read_all_stats``. MariaDB and MySQL are asked for
+    ``Seconds_Behind_Master``, which a replica alone knows.
 
     A replica that was there, and is gone, is waited for. After ten minutes the attempt fails, and
     the next attempt goes by the replicas that are connected then.

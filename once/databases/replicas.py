@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import DatabaseError
 
@@ -35,6 +36,14 @@ class _Gone(Exception):
     """A replica is not there, or does not follow."""
 
 
+class _Seen(NamedTuple):
+    """Places in the WAL at a time: its end, and where all replicas have come."""
+
+    at: float
+    end: int
+    replayed: int
+
+
 @dataclass(slots=True, kw_only=True)
 class Replicas:
     """The replicas of a database, or one of them, watched from the first question on.
@@ -54,8 +63,7 @@ class Replicas:
     #: The most that were there at once.
     _most: int = 0
     _gone_since: float | None = None
-    #: Times, each with the end of the WAL then.
-    _ends: list[tuple[float, int]] = field(default_factory=list)
+    _seen: list[_Seen] = field(default_factory=list)
 
     def are_behind(self) -> bool:
         """True if a replica is too far behind, or was there and is gone.
@@ -113,20 +121,36 @@ class Replicas:
         return int(end), int(replayed)
 
     def _have_to_replay(self, end: int, replayed: int) -> bool:
-        """True if not all is replayed that was written by so many seconds ago."""
+        """True if replicas are too far behind, or will be: see :meth:`_seconds_to_replay`."""
         now = monotonic()
         then = now - self.seconds
         # A place beyond the end is that of another server, before a failover.
-        known = [*(each for each in self._ends if each[1] <= end), (now, end)]
-        older = [each for each in known if each[0] <= then]
+        known = [*(each for each in self._seen if each.end <= end), _Seen(now, end, replayed)]
+        older = [each for each in known if each.at <= then]
         newer = known[len(older) :]
-        self._ends = older[-1:] + newer
+        self._seen = older[-1:] + newer
         # Because nothing tells when the first was written, it is due at once.
-        due = newer[0][1]
+        due = newer[0].end
         if older:  # as if all between two questions was written evenly
-            (before, first), (after, last) = older[-1], newer[0]
-            due = first + int((last - first) * (then - before) / (after - before))
-        return replayed < due
+            before, after = older[-1], newer[0]
+            due = before.end + int(
+                (after.end - before.end) * (then - before.at) / (after.at - before.at)
+            )
+        return replayed < due or self._seconds_to_replay() > self.seconds
+
+    def _seconds_to_replay(self) -> float:
+        """Return the time that replicas will need for what they have not replayed, if known.
+
+        Because what is written now has to wait for that, a primary that writes faster than they
+        replay has to stop before the lag is there. Their speed shows only while they are busy.
+        """
+        busy, done = 0.0, 0
+        for before, after in pairwise(self._seen):
+            if after.replayed < before.end:
+                busy += after.at - before.at
+                done += after.replayed - before.replayed
+        last = self._seen[-1]
+        return busy * (last.end - last.replayed) / done if done > 0 else 0.0
 
 
 def _seconds_behind(replica: str) -> float:

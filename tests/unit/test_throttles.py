@@ -69,7 +69,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 def test_what_was_there_at_first_is_to_be_replayed_first(server: Server) -> None:
     assert server.are_behind(100, 999)
     assert server.are_behind(101, 999)
-    assert not server.are_behind(101.5, 1000)
+    assert not server.are_behind(101.5, 1012)
 
 
 def test_replica_may_be_behind_by_the_seconds(server: Server) -> None:
@@ -90,20 +90,28 @@ def test_replica_that_stands_still_is_behind_for_as_long(server: Server) -> None
 def test_of_a_long_batch_the_part_counts_that_was_written_by_then(server: Server) -> None:
     assert not server.are_behind(100, 1000)
     assert server.are_behind(160, 1579)
-    assert not server.are_behind(160, 1580)
+    assert not server.are_behind(160, 1590)
+
+
+def test_primary_that_is_three_times_as_fast_stops_before_the_lag_is_there(server: Server) -> None:
+    def are_behind(now: float) -> bool:
+        server.now = now
+        return server.replicas._have_to_replay(int(now * 30), int(now * 10))
+
+    assert [are_behind(now) for now in (0, 0.5, 0.9, 1.1, 1.5)] == [False] * 3 + [True] * 2
 
 
 def test_places_of_another_server_are_forgotten(server: Server) -> None:
     assert not server.are_behind(100, 1000)
     server.now = 110
     assert not server.replicas._have_to_replay(500, 500)
-    assert len(server.replicas._ends) == 1
+    assert len(server.replicas._seen) == 1
 
 
 def test_few_places_are_kept(server: Server) -> None:
     for tenth in range(1000, 2000):
         server.are_behind(tenth / 10, tenth)
-    assert len(server.replicas._ends) <= 22
+    assert len(server.replicas._seen) <= 22
 
 
 class Gone:
