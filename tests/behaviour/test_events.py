@@ -184,3 +184,18 @@ def test_start_of_a_server_ends_with_a_summary(
         0,
     )
     assert 0 < summary.seconds < 60
+
+
+def test_throttle_is_told_once_after_the_first_second(
+    using: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    routine = seed(using)
+    attempt = begin(routine)
+    for reason, waited in [("a says 1 s", 0.5), *[("a says 2 s", 1.5), ("b says 1 s", 2.5)] * 3]:
+        signals.throttled.send(routine, attempt=attempt, reason=reason, waited=waited)
+    shown = [record for record in caplog.records if record.levelno == logging.INFO]
+    assert [record.getMessage().partition("attempt=")[2] for record in shown] == [
+        '1 seconds=1.500 reason="a says 2 s"',
+        '1 seconds=2.500 reason="b says 1 s"',
+    ]
+    assert events(caplog) == ["throttled"] * 7
