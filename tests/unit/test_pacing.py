@@ -1,5 +1,6 @@
 """Sizes of batches by the time that they take, and rests, by a clock of the test's own."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -28,7 +29,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock(monkeypatch)
-    monkeypatch.setattr(Pacing, "heed", lambda self: None)
+    monkeypatch.setattr(Pacing, "_take", lambda self: None)
     return clock
 
 
@@ -38,7 +39,7 @@ def paced(**options: Any) -> Pacing:
     nothing = SimpleNamespace(
         close=lambda: None, check=lambda: None, in_atomic_block=False, connection=None
     )
-    here = SimpleNamespace(connection=nothing)
+    here = SimpleNamespace(connection=nothing, statements=nullcontext)
     work = SimpleNamespace(routine=routine, here=here, lock=nothing, attempt=Attempt())
     return Pacing(cast("Any", work))
 
@@ -95,11 +96,11 @@ def test_rest_that_a_person_changes_meanwhile_counts_from_its_beginning(
 ) -> None:
     pace = paced(rest=60)
 
-    def heed(self: Pacing) -> None:
+    def take(self: Pacing) -> None:
         if len(clock.slept) == 2:
             self._pace = paced(rest=3.5)._pace
 
-    monkeypatch.setattr(Pacing, "heed", heed)
+    monkeypatch.setattr(Pacing, "_take", take)
     pace.rest()
     assert clock.slept == [1, 1, 1, 0.5]
 
