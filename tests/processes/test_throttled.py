@@ -25,7 +25,7 @@ def test_process_that_waits_says_so_and_ends_on_sigterm(project: Project) -> Non
     process.wait_for("Waits: busy says 3600 s")
     assert project.status()["plant.fill"]["throttled"] == "busy says 3600 s"
     process.send(signal.SIGTERM)
-    assert process.finish(20) == 143, process.output
+    assert process.finish() == 143, process.output
     assert project.attempts() == [("plant.fill", 1, "interrupted")]
     assert project.status()["plant.fill"]["throttled"] is None
     project.execute("INSERT INTO shop_effect (name, pid) VALUES ('free', 0)")
