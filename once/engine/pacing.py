@@ -147,4 +147,5 @@ class Pacing:
 
 
 def _named(throttle: Throttle) -> str:
-    return inline(str(getattr(throttle, "__name__", throttle)))[:200]
+    name = inline(str(getattr(throttle, "__name__", throttle)))[:200]
+    return name.encode("ascii", "backslashreplace").decode()  # which every database takes

@@ -219,13 +219,8 @@ def undo(attempt: Attempt, *, start: str, anew: bool = False) -> None:
 
 def throttled(attempt: Attempt, reason: str) -> None:
     """Record which throttle an attempt waits for; where it has no right to commit, nothing."""
-    here = database(str(attempt._state.db))
-
-    def update(texts: dict[str, str]) -> None:
-        with here.statements():
-            _running(attempt).update(**texts)
-
-    written(update, {"throttled": reason}, here.is_unwritable_text)
+    with database(str(attempt._state.db)).statements():
+        _running(attempt).update(throttled=reason)
     attempt.throttled = reason
 
 
