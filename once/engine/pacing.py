@@ -110,9 +110,11 @@ class Pacing:
     def _throttled(self) -> float:
         """Return the seconds of the throttle that says most, and record and tell which it is."""
         work = self._work
+        if not work.routine.throttle:
+            return 0.0
         answers = [(self._ask(each), _named(each)) for each in work.routine.throttle]
         refuse_left_open(work.here)
-        seconds, name = max(answers, default=(0.0, ""))
+        seconds, name = max(answers)
         reason = f"{name} says {seconds:g} s" if seconds else ""
         if reason != work.attempt.throttled:
             recorder.throttled(work.attempt, reason)
