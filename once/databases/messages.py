@@ -26,8 +26,9 @@ def whole_transaction(
     ``limits`` are statements that set limits for this transaction.
     """
     connection = context["connection"]
-    if connection.in_atomic_block or not connection.autocommit:
-        # Part of the caller's transaction, which is the caller's to end.
+    is_locks = whole_savepoint in connection.execute_wrappers
+    if is_locks or connection.in_atomic_block or not connection.autocommit:
+        # Part of the caller's transaction, which is the caller's to end: a lock's, for example.
         return execute(sql, params, many, context)
     before = (
         "BEGIN ISOLATION LEVEL READ COMMITTED",

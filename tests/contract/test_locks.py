@@ -451,6 +451,21 @@ def test_reading_leaves_no_lock_on_a_table_and_keeps_that_of_the_lock() -> None:
 
 
 @pytest.mark.postgresql
+def test_reading_that_asks_for_whole_transactions_keeps_the_lock() -> None:
+    """A function need not know whose session it reads in: a COMMIT there would free the lock."""
+
+    def read() -> list[tuple[Any, ...]]:
+        with database("default").statements():
+            return rows("default", "SELECT count(*) FROM once_attempt")
+
+    with session() as first, session() as second:
+        take(first)
+        assert first.read(read) == [(0,)]
+        first.ping()
+        assert not second.acquire()
+
+
+@pytest.mark.postgresql
 def test_reading_behind_a_table_that_is_being_changed_gives_up_soon() -> None:
     with session() as lock:
         assert lock.acquire()
