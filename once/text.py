@@ -11,7 +11,7 @@ from django.db import DatabaseError
 from once import conf
 from once.exceptions import OnceError
 
-__all__ = ["escaped", "inline", "one_line", "trace", "whole", "written"]
+__all__ = ["escaped", "inline", "of_body", "one_line", "trace", "whole", "written"]
 
 T = TypeVar("T")
 
@@ -21,10 +21,10 @@ _LINE = 300
 #: Characters that a terminal obeys or shows out of order, and half characters.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-#: Packages between this function and a body: the last two carry a coroutine.
+#: Packages between these functions and a body: the last two carry a coroutine.
 _CARRIERS = ("once", "asgiref", "concurrent")
-#: The function of this package by which every body is called.
-_CALLS_BODY = "Routine.call"
+#: The functions of this package that call what the project wrote, or go on with it.
+_CALLS = ("Routine.call", "Routine.items", "Routine.is_found", "_ItemBatches.after")
 
 
 def one_line(error: BaseException | None, place: str = "") -> str:
@@ -64,20 +64,25 @@ def whole(error: BaseException, place: str = "") -> str:
 
 
 def trace(error: BaseException) -> str:
-    """Return the traceback of an error; that of a body begins at the body."""
+    """Return the traceback of an error; that of the project's code begins there."""
     lines = traceback.format_exception(type(error), error, _from_body(error))
     return escaped(_scrubbed("".join(lines)))
 
 
+def of_body(error: Exception) -> Exception:
+    """Return an error with a traceback that begins at the body, to be the cause of another."""
+    return error.with_traceback(_from_body(error))
+
+
 def _from_body(error: BaseException) -> TracebackType | None:
-    """Return the traceback of an error, which begins at the body if that raised it."""
+    """Return the traceback of an error, which begins at the project's code if that raised it."""
     frame, is_inside = error.__traceback__, False
     while frame is not None:
         code = frame.tb_frame.f_code
         package = frame.tb_frame.f_globals.get("__name__", "").partition(".")[0]
         if is_inside and package not in _CARRIERS:
             return frame
-        is_inside |= code.co_qualname == _CALLS_BODY and package == "once"
+        is_inside |= code.co_qualname in _CALLS and package == "once"
         frame = frame.tb_next
     return error.__traceback__
 

@@ -58,6 +58,8 @@ class Work:
     last_wish: int = field(default=0, init=False)
     #: The items that the body was called with, if it raised.
     place: str = field(default="", init=False)
+    #: Items that failed, and behind which the routine was completed.
+    failed_items: int = field(default=0, init=False)
     #: The driver's connection that the last work transaction began on.
     session: object = field(default=None, init=False)
     #: The first error of a hook that ran after a commit.
@@ -83,7 +85,7 @@ class Work:
 
     def fake(self) -> None:
         """Record the routine as done, and call no body."""
-        self._decide(recorder.complete)
+        self._decide(recorder.fake)
 
     def reset(self, *, anew: bool = False) -> None:
         """Make the routine pending again; ``anew`` if it begins from the start in any case."""

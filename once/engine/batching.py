@@ -1,7 +1,9 @@
 """Go through the items of an attempt, and commit each batch with the cursor behind it.
 
 A batch is a work transaction: its items are found by the cursor, the body is called, the cursor
-moves. Where items may fail, a batch that fails is halved, down to the item.
+moves. Where items may fail, a batch that fails is halved, down to the item. The item is recorded as
+failed in the transaction that moves the cursor behind it, and goes in the transaction of its
+effects.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,10 +18,11 @@ from django.db import DatabaseError, Error, transaction
 from once import signals
 from once.engine import body
 from once.engine.pacing import Pacing
-from once.exceptions import BatchError, BodyError, OnceError
+from once.exceptions import BatchError, OnceError
+from once.models import Trigger
 from once.record import anchors, failed_items, history, recorder
 from once.routines.batches import START, Batch, Batches, Progress, batches
-from once.text import one_line, whole, written
+from once.text import of_body, one_line, whole, written
 
 if TYPE_CHECKING:
     from once.engine.attempt import Work
@@ -70,7 +73,10 @@ class _Passage:
     pacing: Pacing
     #: All before it is committed.
     cursor: str = START
-    #: Sizes of the parts of a batch that failed, the next part last.
+    #: Items that failed in earlier attempts, as far as they may come again.
+    _failed: list[str] = field(default_factory=list)
+    #: Sizes of the parts of a batch that failed, the next part last. A part that fails if those
+    #: before it did not has its size negated.
     _parts: list[int] = field(default_factory=list)
     #: The batch that the body was called with in the transaction in hand.
     _batch: Batch | None = None
@@ -99,36 +105,45 @@ class _Passage:
         work = self.work
         self._begin()
         work.lock.confirm()
-        again: list[str] = []
-        for failed in failed_items.listed(work.here.using, work.routine):
-            self.pacing.heed()
-            self.pacing.wait()
+        again: list[tuple[str, Exception]] = []
+        # In this order, because positions are gone through from the first on.
+        for item in sorted(self._failed, key=lambda item: (len(item), item)):
             try:
-                self._transact(partial(self._do_failed, failed.item))
+                self._transact(partial(self._do_failed, item))
             except Exception as error:
                 if not self._is_of_items(error):
                     raise
-                self._reopen()
-                self._record(failed.item, error)
-                again.append(f"Item {failed.item}: {one_line(error)}")
+                self._begin_anew()
+                self._record(item, error)
+                again.append((item, error))
+            self.pacing.rest()
+            work.lock.check()
         if again:
-            raise BatchError(f"{len(again)} items failed again. {again[0].rstrip('.')}")
+            item, error = again[0]
+            raise BatchError(
+                f"Of {len(self._failed)} failed items, {len(again)} failed again. Item {item}: "
+                f"{one_line(error)}"
+            ) from of_body(error)
         work.transact(partial(recorder.succeed, work.attempt), may_repeat=True)
 
     def _begin(self) -> None:
         """Go on where earlier attempts ended, at the pace that is wanted."""
+        work, is_of_items = self.work, self.work.attempt.trigger == Trigger.ITEMS
 
         def resume() -> Progress:
             # In one transaction: an address may lead to another server from one to the next.
-            before = history.progress(self.work.attempt)
+            before = history.progress(work.attempt)
             total = self._total(before)
             start = replace(before, cursor=before.cursor or START, total=total)
-            recorder.resume(self.work.attempt, start)
-            anchors.move(self.work.attempt)
+            recorder.resume(work.attempt, start)
+            anchors.move(work.attempt)
+            if is_of_items or work.routine.last_pass:
+                self._failed = failed_items.names(work.attempt)
             self.pacing.heed()
             return start
 
-        self.cursor = self.work.transact(resume, may_repeat=True).cursor
+        self.cursor = work.transact(resume, may_repeat=True).cursor
+        self.items.left_out = set() if is_of_items else {*self._failed}
         self.pacing.wait()
 
     def _total(self, before: Progress) -> int | None:
@@ -145,67 +160,85 @@ class _Passage:
     def _next(self) -> Batch:
         """Commit the next batch, or leave behind the item that is all of it and fails."""
         while True:
-            part = self._parts.pop() if self._parts else None
+            part = self._parts.pop() if self._parts else 0
+            if part < -1:
+                self._halve(-part)
+                continue
             began = monotonic()
             try:
-                batch = self._transact(partial(self._commit, part))
+                batch = self._transact(partial(self._commit, abs(part)))
             except Exception as error:
                 failed = self._batch
                 if failed is None or not self._is_of_items(error):
                     raise
-                self._reopen()
+                self._begin_anew()
+                if self._parts:  # which may have no item that fails, now that this one has
+                    self._parts[-1] = abs(self._parts[-1])
                 if failed.count == 1:
                     self._record(failed.first, error, behind=failed)
                     return failed
-                half = failed.count // 2
-                self._parts += [failed.count - half, half]
+                self._halve(failed.count)
             else:
-                if part is None and batch.count == self.pacing.size:  # a shorter one is the last
+                if not part and batch.count == self.pacing.size:  # a shorter one is the last
                     self.pacing.took(batch.count, monotonic() - began)
                 return batch
 
+    def _halve(self, size: int) -> None:
+        self._parts += [size // 2 - size, size // 2]
+
     def _transact(self, function: Callable[[], T]) -> T:
-        self._batch = None
+        """Run a work transaction with a call of the body, and note the items of which it raises."""
+        self.work.place = ""
         may_repeat = self.work.may_repeat and self.items.is_repeatable
         try:
             return self.work.transact(function, may_repeat=may_repeat)
         except Exception:
-            if self._batch is not None:
-                self.work.place = self._batch.place
+            self.work.place = self._batch.place if self._batch else ""
             raise
 
-    def _commit(self, part: int | None) -> Batch:
-        """Have a batch done, of so many items or at the pace that is wanted; move the cursor."""
-        self.pacing.heed()
-        self._limit_statements()
-        with self.work.projects_own():
-            batch = self.items.after(self.cursor, part or self.pacing.size)
-            self._call(batch)
-        recorder.advance(self.work.attempt, self.cursor, batch.cursor, batch.count)
-        if batch.is_last:
-            recorder.complete(self.work.attempt)
+    def _commit(self, part: int) -> Batch:
+        """Have a batch done, of a part's size or at the pace that is wanted; move the cursor."""
+        batch = self._call(lambda: self.items.after(self.cursor, part or self.pacing.size))
+        self._advance(batch)
         return batch
 
     def _do_failed(self, item: str) -> None:
+        """Have a failed item done, which is a failed item no more."""
+        self._call(lambda: self.items.only(item))
+        if not failed_items.remove(self.work.attempt, item):
+            raise BatchError(
+                f"Item {item} is not recorded as failed any more: its row was deleted. Run this "
+                "again."
+            )
+
+    def _call(self, read: Callable[[], Batch]) -> Batch:
+        """Call the body with the batch that a function reads."""
+        self._batch = None
+        self.pacing.heed()
         self._limit_statements()
         with self.work.projects_own():
-            self._call(self.items.only(item))
-        if not failed_items.remove(self.work.attempt, item):
-            raise BodyError(f"Item {item} is recorded as failed no more: its row was deleted.")
+            batch = read()
+            if batch.count:
+                self._batch, self.work.is_begun = batch, True
+                body.call(self.work.routine, self.work.run, batch.items)
+        return batch
 
-    def _call(self, batch: Batch) -> None:
-        if batch.count:
-            self._batch, self.work.is_begun = batch, True
-            body.call(self.work.routine, self.work.run, batch.items)
+    def _advance(self, batch: Batch) -> None:
+        attempt = self.work.attempt
+        recorder.advance(attempt, self.cursor, batch.cursor, batch.count)
+        if batch.is_last:
+            self.work.failed_items = failed_items.count(attempt)
+            recorder.complete(attempt)
 
     def _limit_statements(self) -> None:
         if self.work.routine.statement_timeout is not None:
             self.work.here.limit_statements(self.work.routine.statement_timeout)
 
     def _is_of_items(self, error: Exception) -> bool:
-        """True if the body may fail again for the same items, and for these alone."""
-        here = self.work.here
-        if not self.work.routine.max_errors or error is not self.work.of_project:
+        """True if items may fail, and the body raised this error for the items in hand alone."""
+        here, work = self.work.here, self.work
+        may_fail = work.routine.max_errors or work.attempt.trigger == Trigger.ITEMS
+        if not (may_fail and self._batch and error is work.of_project):
             return False
         if not isinstance(error, Error):
             return not isinstance(error, OnceError)
@@ -214,28 +247,30 @@ class _Passage:
     def _record(self, item: str, error: Exception, *, behind: Batch | None = None) -> None:
         """Record that an item failed, and move the cursor behind it."""
         work, most = self.work, self.work.routine.max_errors
-        work.is_begun = False  # what it did is undone
 
         def record(text: str) -> None:
             if not failed_items.add(work.attempt, item, text, most):
                 raise BatchError(
-                    f"Item {item} failed, and {most} items had before, which is all that "
-                    f"max_errors= admits. See `manage.py once items {work.routine}`. "
-                    f"{one_line(error)}"
-                ) from error
+                    f"Item {item} failed, after as many items as max_errors={most} admits. "
+                    f"`manage.py once items {work.routine}` lists those. {one_line(error)}"
+                ) from of_body(error)
             if behind is not None:
-                recorder.advance(work.attempt, self.cursor, behind.cursor, behind.count)
-                if behind.is_last:
-                    recorder.complete(work.attempt)
+                self._advance(behind)
 
         def transact(texts: dict[str, str]) -> None:
             work.transact(partial(record, texts["error"]), may_repeat=True)
 
         written(transact, {"error": whole(error)}, work.here.is_unwritable_text)
-        work.place = ""
+        if work.routine.last_pass:
+            self.items.left_out.add(item)
 
-    def _reopen(self) -> None:
-        """Have items that are not what they were come from a new call of ``over``."""
+    def _begin_anew(self) -> None:
+        """Go on after a call of the body that raised, and whose effects are undone.
+
+        Because the body may have changed items that are no rows, they come from a new call of
+        ``over``.
+        """
+        self.work.is_begun, self.work.place = False, ""
         if not self.items.is_repeatable:
             self.items.close()
             with self.work.projects_own():

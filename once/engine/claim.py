@@ -282,7 +282,7 @@ class Claim:
 
     def _leave(self, record: Record) -> Result:
         """Return the result if there is nothing to do for this process."""
-        if record.standing in (Standing.HELD, Standing.PAUSED):
+        if record.standing in (Standing.HELD, Standing.PAUSED, Standing.OPEN):
             return verdict.left(self.routine, record)
         newer = "left to a newer version or value of it, which was begun and is not done yet"
         self.wait.end(newer if record.is_overtaken else "")

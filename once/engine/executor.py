@@ -191,7 +191,7 @@ class _Pass:
 
     def _left(self, routine: Routine, known: Record) -> Result:
         """Return the result if there is nothing to do."""
-        if known.standing not in (Standing.HELD, Standing.PAUSED, Standing.EARLIER):
+        if known.standing in (Standing.DONE, Standing.SUPERSEDED):
             done = already_done(routine)
             return replace(done, reason=Reason.OVERTAKEN) if known.is_overtaken else done
         from once.engine import verdict
@@ -269,10 +269,9 @@ class _Pass:
         is_overtaken = result.reason is Reason.OVERTAKEN
         if is_overtaken and self._read([routine])[routine.name].is_overtaken:
             return ": a newer version or value of it was begun, and is not done yet"
-        if routine.max_errors:
-            count = partial(failed_items.counts, [routine])
-            if failed := self._patiently(count, routine).get(routine.name):
-                return f": {failed} of its items failed. See `manage.py once items {routine}`"
+        count = partial(failed_items.counts, [routine])
+        if routine.over and (failed := self._patiently(count, routine).get(routine.name)):
+            return f": {failed_items.explain(routine.name, failed).rstrip('.')}"
         return None
 
     def _patiently(self, function: Callable[[], T], routine: Routine) -> T:

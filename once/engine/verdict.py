@@ -24,7 +24,7 @@ from once.exceptions import (
     TimedOut,
 )
 from once.models import BODILESS, Attempt, State, Trigger
-from once.record import history, recorder, wishes
+from once.record import failed_items, history, recorder, wishes
 from once.record.standing import Record, Standing, holds
 from once.results import Outcome, Reason, Result, already_done, skipped
 from once.routines.base import Routine
@@ -51,6 +51,7 @@ _KEPT = {
     "atomic": "Nothing of its transaction was committed.",
     "batched": "Its committed batches stay; the next attempt goes on after them.",
     "external": "What it did outside stays; the next attempt has the same key.",
+    Trigger.ITEMS: "Items that did not fail are done.",
 }
 
 _ENDS = {
@@ -109,7 +110,8 @@ def ended(work: "Work", problem: BaseException | None, seconds: float) -> Result
     # Taken over when it was recorded already: a COMMIT without an answer, settled since.
     is_settled = isinstance(problem, AttemptLost) and attempt.state == State.SUCCEEDED
     if problem is None or is_settled:
-        return result(outcome=done)
+        left = work.failed_items and failed_items.explain(work.routine.name, work.failed_items)
+        return result(outcome=done, message=left or "")
     what = one_line(problem, work.place).rstrip(".")
     if isinstance(problem, Paused) and attempt.state == State.INTERRUPTED:
         return result(outcome=Outcome.SKIPPED, message=str(problem), reason=Reason.PAUSED)
@@ -142,7 +144,13 @@ def is_worth_repeating(failed: Result, here: Database) -> bool:
 
 
 def left(routine: Routine, found: Record) -> Result:
-    """Return the result of a routine that is paused or held, or whose value is an earlier one."""
+    """Return the result of a routine that is not due, and not simply done.
+
+    It is paused or held, its value is an earlier one, or it has to be completed first.
+    """
+    if found.standing is Standing.OPEN:  # where failed items were to be tried
+        first = f"It is not completed. Call `manage.py once run {routine.name}` first."
+        return skipped(routine, first)
     if found.standing is Standing.PAUSED:
         return skipped(routine, wishes.explain(routine.using, routine.name), reason=Reason.PAUSED)
     if found.standing is Standing.HELD:
@@ -211,7 +219,7 @@ def hint(name: str, *, is_gone: bool = False) -> str:
 
 def _aftermath(work: "Work", problem: BaseException, what: str) -> str:
     attempt = work.attempt
-    kept = _KEPT[work.routine.kind]
+    kept = _KEPT.get(attempt.trigger, _KEPT[work.routine.kind])
     if attempt.state == State.RUNNING:
         return f"{what}. Whether it committed is settled by the next `manage.py once run`."
     if attempt.state == State.LOST:

@@ -6,7 +6,7 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Subquery
 
 from once.databases import database, tables
-from once.models import Anchor, Attempt, Completion, Now, State
+from once.models import Anchor, Attempt, Completion, FailedItem, Now, State, Wish
 from once.record import recorder
 from once.routines.state import PREFIX
 
@@ -57,6 +57,7 @@ def is_first(attempt: Attempt) -> bool:
 def prune(using: str, days: float) -> int:
     """Delete attempts that ended more than some days ago but must not stay; return their number.
 
+    So are wishes that are no routine's last. Failed items stay.
     An anchor of what is completed is needed as long as it is the last of its routine, whose
     attempts go on being counted. That of a value of a state is needed for ever: it tells that the
     value is no new one. A process that is killed in between has deleted less.
@@ -71,7 +72,12 @@ def prune(using: str, days: float) -> int:
         .filter(attempt__in=attempts.filter(**old), number__lt=Subquery(last))
         .exclude(scope_key__startswith=PREFIX)
     )
+    wishes = Wish.objects.using(using)
+    later = Exists(wishes.filter(routine=OuterRef("routine"), number__gt=OuterRef("number")))
+    undone = wishes.filter(later, made_at__lt=Now() - timedelta(days=days))
     with database(using).statements():
+        # By their keys, because MySQL deletes no rows that a subquery of the same table finds.
+        wishes.filter(pk__in=list(undone.values_list("pk", flat=True)))._raw_delete(using)
         for pk, kept in list(needless.values_list("pk", "attempt_id")):
             # Unless a reset has moved it meanwhile.
             Anchor.objects.using(using).filter(pk=pk, attempt_id=kept)._raw_delete(using)
@@ -83,7 +89,12 @@ def prune(using: str, days: float) -> int:
 
 
 def forget(using: str, name: str) -> dict[str, int]:
-    """Delete all records of a routine, in the transaction in hand; return their numbers by kind."""
+    """Delete all records of a routine, in the transaction in hand; return their numbers by kind.
+
+    Of kinds that most routines have none of, only where there were any.
+    """
     models: dict[str, Any] = {"anchors": Anchor, "attempts": Attempt, "completions": Completion}
-    rows = {kind: model.objects.using(using) for kind, model in models.items()}
-    return {kind: each.filter(routine=name)._raw_delete(using) for kind, each in rows.items()}
+    rare: dict[str, Any] = {"failed items": FailedItem, "wishes": Wish}
+    rows = {kind: model.objects.using(using) for kind, model in (models | rare).items()}
+    removed = {kind: each.filter(routine=name)._raw_delete(using) for kind, each in rows.items()}
+    return {kind: number for kind, number in removed.items() if number or kind in models}

@@ -1,32 +1,44 @@
 """Items that failed, and behind which their routine went on."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from django.db.models import Count, QuerySet
 
 from once.databases import database
+from once.exceptions import BatchError
 from once.models import Attempt, FailedItem, Now
 from once.routines.base import Routine
 
-__all__ = ["add", "counts", "forget", "listed", "remove"]
+__all__ = ["add", "count", "counts", "explain", "forget", "last", "names", "remove"]
 
 _COMPLETION = ("routine", "version", "scope_key")
+_ITEM: Any = FailedItem._meta.get_field("item")
 
 
 def add(attempt: Attempt, item: str, error: str, most: int) -> bool:
     """Record, in the work transaction in hand, that an item failed.
 
     Return ``False``, and record nothing, if that would be more failed items than ``most``.
+
+    Raises:
+        BatchError: the key of the item is too long to be recorded.
+
     """
+    if len(item) > _ITEM.max_length:
+        raise BatchError(
+            f"Item {item:.50}... failed, whose key has {len(item)} characters: a failed item is "
+            f"recorded by {_ITEM.max_length} at most. Order over= by a shorter field, or fix the "
+            "item."
+        )
     rows = _of(attempt)
-    values = {"number": attempt.number, "error": error, "failed_at": Now()}
-    if rows.filter(item=item).update(**values):
+    if rows.filter(item=item).update(number=attempt.number, error=error, failed_at=Now()):
         return True
     if rows.count() >= most:
         return False
     completion = {name: getattr(attempt, name) for name in _COMPLETION}
-    del values["failed_at"]  # which the database fills in
-    FailedItem(**completion, item=item, **values).save(using=attempt._state.db, force_insert=True)
+    row = FailedItem(**completion, item=item, number=attempt.number, error=error)
+    row.save(using=attempt._state.db, force_insert=True)
     return True
 
 
@@ -36,36 +48,59 @@ def remove(attempt: Attempt, item: str) -> bool:
 
 
 def forget(attempt: Attempt) -> None:
-    """Delete what failed at an attempt's completion, which begins from the start."""
+    """Delete what failed at an attempt's completion, which a person decided anew about."""
     _of(attempt)._raw_delete(attempt._state.db)
 
 
-def listed(using: str, routine: Routine) -> list[FailedItem]:
-    """Return the failed items at a routine's completion, in the order in which they failed."""
-    rows = FailedItem.objects.using(using).filter(
-        routine=routine.name, version=routine.version, scope_key=routine.scope_key
-    )
-    with database(using).statements():
-        return list(rows.order_by("pk"))
+def names(of: Attempt | Routine) -> list[str]:
+    """Return the failed items at a completion, in the order in which they failed first."""
+    return list(_of(of).order_by("pk").values_list("item", flat=True))
+
+
+def count(of: Attempt | Routine) -> int:
+    """Return how many items failed at a completion."""
+    return _of(of).count()
+
+
+def last(routine: Routine, most: int | None) -> list[FailedItem]:
+    """Return the items at a routine's completion that failed last, in the order of their attempts.
+
+    Raises:
+        django.db.Error: the database cannot be read, or has no tables of this package.
+
+    """
+    here = database(routine.using)
+    with here.reading(), here.statements():
+        return [*_of(routine).order_by("-number", "-pk")[:most]][::-1]
 
 
 def counts(routines: Iterable[Routine]) -> dict[str, int]:
     """Return how many items failed at the completion of each routine that has any, by name.
 
-    Only a routine with ``max_errors`` may have any: where there is none, no database is asked.
+    Only a batched routine may have any: where there is none, no database is asked.
     """
     found: dict[str, int] = {}
-    wanted = [each for each in routines if each.max_errors]
-    for using in {each.using for each in wanted}:
-        here = {each.name: each for each in wanted if each.using == using}
+    batched = [each for each in routines if each.over is not None]
+    for using in {each.using for each in batched}:
+        here = {each.name: each for each in batched if each.using == using}
         rows = FailedItem.objects.using(using).filter(routine__in=here)
         with database(using).statements():
-            for name, *completion, count in rows.values_list(*_COMPLETION).annotate(Count("pk")):
+            for name, *completion, number in rows.values_list(*_COMPLETION).annotate(Count("pk")):
                 if completion == [here[name].version, here[name].scope_key]:
-                    found[name] = count
+                    found[name] = number
     return found
 
 
-def _of(attempt: Attempt) -> "QuerySet[FailedItem]":
-    completion = {name: getattr(attempt, name) for name in _COMPLETION}
-    return FailedItem.objects.using(attempt._state.db).filter(**completion)
+def explain(name: str, number: int) -> str:
+    """Say how many items of a routine failed, and what to do."""
+    return (
+        f"{number:,} item{'s' * (number != 1)} failed: `manage.py once items {name}` lists what to "
+        f"fix. Then `manage.py once run --failed-items {name}` tries again."
+    )
+
+
+def _of(of: Attempt | Routine) -> "QuerySet[FailedItem]":
+    using = of.using if isinstance(of, Routine) else of._state.db
+    name = of.name if isinstance(of, Routine) else of.routine
+    rows = FailedItem.objects.using(using).filter(routine=name)
+    return rows.filter(version=of.version, scope_key=of.scope_key)

@@ -7,10 +7,10 @@ attempt records is the tombstone, for which an older release finds its routine s
 from typing import Any
 
 from django.db import IntegrityError
-from django.db.models import F, Model, QuerySet
+from django.db.models import F, Max, Model, QuerySet
 
 from once.exceptions import AttemptLost, OnceError
-from once.models import Anchor, Attempt, Completion, Now, State, Trigger
+from once.models import Anchor, Attempt, Completion, FailedItem, Now, State, Trigger, Wish
 from once.record import history
 from once.routines.base import Routine
 from once.routines.names import TOMBSTONE
@@ -34,11 +34,11 @@ def carry(attempt: Attempt, routine: Routine) -> None:
 
     """
     using, old, new = routine.using, attempt.routine, routine.name
-    attempts, anchors, completions = (
+    attempts, anchors, completions, items, wishes = moved_rows = [
         _rows(model, using, old).filter(version__lt=TOMBSTONE)
-        for model in (Attempt, Anchor, Completion)
-    )
-    if not any(rows.exists() for rows in (attempts, anchors, completions)):
+        for model in (Attempt, Anchor, Completion, FailedItem, Wish)
+    ]
+    if not any(rows.exists() for rows in moved_rows):
         return
     # So the next number is above all that either name has given away.
     moved: dict[str, Any] = {"routine": new, "number": F("number") + _claim(attempt, routine)}
@@ -47,6 +47,10 @@ def carry(attempt: Attempt, routine: Routine) -> None:
     _update(anchors, **moved)
     _delete_doubles(_rows(Completion, using, new), completions)
     _update(completions, routine=new)
+    _delete_doubles(items, _rows(FailedItem, using, new), "item")
+    _update(items, **moved)
+    before = _rows(Wish, using, new).aggregate(last=Max("number"))["last"] or 0
+    _update(wishes, routine=new, number=F("number") + before)
 
 
 def _claim(attempt: Attempt, routine: Routine) -> int:
@@ -97,10 +101,13 @@ def _update(rows: "QuerySet[Any]", **values: Any) -> None:
         ).update(**values)
 
 
-def _delete_doubles(of: "QuerySet[Any]", doubled: "QuerySet[Any]") -> None:
-    """Delete rows of the second set that are for the same completions as rows of the first."""
-    same = ("version", "scope_key")
+def _delete_doubles(of: "QuerySet[Any]", doubled: "QuerySet[Any]", *more: str) -> None:
+    """Delete rows of the second set that are for the same completions as rows of the first.
+
+    Only those that have the same values in ``more`` columns as well.
+    """
+    same = ("version", "scope_key", *more)
     kept = {*of.values_list(*same)}
-    for pk, *completion in list(doubled.values_list("pk", *same)):
-        if (*completion,) in kept:
+    for pk, *values in list(doubled.values_list("pk", *same)):
+        if (*values,) in kept:
             doubled.model._default_manager.using(doubled.db).filter(pk=pk)._raw_delete(doubled.db)

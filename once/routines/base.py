@@ -240,6 +240,11 @@ class Routine:
                 "over= with atomic=False cannot work: a batch and the record of it share a "
                 "transaction. Remove one of the two."
             )
+        if self.max_errors and not self.retry:
+            raise self._error(
+                "max_errors= with retry=False cannot work: items of a batch that failed are tried "
+                "again, to find out which of them fail. Remove one of the two."
+            )
 
     def _check_asked(self) -> None:
         """Raise where ``done_if`` or ``over`` cannot be called."""

@@ -94,6 +94,8 @@ class Batches(ABC):
 
     #: True if a batch can be read again, and is then as it was.
     is_repeatable: bool
+    #: Items that no batch has: those that failed, which a queryset may yield once more.
+    left_out: set[str]
 
     @abstractmethod
     def after(self, cursor: str, size: int) -> Batch:
@@ -146,6 +148,7 @@ class _QuerySetBatches(Batches):
     is_repeatable = True
 
     def __init__(self, routine: Routine, rows: "QuerySet[Any]") -> None:
+        self.left_out = set()
         self._routine = routine
         self._rounds = 2 if routine.last_pass else 1
         self._key = key_of(routine, rows)
@@ -155,8 +158,12 @@ class _QuerySetBatches(Batches):
     def after(self, cursor: str, size: int) -> Batch:
         at = _Cursor.read(cursor, self._routine, self._by)
         beyond = self._beyond(at)
-        keys = list(self._key.values(beyond)[:size])
+        keys = list(self._key.values(beyond)[: size + len(self.left_out)])
+        failed = [key for key in keys if self.left_out and self._key.written(key) in self.left_out]
+        keys = [key for key in keys if key not in failed][:size]
         found = beyond.filter(self._key.until(keys[-1])) if keys else beyond.none()
+        if failed:
+            found = found.exclude(self._key.among(failed))
         # Without a full batch, the start of another round, if there is one.
         further, is_last = _Cursor(by=self._by, round=at.round + 1), at.round >= self._rounds
         first, last = (self._key.written(keys[at]) if keys else "" for at in (0, -1))
@@ -172,13 +179,14 @@ class _QuerySetBatches(Batches):
         )
 
     def only(self, item: str) -> Batch:
-        found = self._rows.filter(self._key.same(self._key.read(item)))
+        found = self._rows.filter(self._key.among([self._key.read(item)]))
         count = len(self._key.values(found)[:1])
         return Batch(found=found, count=count, cursor="", is_last=False, first=item, last=item)
 
     def total(self, done: Progress) -> int:
         at = _Cursor.read(done.cursor, self._routine, self._by)
-        return done.processed + self._beyond(at).count()
+        left = self._beyond(at).count() if at.round <= self._rounds else 0
+        return done.processed + left
 
     def _beyond(self, at: _Cursor) -> "QuerySet[Any]":
         if at.after is None:
@@ -196,6 +204,7 @@ class _ItemBatches(Batches):
     is_repeatable = False
 
     def __init__(self, routine: Routine, items: Iterable[Any]) -> None:
+        self.left_out = set()
         self._routine = routine
         self._items = items
         self._rest: Iterator[Any] = iter(items)

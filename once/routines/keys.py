@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +50,12 @@ class Key:
         """Return the condition that a key is another key, or comes before."""
         return self._compared(values, after=False)
 
-    def same(self, values: Sequence[Any]) -> Q:
-        """Return the condition that a key is another key."""
-        return Q(
-            *((field.attname, value) for field, value in zip(self.fields, values, strict=True))
-        )
+    def among(self, keys: Sequence[Sequence[Any]]) -> Q:
+        """Return the condition that a key is one of these keys, of which there is at least one."""
+        names = [field.attname for field in self.fields]
+        if len(names) == 1:
+            return Q((f"{names[0]}{LOOKUP_SEP}in", [value for (value,) in keys]))
+        return reduce(or_, (Q(*zip(names, values, strict=True)) for values in keys))
 
     def _compared(self, values: Sequence[Any], *, after: bool) -> Q:
         # Written out, because not every database compares rows, nor those of mixed directions.
