@@ -87,7 +87,7 @@ class RoutineFailed(OnceError):
 
 
 class NotDone(OnceError):
-    """A migration needs a routine that another process runs, or that is blocked."""
+    """A migration needs a routine that another process runs, is blocked, or has failed items."""
 
 
 class BatchError(OnceError):

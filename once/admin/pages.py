@@ -24,7 +24,7 @@ from once.models import Attempt, Routine, Wish
 from once.record import wishes
 from once.results import Outcome, Result
 from once.routines import registry
-from once.status import decisions, wanted
+from once.status import decisions, items, wanted
 from once.status.attempts import LAST, PastAttempt, PastWish, last, merged
 from once.status.attempts import wanted as wanted_of
 from once.status.state import RoutineState, Status
@@ -205,6 +205,10 @@ class RoutinePage(Page):
         with suppress(Error):  # which the page says
             attempts = last(using, name) if using else []
             made = wanted_of(using, name) if using else []
+        routine = next((each for each in self.registry.recorded if each.name == name), None)
+        failed: list[items.PastItem] = []
+        with suppress(Error):
+            failed = items.last(routine) if routine and row.status.failed_items else []
         may_decide = [each for each in self.permitted() if not row.refusal(each)]
         return self.page(
             "routine.html",
@@ -213,6 +217,7 @@ class RoutinePage(Page):
             history=merged(attempts[:LAST], made),
             has_more=len(attempts) > LAST,
             last=LAST,
+            failed=failed[-items.LAST :],
             actions=[(each.value, ACTIONS[each].label) for each in may_decide],
             # A site of one's own may have routines alone.
             sees_attempts=self.site.is_registered(Attempt)

@@ -37,7 +37,12 @@ _TOLD = (
     *("forgotten", "throttled"),
 )
 
-_VERBS = {Trigger.FAKE: "Recording", Trigger.RESET: "Resetting", Trigger.RENAME: "Renaming"}
+_VERBS = {
+    Trigger.FAKE: "Recording",
+    Trigger.RESET: "Resetting",
+    Trigger.RENAME: "Renaming",
+    Trigger.ITEMS: "Trying failed items of",
+}
 
 
 @contextmanager

@@ -57,6 +57,12 @@ def add_arguments(parser: CommandParser) -> None:
         action="store_true",
         help="Also run again routines with an earlier value of scope=state(...), for a rollback.",
     )
+    parser.add_argument(
+        "--failed-items",
+        action="store_true",
+        help="Try only the items that failed of the named routines, which are completed, one by "
+        "one.",
+    )
     add_flags(parser, "--reason")
     parser.add_argument(
         "--keep-going",
@@ -72,6 +78,11 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
         from once.cli import dry_run  # and all that calls a body
 
         dry_run.handle(command, registry, options)
+        return
+    if options.failed_items:
+        from once.cli import failed_items
+
+        failed_items.handle(command, registry, options)
         return
     _refuse_contradictions(options)
     routines = _selected(registry, options)
@@ -161,7 +172,10 @@ def _plan(
         output.print_json(command, state.to_json(pending))
         return
     halting = (RoutineState.HELD, RoutineState.PAUSED, RoutineState.BLOCKED)
-    names = {each.name for each in pending if each.state in halting} | elsewhere.keys()
+    awaited = {each.waits_for for each in pending if each.waits_for}
+    # Because a done routine has failed items, or is begun by newer code, where one waits for it.
+    done = awaited - {each.name for each in pending}
+    names = {each.name for each in pending if each.state in halting} | elsewhere.keys() | done
     halted = [each for each in pending if names & {each.name, each.waits_for}]
     due = [each for each in pending if each not in halted]
     heading = command.style.MIGRATE_HEADING

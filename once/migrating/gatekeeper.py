@@ -30,7 +30,7 @@ from once.exceptions import (
 from once.log import tell
 from once.migrating import stragglers
 from once.models import Attempt, Completion, State, Trigger
-from once.record import anchors, history, recorder
+from once.record import anchors, failed_items, history, recorder
 from once.record.gates import Gate, elided, gated, inside, leading, passed
 from once.results import Outcome, Reason, Result
 from once.routines import registry
@@ -106,14 +106,15 @@ def _apply_migration(
                 f"record them: `manage.py once run --fake {gate.name}`.",
             )
     else:
-        for routine in _gated(gates, executor, migration):
+        for gate, routine in _gated(gates, executor, migration):
             # Because Django leaves relations between models as they were, until code needs them.
             state.clear_delayed_apps_cache()
             _complete(routine, migration, state.apps, patient)
+            _refuse_failed_items(gate, routine)
             stragglers.catch_up(
                 routine.with_models(state.apps), partial(apply, executor, migration)
             )
-        for routine in _gated(elided(executor.loader, migration), executor, migration):
+        for _, routine in _gated(elided(executor.loader, migration), executor, migration):
             _record(routine, migration, patient)
 
     def go_on() -> Any:
@@ -126,12 +127,12 @@ def _apply_migration(
 
 def _gated(
     gates: Iterable[Gate], executor: MigrationExecutor, migration: Migration
-) -> Iterator[Routine]:
-    """Yield the routines of gates that are to be done in the database of an executor."""
+) -> Iterator[tuple[Gate, Routine]]:
+    """Yield gates, each with its routine, that are to be done in the database of an executor."""
     for gate in gates:
         routine = gated(gate, executor.connection.alias, migration.app_label)
         if routine is not None:
-            yield routine
+            yield gate, routine
 
 
 def _migration_plan(
@@ -201,15 +202,26 @@ def _refuse_undone(routine: Routine, migration: Migration, results: Sequence[Res
     ) from undone[0].error
 
 
+def _refuse_failed_items(gate: Gate, routine: Routine) -> None:
+    number = failed_items.counts([routine]).get(routine.name)
+    if number and not gate.allow_failed_items:
+        raise NotDone(
+            f"A migration needs the routine {routine.name}, of which items failed. "
+            f"{failed_items.explain(routine.name, number)} If the migration can do without these "
+            "items, pass allow_failed_items=True to its RunRoutine."
+        )
+
+
 def _warn(name: str, message: str) -> None:
     tell(logging.WARNING, "gate", routine=name, message=message)
 
 
-def confirm(routine: Routine, models: Any) -> None:
-    """See that a routine is done, in the transaction of a migration that needs it.
+def confirm(gate: Gate, routine: Routine, models: Any) -> None:
+    """See that the routine of a gate is done, in the transaction of the migration that needs it.
 
     Raises:
         MigrationFailed: it is not done, or rows of old code come faster than it does them.
+        NotDone: items of it failed.
 
     """
     record = history.read([routine])[routine.name]
@@ -218,6 +230,7 @@ def confirm(routine: Routine, models: Any) -> None:
             f"The routine {routine.name} is not done, and a migration needs it. Apply that by "
             f"`manage.py migrate`, or call `manage.py once run {routine.name}` first."
         )
+    _refuse_failed_items(gate, routine)
     stragglers.finish(routine.with_models(models))
 
 

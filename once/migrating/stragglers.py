@@ -15,6 +15,7 @@ from django.db.models import QuerySet
 from once.databases import Database, database
 from once.engine import body
 from once.exceptions import MigrationFailed
+from once.record import failed_items
 from once.routines.base import Routine, Run
 from once.routines.batches import START, batches
 
@@ -82,8 +83,10 @@ def _do_batch(routine: Routine) -> int:
 
 
 def _do_next(routine: Routine, here: Database) -> int:
-    """Call the body on the next rows; return their number."""
-    batch = batches(routine).after(START, routine.batch_size)
+    """Call the body on the next rows, but for those that failed; return their number."""
+    items = batches(routine)
+    items.left_out |= {*failed_items.names(routine)}
+    batch = items.after(START, routine.batch_size)
     if batch.count:
         # Because the migration is the record of it, this is no attempt, and has no number.
         run = Run(using=here.using, attempt=0, key=uuid.uuid4().hex, check=lambda: None)

@@ -41,6 +41,8 @@ class Gate(Operation):
 
     reduces_to_sql = False
     name: str
+    #: True if the migration may follow although items of the routine failed.
+    allow_failed_items: bool
 
 
 def leading(migration: Migration) -> list[Gate]:

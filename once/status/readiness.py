@@ -206,6 +206,8 @@ def _in_the_way(declared: Registry, routines: Iterable[Routine]) -> str:
         return "the last routine has just been done"
     first = min(pending, key=lambda status: status.state is not RoutineState.RUNNING)
     by = f" on {first.place}" if first.state is RoutineState.RUNNING else ""
+    if first.waits_for:
+        by = f" and waits for {first.waits_for}"
     if first.state is RoutineState.HELD:  # for good, this would not be waited for
         return f"{first.name} runs without its lock, or died: it has a moment to record its end"
     more = f", and {len(pending) - 1} more are not done" if len(pending) > 1 else ""

@@ -10,7 +10,7 @@ from django.db.models import Max
 from once.databases import database
 from once.engine.verdict import describe, earlier, hint
 from once.models import BODILESS, Attempt, Completion, Now, State
-from once.record import gates, history, queries, wishes
+from once.record import failed_items, gates, history, queries, wishes
 from once.record.standing import Standing
 from once.routines.base import Routine
 from once.routines.names import CALL, RESERVED, TOMBSTONE
@@ -75,6 +75,7 @@ class Reading:
             self.renamed |= queries.renamed(using, buried)
         with self.database.statements():
             self.wishes = wishes.last(using, self.records)
+        self.failed_items = failed_items.counts(routines)
         self.held = history.held(using, routines, self.records, self.taken)
         self.failures = history.last_failures(using, self.held) if self.held else {}
         self.behind = gates.behind(using) if is_open else gates.Behind(using)
@@ -97,7 +98,9 @@ class Reading:
         elif record.standing is Standing.PAUSED:
             state, message = self._paused(routine, attempt)
         elif record.standing is Standing.DONE:
-            state, message = RoutineState.COMPLETED, ""
+            failed = self.failed_items.get(name)
+            message = failed_items.explain(name, failed) if failed else ""
+            state = RoutineState.COMPLETED
         elif record.standing is Standing.SUPERSEDED:
             state, message = RoutineState.SUPERSEDED, self._given_up(name)
         elif record.standing is Standing.EARLIER:
@@ -108,7 +111,7 @@ class Reading:
         else:
             state, message = self._undone(routine, attempt)
         details = described(routine) | {"retry_at": record.retry_at, "attempts": record.tries}
-        details["scope_key"] = routine.scope_key
+        details |= {"scope_key": routine.scope_key, "failed_items": self.failed_items.get(name, 0)}
         details |= self._paced(routine)
         if record.uncarried:
             message = message or self._uncarried(record.uncarried)

@@ -72,6 +72,8 @@ class Status:
     #: Items a second of the last attempt, and what is left by that.
     rate: float | None = None
     seconds_left: float | None = None
+    #: Items that failed, and behind which it went on.
+    failed_items: int = 0
     #: The pace of a batched routine that holds: ``batch_size``, ``rest`` and ``batch_seconds``.
     pace: dict[str, float | None] | None = None
     #: The person that set it, where it is not as the code declares it.

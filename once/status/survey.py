@@ -155,6 +155,8 @@ def _root(status: Status | None, by_name: Mapping[str, Status]) -> Status | None
 
 
 def _why_not_done(status: Status) -> str:
+    if status.state is RoutineState.COMPLETED and status.failed_items:
+        return f"has failed items. {status.message}".rstrip(".")
     if status.state is RoutineState.RUNNING:
         return f"is run on {status.place}"
     if status.state is RoutineState.SUPERSEDED:

@@ -88,6 +88,8 @@ def details(status: Status) -> list[str]:
     if status.set_by is not None and status.pace:
         values = [f"{name}={value:g}" for name, value in status.pace.items() if value]
         parts.append(f"{' '.join(values)} set by {status.set_by}")
+    if status.failed_items and status.state is not RoutineState.COMPLETED:  # whose message says it
+        parts.append(f"({status.failed_items:,} items failed)")
     if status.has_other_version:
         parts.append(f"(v{status.recorded_version} is recorded)")
     if status.attempts > 1:
@@ -123,7 +125,8 @@ def done_already(status: Status) -> str:
     again = f"call `manage.py once reset {status.name}` first"
     if status.kind == "call":  # of which another version, release or state of files may be the last
         again = f"raise --version, or reset the last call: `manage.py once reset {status.name}`"
-    return f"{status.name} is done already: {how}. To have it run again, {again}."
+    left = f" {status.message}" if status.failed_items else ""
+    return f"{status.name} is done already: {how}.{left} To have it run again, {again}."
 
 
 def next_step(status: Status, *, runs_at_startup: bool) -> str:

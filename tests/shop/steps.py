@@ -26,7 +26,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "after-commit": (
         "once.engine.attempt:Work._atomic=after:",
-        "once.engine.batching:_Passage._commit=after:",
+        "once.engine.batching:_Passage._transact=after:",
         "once.engine.attempt:Work._record_outside=after:",
     ),
     "before-release": (

@@ -1,0 +1,70 @@
+"""Show the items that failed, and behind which their routine went on, the last of them last.
+
+`once run --failed-items` tries them again.
+"""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from textwrap import indent
+
+from django.core.management.base import CommandParser
+from django.db import DEFAULT_DB_ALIAS
+
+from once.cli import exit_codes, output
+from once.cli.options import add_database, add_flags, add_names, of_database
+from once.cli.output import TerminalCommand
+from once.routines.base import Routine
+from once.routines.registry import Registry
+from once.status import items, state
+from once.text import escaped, inline
+
+HELP = "Show the items that failed, and behind which their routine went on."
+USAGE = "NAME [NAME ...]"
+
+
+def add_arguments(parser: CommandParser) -> None:
+    add_names(parser, ".", nargs="+")
+    add_database(parser, "Only what this database records.")
+    add_flags(parser, "--json")
+
+
+def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    routines = batched(registry, options)
+    if options.as_json:
+        shown = [items.to_json(each) for each in routines]
+        output.print_json(command, {"schema": state.SCHEMA, "routines": shown})
+        return
+    for routine in routines:
+        where = "" if routine.using == DEFAULT_DB_ALIAS else f"  in {routine.using}"
+        command.stdout.write(command.style.MIGRATE_HEADING(inline(routine.name)) + where)
+        for line in lines(routine, options.verbosity):
+            command.stdout.write(line)
+
+
+def batched(registry: Registry, options: Namespace) -> list[Routine]:
+    """Return the routines that the names mean and that go through items.
+
+    Raises:
+        CommandError: none of them does.
+
+    """
+    meant = of_database(registry.select(options.names), options)
+    routines = [each for each in meant if each.kind == "batched"]
+    if not routines:
+        raise exit_codes.misused(
+            f"{meant[0]} does not go through items. Name routines that are declared with over=."
+        )
+    return routines
+
+
+def lines(routine: Routine, verbosity: int) -> Iterator[str]:
+    """Yield the failed items of a routine, fit for a terminal."""
+    failed = items.last(routine)
+    if not failed:
+        yield "  No failed items."
+    for each in failed[-items.LAST :]:
+        yield f"  {inline(each.row.item)}  in attempt {each.row.number}  {each.when}"
+        error = each.row.error.strip() if verbosity > 1 else each.error_line
+        yield indent(escaped(error), " " * 6)
+    if len(failed) > items.LAST:
+        yield f"  Only the last {items.LAST} are shown. With --json all are."
