@@ -1,8 +1,8 @@
 """Write completions and attempts; :mod:`once.record.anchors` writes anchors, and prunes.
 
-``lock_attempt``, ``resume``, ``advance``, ``complete``, ``fake``, ``succeed`` and ``undo`` are parts
-of the work transaction in hand. They raise ``AttemptLost`` where the attempt has no right to commit any
-more. The other functions that write are statements of their own, durable on return.
+``lock_attempt``, ``resume``, ``advance``, ``complete``, ``fake``, ``succeed`` and ``undo`` are
+parts of the work transaction in hand. They raise ``AttemptLost`` where the attempt has no right to
+commit any more. The other functions that write are statements of their own, durable on return.
 """
 
 import os
