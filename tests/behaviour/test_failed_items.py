@@ -50,11 +50,12 @@ def test_run_with_failed_items_is_done_and_warns(using: str, declared: list[Rout
 
 def test_status_counts_failed_items(using: str, declared: list[Routine]) -> None:
     declared += [
-        Fill(using, 2, 5).routine(startup=False),
+        Fill(using, 2, 5).routine(),
         seed(using, "shop.next", after=["shop.fill"]),
         seed(using, "shop.last", after=["shop.next"]),
     ]
-    assert Answer("run", "shop.fill").code == 0
+    ran = Answer("run", "shop.fill")
+    assert ran.code == 0, ran.message
     shown = Answer("status", "--json").json
     fill, following, last = shown["routines"]
     assert (fill["state"], fill["failed_items"], fill["message"]) == ("completed", 2, ADVICE)

@@ -56,8 +56,8 @@ def fill(body: Body, **options: Any) -> Routine:
     """A routine over rows, which are recorded by their number."""
     return seed(
         body.using,
-        "shop.fill",
         **{
+            "name": "shop.fill",
             "function": body,
             "over": lambda: Item.objects.order_by("number"),
             "batch_size": 8,
@@ -215,6 +215,7 @@ def raising(error: BaseException, body: Body, number: int) -> None:
 
 @pytest.mark.parametrize("make", [conflict, lost_connection], ids=["conflict", "lost"])
 @SOURCES
+@pytest.mark.parametrize("using", ["default"])
 def test_another_transaction_in_the_way_is_of_no_item(using: str, make: Any, source: Any) -> None:
     stock(using, *range(1, 21))
     body = Body(using, 5)
@@ -238,10 +239,11 @@ def cancelled(using: str) -> OperationalError:
     return error
 
 
-@pytest.mark.parametrize("make", [cancelled, lambda using: BatchError("stop")])
+@pytest.mark.parametrize("using", ["default"])
+@pytest.mark.parametrize(
+    "make", [cancelled, lambda using: BatchError("stop")], ids=["cancelled", "once's own"]
+)
 def test_statement_that_took_too_long_is_of_no_item(using: str, make: Any) -> None:
-    if using == "sqlite" and make is cancelled:
-        pytest.skip("it cancels no statement")
     stock(using, *range(1, 9))
     body = Body(using, 5)
     body.fail = partial(raising, make(using), body)  # type: ignore[method-assign]
@@ -380,6 +382,7 @@ def test_failed_items_are_tried_of_what_is_completed_alone(using: str) -> None:
     assert body.calls == []
 
 
+@pytest.mark.parametrize("using", ["default"])
 def test_conflict_has_an_item_tried_again_and_not_fail(using: str) -> None:
     stock(using, *range(1, 9))
     body = Body(using, 5)
