@@ -74,15 +74,15 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    if options.dry_run:
-        from once.cli import dry_run  # and all that calls a body
-
-        dry_run.handle(command, registry, options)
-        return
     if options.failed_items:
         from once.cli import failed_items
 
         failed_items.handle(command, registry, options)
+        return
+    if options.dry_run:
+        from once.cli import dry_run  # and all that calls a body
+
+        dry_run.handle(command, registry, options)
         return
     _refuse_contradictions(options)
     routines = _selected(registry, options)

@@ -119,11 +119,11 @@ class _Passage:
             self.pacing.rest()
             work.lock.check()
         if again:
-            item, error = again[0]
+            item, first = again[0]
             raise BatchError(
                 f"Of {len(self._failed)} failed items, {len(again)} failed again. Item {item}: "
-                f"{one_line(error)}"
-            ) from of_body(error)
+                f"{one_line(first)}"
+            ) from of_body(first)
         work.transact(partial(recorder.succeed, work.attempt), may_repeat=True)
 
     def _begin(self) -> None:

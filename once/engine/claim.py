@@ -29,10 +29,10 @@ from once.exceptions import (
     TimedOut,
 )
 from once.models import DECISIONS, Attempt, State, Trigger
-from once.record import history, recorder
+from once.record import failed_items, history, recorder
 from once.record.history import NextAttempt
 from once.record.standing import DOUBLINGS, Record, Standing
-from once.results import Outcome, Reason, Result, skipped
+from once.results import Outcome, Reason, Result, already_done, skipped
 from once.routines.base import Routine
 from once.text import one_line
 
@@ -125,6 +125,8 @@ class Claim:
             record = self.known if self.known and not self.known.retry_in else self._record()
             if record.standing not in self.options.due:
                 return self._leave(record)
+            if self.options.trigger == Trigger.ITEMS and not failed_items.counts([self.routine]):
+                return already_done(self.routine)
             # Because an attempt that runs may be a dead process's, the lock is asked for.
             if self._is_put_off(record) and not record.is_running:
                 return verdict.put_off(self.routine, record)

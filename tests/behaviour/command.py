@@ -17,8 +17,8 @@ KEYS = [
     *("state", "database", "attempts"),
     *("started_at", "completed_at", "duration_seconds", "host", "pid"),
     *("trigger", "user", "reason", "processed", "total"),
-    *("rate", "seconds_left", "pace", "set_by", "retry_at", "error", "waits_for", "message"),
-    *("scope_key", "renamed_to", "throttled"),
+    *("rate", "seconds_left", "failed_items", "pace", "set_by", "retry_at", "error"),
+    *("waits_for", "message", "scope_key", "renamed_to", "throttled"),
 ]
 
 
