@@ -151,6 +151,47 @@ def test_failing_routine_stops_the_migration(filled: Project) -> None:
     assert len(slugs(filled)) == 5
 
 
+#: The routine goes on behind an item that fails.
+LENIENT = FILL.replace("last_pass=True", "last_pass=True, max_errors=3")
+FAILING = LENIENT.replace(
+    "for item in items:",
+    "for item in items:\n            if item.name == 'c':\n                raise ValueError('bad c')",
+)
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite"])
+def test_failed_items_stop_the_migration_until_they_are_done(filled: Project) -> None:
+    filled.routines(FAILING)
+    for command, code in zip(MIGRATE, (1, 3), strict=True):
+        migrate = filled.manage(*command)
+        assert migrate.finish() == code, migrate.output
+        assert "A migration needs the routine plant.fill, of which items failed." in migrate.output
+        assert "1 item failed: `manage.py once items plant.fill` lists" in migrate.output
+        assert "pass allow_failed_items=True to its RunRoutine." in migrate.output
+    assert filled.completions() == ["plant.fill"]
+    assert slugs(filled) == ["", "a-1", "b-1", "d-1", "e-1"]
+    filled.routines(LENIENT)
+    assert filled.once("run", "--failed-items", "plant.fill").finish() == 0
+    assert filled.manage("migrate", "-v0").finish() == 0
+    assert slugs(filled) == ["a-1", "b-1", "c-2", "d-1", "e-1"]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb", "sqlite"])
+@pytest.mark.parametrize("command", MIGRATE, ids=" ".join)
+def test_migration_may_do_without_failed_items(filled: Project, command: list[str]) -> None:
+    """Rows of old code are done, and the failed item is not called for again."""
+    filled.routines(FAILING)
+    gate = GATE.replace('"plant.fill"', '"plant.fill", allow_failed_items=True')
+    write(filled, "0002_slug", gate)
+    assert filled.once("run").finish() == 0
+    if not filled.is_mysql:
+        filled.execute("INSERT INTO plant_item (name, slug) VALUES ('straggler', '')")
+    migrate = filled.manage(*command)
+    assert migrate.finish() == 0, migrate.output
+    stragglers = [] if filled.is_mysql else ["straggler-0"]
+    assert slugs(filled) == ["", "a-1", "b-1", "d-1", "e-1", *stragglers]
+
+
 # MariaDB cannot undo what a migration did before.
 @pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "sqlite"])
 def test_rows_that_old_code_writes_meanwhile_are_done(filled: Project) -> None:

@@ -402,6 +402,9 @@ TAKES_THE_BATCH = (
         ({**BATCHED, "over": Effect.objects.all()}, "write over=lambda: ...."),  # without a query
         ({**BATCHED, "over": required}, "over= cannot be called: missing a required argument"),
         ({**BATCHED, "atomic": False}, "over= with atomic=False cannot work"),
+        ({**BATCHED, "max_errors": 5, "retry": False}, "max_errors= with retry=False cannot work"),
+        ({"max_errors": 5}, "max_errors= is for batches, and there is no over=."),
+        ({**BATCHED, "max_errors": -1}, "max_errors=-1 is not an integer from 0 to"),
         *(
             ({**BATCHED, "batch_size": value}, f"batch_size={value} is not {COUNT}")
             for value in (0, -1, True, 2.0, 2**31, 10**30)
