@@ -8,6 +8,9 @@
  * never returns. The lock excludes nobody here: its session may be lost, or stay on the old server
  * and go on answering. So nothing that is claimed rests on it.
  *
+ * With ITEMS, a batch of one item may fail in its body, which is undone. The item is then recorded as
+ * failed. Once the routine is completed, processes try such items again, until all attempts are used.
+ *
  * ABSTRACTED. A work transaction is one step, since the order of fence and COMMIT is claim.pml's.
  * The number of attempts is bounded: a process that finds no number left goes away.
  *
@@ -48,6 +51,9 @@ typedef Server {
     byte cursor[ATTEMPTS + 2];             /* 0: none; else how many batches are done, and 1 */
     byte first = 1;                        /* with ONE_CURSOR: that of all attempts */
     byte effects[BATCHES];                 /* commits of each effect */
+#ifdef ITEMS
+    bool failed[BATCHES];                  /* each is the row of a failed item */
+#endif
     bool completion
 };
 
@@ -98,6 +104,16 @@ inline reach_torn() { reach() }
 inline reach_torn() { skip }
 #endif
 
+#ifdef ITEMS
+#define is_settled(k) (WORK.effects[k] + WORK.failed[k] == 1)
+#define is_done (LOCK.completion && !LOCK.failed[0] && !LOCK.failed[BATCHES - 1])
+#define has_other_due (WORK.completion != is_of_items)
+#else
+#define is_settled(k) (WORK.effects[k] == 1)
+#define is_done LOCK.completion
+#define has_other_due WORK.completion
+#endif
+
 /* Take the lock, and read in its session. */
 inline acquire() {
     atomic {
@@ -107,7 +123,10 @@ inline acquire() {
 #else
         lock = work;
 #endif
-        if :: LOCK.completion -> goto gone :: else fi;
+        if :: is_done -> goto gone :: else fi;
+#ifdef ITEMS
+        is_of_items = LOCK.completion;
+#endif
         do
         :: known < ATTEMPTS && LOCK.row[known + 1] != ABSENT ->
            known++;
@@ -134,7 +153,7 @@ inline claim() {
                 named-- }
     :: atomic { named == 0 -> break }
     od;
-    atomic { reach_torn(); if :: runs_any && WORK.completion -> goto interrupt :: else fi; runs_any = false }
+    atomic { reach_torn(); if :: runs_any && has_other_due -> goto interrupt :: else fi; runs_any = false }
 }
 
 inline progress() {                        /* of the last attempt that says how far it came */
@@ -166,7 +185,7 @@ inline claimed() { if :: is_claiming -> claiming--; is_claiming = false :: else 
 
 inline complete() {
     WORK.row[number] = ENDED; WORK.completion = true;
-    assert(WORK.effects[0] == 1 && WORK.effects[BATCHES - 1] == 1)
+    assert(is_settled(0) && is_settled(BATCHES - 1))
 }
 
 /* One work transaction. Its answer may be lost. */
@@ -174,20 +193,69 @@ inline work_transaction() {
     atomic {
         claimed(); reach();
         if :: runs(number) && is_there && (is_unique || !is_last(seen)) :: else -> goto interrupt fi;
+#ifdef ITEMS
+        if
+        :: WORK.effects[seen - 1]++; fails = false
+        :: fails = true
+        fi;
+#ifndef RECORDED_APART
+        if :: fails -> WORK.failed[seen - 1] = true; fails = false :: else fi;
+#endif
+        assert(WORK.effects[seen - 1] + WORK.failed[seen - 1] <= 1);
+#else
         WORK.effects[seen - 1]++;
         assert(WORK.effects[seen - 1] <= 1);
+#endif
         my_cursor = seen + 1; WORK.first = seen + 1;
 #ifndef COMPLETION_APART
         if :: is_last(seen) -> complete() :: else fi;
 #endif
         if :: seen++ :: goto interrupt fi
     }
+#ifdef RECORDED_APART
+    atomic { reach(); if :: fails && runs(number) -> WORK.failed[seen - 2] = true :: else fi; fails = false }
+#endif
 }
+
+#ifdef ITEMS
+/* Each failed item alone: its row goes with its effects. */
+inline try_failed_items() {
+    seen = 1;
+    do
+    :: atomic {
+           seen <= BATCHES -> reach();
+           if :: runs(number) :: else -> goto interrupt fi;
+           if
+           :: WORK.failed[seen - 1] ->
+              WORK.effects[seen - 1]++;
+              assert(WORK.effects[seen - 1] <= 1);
+#ifdef REMOVED_APART
+              fails = true
+#else
+              WORK.failed[seen - 1] = false
+#endif
+           :: true                         /* it fails again, or it did not fail */
+           fi;
+           if :: seen++ :: goto interrupt fi
+       }
+#ifdef REMOVED_APART
+    :: atomic { fails -> reach(); if :: runs(number) -> WORK.failed[seen - 2] = false; fails = false :: else -> goto interrupt fi }
+#endif
+    :: atomic {
+           seen > BATCHES -> reach();
+           if :: runs(number) -> WORK.row[number] = ENDED; goto leave :: else -> goto interrupt fi
+       }
+    od
+}
+#endif
 
 proctype process(byte me) {
     byte work, lock;                       /* servers */
     byte known, named, number, seen;       /* last number, predecessors; the own one; the cursor */
     bool runs_any, is_claiming;
+#ifdef ITEMS
+    bool is_of_items, fails;               /* what it claimed for; the last batch failed */
+#endif
 
 poll:
     acquire(); claim();
@@ -196,6 +264,9 @@ poll:
 #else
     seen = 1;
 #endif
+#ifdef ITEMS
+    if :: is_of_items -> try_failed_items() :: else fi;
+#endif
     do
     :: atomic { seen <= BATCHES -> skip }; work_transaction()
     :: atomic { seen > BATCHES -> break }
@@ -203,12 +274,21 @@ poll:
 #ifdef COMPLETION_APART
     atomic { reach(); if :: runs(number) && is_unique -> complete() :: else -> goto interrupt fi };
 #endif
+#ifdef ITEMS
+    goto leave;
+#else
     goto gone;
+#endif
 
 interrupt:                                 /* close the own attempt */
     atomic { reach(); if :: runs(number) -> WORK.row[number] = ENDED :: else fi };
 leave:
-    atomic { claimed(); known = 0; named = 0; number = 0; seen = 0; runs_any = false; goto poll };
+    atomic {
+#ifdef ITEMS
+        is_of_items = false; fails = false;
+#endif
+        claimed(); known = 0; named = 0; number = 0; seen = 0; runs_any = false; goto poll
+    };
 gone:
     atomic { claimed(); work = OLD; lock = OLD; known = 0; named = 0; number = 0; seen = 0 }
 }
@@ -231,7 +311,12 @@ end:
                on[NEW].owner[i] = on[OLD].owner[i];
                on[NEW].cursor[i] = on[OLD].cursor[i]
            };
-           for (i : 0 .. BATCHES - 1) { on[NEW].effects[i] = on[OLD].effects[i] };
+           for (i : 0 .. BATCHES - 1) {
+#ifdef ITEMS
+               on[NEW].failed[i] = on[OLD].failed[i];
+#endif
+               on[NEW].effects[i] = on[OLD].effects[i]
+           };
            on[NEW].first = on[OLD].first;
            on[NEW].completion = on[OLD].completion;
            i = 0

@@ -19,6 +19,7 @@ ENDLESS = "acceptance cycle"
 TWICE = "effects[at]<=1"
 TWICE_THERE = "effects[(seen-1)]<=1"
 NEVER = "effects[(2-1)]==1"
+FORGOTTEN = "failed[(2-1)])==1"
 TOUCHED = "touched"
 TOO_LATE = "since<=1"
 ZOMBIE_RECORDS = "row[1]==4"
@@ -95,6 +96,8 @@ _LOSSY = [
     ("KIND=ATOMIC TORN_CLAIMS NO_CONSTRAINT", TWICE_THERE),
     ("IDS_REPEAT RESUME_BLINDLY", TWICE_THERE),
     ("IDS_REPEAT RESUMED_APART", NEVER),
+    ("ITEMS RECORDED_APART", FORGOTTEN),
+    ("ITEMS REMOVED_APART ATTEMPTS=3", TWICE_THERE),
     # What the rules that are there do not exclude: docs/explanation/model.md says what would.
     ("TORN_CLAIMS", TWICE_THERE),
 ]
@@ -136,6 +139,8 @@ QUESTIONS = [
     Question("batches", "KIND=ATOMIC TORN_CLAIMS IDS_REPEAT", quick=True),
     Question("batches", "KIND=BATCHED ATTEMPTS=3"),
     Question("batches", "IDS_REPEAT", quick=True),
+    Question("batches", "ITEMS", quick=True),
+    Question("batches", "ITEMS ATTEMPTS=3"),
     Question("batches", "TORN_CLAIMS IDS_REPEAT ONE_CURSOR"),
     *(Question("batches", left_out, finds, quick=True) for left_out, finds in _LOSSY),
     *(Question("tables", f"KIND={kind}", liveness=True, quick=True) for kind in _KINDS),
