@@ -1,8 +1,8 @@
 """Write completions and attempts; :mod:`once.record.anchors` writes anchors, and prunes.
 
-``lock_attempt``, ``resume``, ``advance``, ``complete``, ``fake``, ``succeed`` and ``undo`` are
-parts of the work transaction in hand. They raise ``AttemptLost`` where the attempt has no right to
-commit any more. The other functions that write are statements of their own, durable on return.
+``lock_attempt``, ``resume``, ``advance``, ``complete``, ``succeed`` and ``undo`` are parts of the
+work transaction in hand. They raise ``AttemptLost`` where the attempt has no right to commit any
+more. The other functions that write are statements of their own, durable on return.
 """
 
 import os
@@ -32,7 +32,6 @@ __all__ = [
     "begin",
     "close",
     "complete",
-    "fake",
     "lock_attempt",
     "lost_error",
     "record_migrated",
@@ -200,12 +199,6 @@ def complete(attempt: Attempt, **values: object) -> None:
             raise _unseen() from error  # it was there when the transaction began
         raise
     succeed(attempt, **values)
-
-
-def fake(attempt: Attempt) -> None:
-    """Record that a person says that all effects exist, those of failed items among them."""
-    failed_items.forget(attempt)
-    complete(attempt)
 
 
 def undo(attempt: Attempt, *, start: str, anew: bool = False) -> None:
