@@ -10,7 +10,7 @@ from once.record import failed_items, history
 from once.routines.base import Routine
 from once.status import text
 
-__all__ = ["LAST", "PastItem", "last", "to_json"]
+__all__ = ["LAST", "PastItem", "item_to_json", "last", "to_json"]
 
 #: Failed items that are shown at most.
 LAST = 50
@@ -56,13 +56,15 @@ def to_json(routine: Routine) -> dict[str, Any]:
         "name": routine.name,
         "database": routine.using,
         "version": routine.version,
-        "failed_items": [
-            {
-                "item": each.row.item,
-                "attempt": each.row.number,
-                "failed_at": each.failed_at,
-                "error": each.row.error,
-            }
-            for each in last(routine, None)
-        ],
+        "failed_items": [item_to_json(each) for each in last(routine, None)],
+    }
+
+
+def item_to_json(failed: PastItem) -> dict[str, Any]:
+    """Return a failed item as ``once items --json`` prints it."""
+    return {
+        "item": failed.row.item,
+        "attempt": failed.row.number,
+        "failed_at": failed.failed_at,
+        "error": failed.row.error,
     }

@@ -16,9 +16,9 @@ from once.cli import dry_run, exit_codes
 from once.databases.lock import NoLock
 from once.doctor import examination, findings
 from once.engine.rehearsal import Rehearsal
-from once.models import Attempt, State, Trigger, Wish
+from once.models import Attempt, FailedItem, State, Trigger, Wish
 from once.results import Outcome
-from once.status import attempts, state
+from once.status import attempts, items, state
 from once.status.state import RoutineState, Status
 from tests.docs.command import PAGE, subcommands, with_options
 from tests.project import ROOT
@@ -84,8 +84,12 @@ def test_exit_codes() -> None:
 
 
 def test_keys_of_json() -> None:
-    parts = re.split(r"^(?:## JSON|Of `(?:run|history|run --dry-run|doctor)`)", COMMAND, flags=re.M)
-    _, _, runs, histories, rehearsals, doctors = parts
+    parts = re.split(
+        r"^(?:## JSON|Of `(?:run|history|run --dry-run|items|doctor)`)", COMMAND, flags=re.M
+    )
+    named = dict(zip(re.findall(r"^Of `([^`]+)`", COMMAND, re.M), parts[2:], strict=True))
+    runs, histories, rehearsals = (named[key] for key in ("run", "history", "run --dry-run"))
+    doctors, failed = named["doctor"], named["items"]
     keys = {field.name for field in dataclasses.fields(Status)}
     assert rows(runs) == {*state.to_json([], lacking={}), *keys, "outcome"}
     past = attempts.to_json(
@@ -100,6 +104,8 @@ def test_keys_of_json() -> None:
         *past["attempts"][0],
         *past["wishes"][0],
     }
+    item = items.PastItem(FailedItem(failed_at=datetime.now(UTC)), "default")
+    assert rows(failed) == {"schema", "routines", *items.item_to_json(item)}
     tried: Any = {"here": None, "upcoming": None}
     routine = Routine(function=lambda: None, name="x")
     assert rows(rehearsals) == {
