@@ -84,10 +84,8 @@ def test_exit_codes() -> None:
 
 
 def test_keys_of_json() -> None:
-    parts = re.split(
-        r"^(?:## JSON|Of `(?:run|history|run --dry-run|items|doctor)`)", COMMAND, flags=re.M
-    )
-    named = dict(zip(re.findall(r"^Of `([^`]+)`", COMMAND, re.M), parts[2:], strict=True))
+    _, *parts = re.split(r"^Of `([^`]+)`", COMMAND.partition("## JSON")[2], flags=re.M)
+    named = dict(zip(parts[::2], parts[1::2], strict=True))
     runs, histories, rehearsals = (named[key] for key in ("run", "history", "run --dry-run"))
     doctors, failed = named["doctor"], named["items"]
     keys = {field.name for field in dataclasses.fields(Status)}
