@@ -117,7 +117,6 @@ class _Passage:
                 self._record(item, error)
                 again.append((item, error))
             self.pacing.rest()
-            work.lock.check()
         if again:
             item, first = again[0]
             raise BatchError(
