@@ -174,7 +174,7 @@ class _Passage:
                 if self._parts:  # which may have no item that fails, now that this one has
                     self._parts[-1] = abs(self._parts[-1])
                 if failed.count == 1:
-                    self._record(failed.first, error, behind=failed)
+                    self._record(failed.last, error, behind=failed)
                     return failed
                 self._halve(failed.count)
             else:

@@ -69,14 +69,20 @@ class Batch:
     count: int
     cursor: str
     is_last: bool
-    #: The first and the last item, as failed items are recorded; empty where there is none.
-    first: str = ""
+    #: The item before the batch, or empty, and its last item, in the words of failed items.
+    before: str = ""
     last: str = ""
 
     @property
     def place(self) -> str:
         """The items of the batch, for people."""
-        return f"item {self.first}" if self.count == 1 else f"items {self.first} to {self.last}"
+        if self.count == 1:
+            return f"item {self.last}"
+        return (
+            f"items after {self.before} up to {self.last}"
+            if self.before
+            else (f"items up to {self.last}")
+        )
 
     @property
     def items(self) -> "QuerySet[Any] | list[Any]":
@@ -158,30 +164,29 @@ class _QuerySetBatches(Batches):
     def after(self, cursor: str, size: int) -> Batch:
         at = _Cursor.read(cursor, self._routine, self._by)
         beyond = self._beyond(at)
-        keys = list(self._key.values(beyond)[: size + len(self.left_out)])
-        failed = [key for key in keys if self.left_out and self._key.written(key) in self.left_out]
-        keys = [key for key in keys if key not in failed][:size]
-        found = beyond.filter(self._key.until(keys[-1])) if keys else beyond.none()
-        if failed:
-            found = found.exclude(self._key.among(failed))
+        keys = self._key.values(beyond)
+        # Because the key of its last row bounds a whole batch, no other key of it is loaded.
+        bounds = list(keys[size - 1 : size])
+        count = size if bounds else len(bounds := list(keys[:size]))
+        found = beyond.filter(self._key.until(bounds[-1])) if bounds else beyond.none()
+        last = self._key.written(bounds[-1]) if bounds else ""
         # Without a full batch, the start of another round, if there is one.
         further, is_last = _Cursor(by=self._by, round=at.round + 1), at.round >= self._rounds
-        first, last = (self._key.written(keys[at]) if keys else "" for at in (0, -1))
-        if len(keys) == size:
+        if count == size:
             further, is_last = replace(at, after=last), False
         return Batch(
             found=found,
-            count=len(keys),
+            count=count,
             cursor=str(further),
             is_last=is_last,
-            first=first,
+            before=at.after or "",
             last=last,
         )
 
     def only(self, item: str) -> Batch:
         found = self._rows.filter(self._key.among([self._key.read(item)]))
         count = len(self._key.values(found)[:1])
-        return Batch(found=found, count=count, cursor="", is_last=False, first=item, last=item)
+        return Batch(found=found, count=count, cursor="", is_last=False, last=item)
 
     def total(self, done: Progress) -> int:
         at = _Cursor.read(done.cursor, self._routine, self._by)
@@ -189,9 +194,12 @@ class _QuerySetBatches(Batches):
         return done.processed + left
 
     def _beyond(self, at: _Cursor) -> "QuerySet[Any]":
-        if at.after is None:
-            return self._rows.all()
-        return self._rows.filter(self._key.beyond(self._key.read(at.after)))
+        rows = self._rows.all()
+        if at.after is not None:
+            rows = rows.filter(self._key.beyond(self._key.read(at.after)))
+        if self.left_out:
+            rows = rows.exclude(self._key.among([*map(self._key.read, sorted(self.left_out))]))
+        return rows
 
 
 class _ItemBatches(Batches):
@@ -223,7 +231,7 @@ class _ItemBatches(Batches):
             count=len(items),
             cursor=str(_Cursor(by=_POSITION, after=str(self._position))),
             is_last=len(items) < size,
-            first=str(start + 1),
+            before=str(start) if start else "",
             last=str(self._position),
         )
 

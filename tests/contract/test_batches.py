@@ -358,8 +358,8 @@ def test_failing_batch_is_undone_alone_and_resumed(using: str) -> None:
     heard, result = told(routine)
     assert result.outcome is Outcome.FAILED
     assert result.message == (
-        "LookupError: no such item, at items 3 to 4. Its committed batches stay; the next attempt "
-        "goes on after them. Fix the cause and run this again."
+        "LookupError: no such item, at items after 2 up to 4. Its committed batches stay; the next "
+        "attempt goes on after them. Fix the cause and run this again."
     )
     assert effects(using) == ["1", "2"]
     assert heard == [(2, 5, 0)]

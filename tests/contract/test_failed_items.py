@@ -172,8 +172,8 @@ def test_without_max_errors_a_batch_fails_and_names_its_items(using: str) -> Non
     stock(using, *range(1, 21))
     body = Body(using, 12)
     (result,) = run(fill(body, max_errors=0))
-    assert result.message.startswith("ValueError: bad 12, at items 9 to 16. Its committed")
-    assert last(using).error.startswith("ValueError: bad 12, at items 9 to 16\nTraceback")
+    assert result.message.startswith("ValueError: bad 12, at items after 8 up to 16. Its committed")
+    assert last(using).error.startswith("ValueError: bad 12, at items after 8 up to 16\nTraceback")
     assert last(using).error.splitlines()[2].startswith(f'  File "{__file__}"')
     assert failed(using) == []
     assert body.calls == [[*range(1, 9)], [*range(9, 17)]]

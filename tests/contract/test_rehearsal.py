@@ -197,7 +197,7 @@ def test_error_of_the_body_is_given_with_its_items_and_nothing_is_recorded(using
     found = tried(filling(using, body))
     first, second = Item.objects.using(using).order_by("pk").values_list("pk", flat=True)[:2]
     assert str(found.error) == "no such item"
-    assert found.place == f"items {first} to {second}"
+    assert found.place == f"items up to {second}"
     assert marked(using) == 0
     assert attempts(using) == []
     assert not connections[using].in_atomic_block
