@@ -19,7 +19,7 @@ from once.engine.backoff import Retry, Wait
 from once.exceptions import AttemptLost, InsideRun, MigrationFailed, OnceError
 from once.migrating import gatekeeper
 from once.migrating.lock_timeout import SchemaStatements
-from once.record import history, recorder
+from once.record import history, migrated
 from once.routines.names import RESERVED
 from once.text import one_line
 
@@ -100,7 +100,7 @@ def _migrate(
         with _fenced(here, patient):
             _call(here, command, patient)
         if not unapplied.names(here.using):
-            recorder.record_migrated(here.using, NAME, _digest())
+            migrated.record_migrated(here.using, NAME, _digest())
     return None
 
 
@@ -132,7 +132,7 @@ def _is_current(using: str) -> bool:
         return False
     try:
         # The record says that migrate came to its end, post_migrate handlers and all.
-        return history.is_migrated(using, NAME, _digest())
+        return migrated.is_migrated(using, NAME, _digest())
     except DatabaseError as error:
         if database(using).is_lost(error) or history.is_installed(using):
             raise

@@ -26,7 +26,6 @@ __all__ = [
     "has_successor",
     "held",
     "is_installed",
-    "is_migrated",
     "last_failures",
     "next_attempt",
     "progress",
@@ -166,12 +165,6 @@ def is_installed(using: str) -> bool:
     with connection.cursor() as cursor:
         present = connection.introspection.table_names(cursor)
     return set(map(tables.name, tables.MODELS)) <= set(present)
-
-
-def is_migrated(using: str, name: str, digest: str) -> bool:
-    """True if a database was brought to the migrations of this digest."""
-    with database(using).statements():
-        return Completion.objects.using(using).filter(routine=name, scope_key=digest).exists()
 
 
 def attempts(using: str, numbers: Mapping[str, int]) -> dict[str, Attempt]:

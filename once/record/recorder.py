@@ -9,7 +9,6 @@ import os
 import socket
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -34,7 +33,6 @@ __all__ = [
     "complete",
     "lock_attempt",
     "lost_error",
-    "record_migrated",
     "rehearse",
     "resume",
     "succeed",
@@ -222,12 +220,6 @@ def throttled(attempt: Attempt, reason: str) -> None:
     with database(str(attempt._state.db)).statements():
         _running(attempt).update(throttled=reason)
     attempt.throttled = reason
-
-
-def record_migrated(using: str, name: str, digest: str) -> None:
-    """Record that a database was brought to the migrations of this digest."""
-    with suppress(IntegrityError), database(using).statements():
-        Completion(routine=name, version=1, scope_key=digest).save(using=using, force_insert=True)
 
 
 def work_name(attempt: Attempt) -> str:

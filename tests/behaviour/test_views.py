@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from once import Routine
 from once.models import State
-from once.record import recorder
+from once.record import migrated, recorder
 from once.routines import registry
 from once.status import readiness as readiness_module
 from tests.servers import free_port
@@ -85,7 +85,7 @@ def test_readiness_is_503_where_a_scope_lacks_what_it_needs(
 ) -> None:
     caplog.set_level(logging.INFO, "once")
     declared.append(seed("default", scope="release"))
-    recorder.record_migrated("default", "shop.seed", "2024.1")
+    migrated.record_migrated("default", "shop.seed", "2024.1")
     for _ in range(3):
         assert readiness() == (503, {"done": False})
     # However often a probe asks.

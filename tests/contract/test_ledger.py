@@ -16,7 +16,7 @@ from once.databases import database
 from once.doctor.record_probes import rehearse
 from once.exceptions import AttemptLost, CannotFence
 from once.models import Attempt, Completion, Now, State
-from once.record import history, recorder
+from once.record import history, migrated, recorder
 from once.record.standing import Standing
 from once.routines.batches import Progress
 from once.status import reading
@@ -311,11 +311,11 @@ def test_last_attempts_and_completions_by_name(using: str) -> None:
 
 
 def test_migrations_are_recorded_once(using: str) -> None:
-    assert not history.is_migrated(using, "once.migrate", "digest")
-    recorder.record_migrated(using, "once.migrate", "digest")
-    recorder.record_migrated(using, "once.migrate", "digest")
-    assert history.is_migrated(using, "once.migrate", "digest")
-    assert not history.is_migrated(using, "once.migrate", "other")
+    assert not migrated.is_migrated(using, "once.migrate", "digest")
+    migrated.record_migrated(using, "once.migrate", "digest")
+    migrated.record_migrated(using, "once.migrate", "digest")
+    assert migrated.is_migrated(using, "once.migrate", "digest")
+    assert not migrated.is_migrated(using, "once.migrate", "other")
 
 
 def test_rehearsal_does_all_and_touches_nobodys_rows(using: str) -> None:
