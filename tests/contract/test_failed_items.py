@@ -264,21 +264,22 @@ def test_key_that_is_too_long_is_named(using: str) -> None:
 # The last pass
 
 
-def test_failed_item_is_not_called_for_again_in_the_last_pass(using: str) -> None:
-    """Other rows behind the cursor are, and so are all where the second round is resumed."""
-    stock(using, *range(1, 13))
-    stopped: list[bool] = []
+@pytest.mark.parametrize("stops", [False, True], ids=["at once", "resumed there"])
+def test_failed_item_is_not_called_for_again_in_the_last_pass(using: str, stops: bool) -> None:
+    """Other rows behind the cursor are, those between failed items among them."""
+    first = {*range(1, 13)} - {5}
+    stock(using, *first)
+    pending = [BatchError("stop")] * stops
 
     class Marking(Body):
         def __call__(self, batch: Any) -> None:
-            if [each.number for each in batch][:1] == [0] and not stopped:
-                stopped.append(True)
-                raise BatchError("stop")
-            super().__call__(batch)
             numbers = [each.number for each in batch]
+            if 0 in numbers and pending:
+                raise pending.pop()
+            super().__call__(batch)
             Item.objects.using(using).filter(number__in=numbers).update(is_done=True)
-            if 12 in numbers and not stopped:
-                stock(using, 0)
+            if 12 in numbers:
+                stock(using, 0, 5)
 
     body = Marking(using, 2, 3, 9)
     routine = fill(
@@ -287,12 +288,13 @@ def test_failed_item_is_not_called_for_again_in_the_last_pass(using: str) -> Non
         last_pass=True,
         batch_size=4,
     )
-    assert run(routine)[0].outcome is Outcome.FAILED
+    if stops:
+        assert run(routine)[0].outcome is Outcome.FAILED
     assert run(routine)[0].outcome is Outcome.RAN
     assert failed(using) == ["2", "3", "9"]
-    assert effects(using) == named(0, *({*range(1, 13)} - {2, 3, 9}))
+    assert effects(using) == named(*({*range(13)} - {2, 3, 9}))
     assert [call for call in body.calls if 2 in call] == [[1, 2, 3, 4], [1, 2], [2]]
-    assert body.calls[-1] == [0]
+    assert body.calls[-1] == [0, 5]
     assert last(using).processed == 13
 
 
