@@ -317,6 +317,24 @@ def test_page_of_a_routine_shows_its_history(
     assert "raise LookupError" in shown
 
 
+def test_page_of_a_routine_shows_its_failed_items(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    def body(batch: list[int]) -> None:
+        if 2 in batch:
+            raise LookupError("no item 2")
+
+    routine = seed(using, "shop.fill", function=body, over=lambda: [1, 2, 3], max_errors=1)
+    declared.append(routine)
+    run(routine)
+    said = page(staff, "shop.fill", using)
+    assert "Failed items1 " in said
+    assert "1 item failed: manage.py once items shop.fill lists what to fix." in said
+    assert re.search(r"Item Attempt Failed Error 2 1 20\S+ .*? LookupError: no item 2", said)
+    run(routine, trigger="reset", even_done=True)
+    assert "Failed items" not in page(staff, "shop.fill", using)
+
+
 def test_page_of_a_routine_in_memory_says_so(staff: Client, declared: list[Routine]) -> None:
     declared.append(Routine(function=lambda: None, name="shop.warm", scope="process"))
     assert "once in each process" in page(staff, "shop.warm", None)

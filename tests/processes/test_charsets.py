@@ -89,3 +89,22 @@ def test_terminal_that_lacks_characters_shows_them_escaped(project: Project) -> 
         status = project.start(*once, "status", "-v", verbosity, PYTHONIOENCODING="ascii")
         assert status.finish() == 0, status.output
         assert f"      LookupError: {ESCAPED}\n" in status.output
+
+
+@CASES
+def test_error_of_a_failed_item_that_a_charset_lacks_is_recorded_escaped(
+    told: Project, kept: str
+) -> None:
+    told.routines(
+        f"""
+        @routine(over=lambda: [1, 2, 3], batch_size=2, max_errors=1)
+        def fill(numbers):
+            if 2 in numbers:
+                raise LookupError({WISH!r})
+        """
+    )
+    done = told.once("run", "--migrate")
+    assert done.finish() == 0, done.output
+    [(item, error)] = told.rows("SELECT item, error FROM once_faileditem")
+    item, error = (each.decode() if isinstance(each, bytes) else each for each in (item, error))
+    assert (item, error.splitlines()[0]) == ("2", f"LookupError: {kept}")
