@@ -87,7 +87,7 @@ class RoutineFailed(OnceError):
 
 
 class NotDone(OnceError):
-    """A migration needs a routine that another process runs, is blocked, or has failed items."""
+    """A routine is not done: another process runs it, it is blocked, or items of it failed."""
 
 
 class BatchError(OnceError):

@@ -1,7 +1,7 @@
 """Throttles for batches, each made by a call: ``throttle=[replica_lag(seconds=2)]``.
 
-A throttle takes the run. It returns 0, and the next batch begins, or the seconds after which it is
-asked again. It raises if it cannot see what it is to look at.
+A throttle takes the run. It returns 0, and the next batch begins; or a number of seconds, and it is
+asked again after these, or after a second. It raises if it cannot see what it is to look at.
 """
 
 from collections.abc import Sequence

@@ -182,7 +182,7 @@ class ListPage(Page):
         by = {"user": self.request.user.get_username(), "reason": given["reason"]}
         if isinstance(decision, Wish.Kind):
             values = {name: given[name] for name in wishes.VALUES if given.get(name) is not None}
-            return wanted.carry_out(decision, status, **by, values=values), True
+            return wanted.carry_out(decision, status, **by, values=values)
         result = decisions.carry_out(decision, status, self.registry, **by)
         if result.outcome is not Outcome.RECORDED:
             return _why_left(result), False

@@ -11,6 +11,7 @@ from once.cli.options import of_database
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.engine.rehearsal import LOCKS, Rehearsal, rehearse
+from once.routines import in_memory
 from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status import text
@@ -32,6 +33,7 @@ _KEPT_ON_MYSQL = " Nor does it undo what commits by itself here, such as CREATE 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
     routine = _chosen(registry, options)
     with reporting(command, options):
+        in_memory.run(registry.process)
         rehearsal = rehearse(
             routine,
             registry,

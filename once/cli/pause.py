@@ -40,7 +40,9 @@ def meant(
     # Because a pattern means what waits or runs, one that cannot is meant by its full name only.
     refused = {each.name: wanted.refusal(kind, each) for each in listed}
     named = [each for each in listed if not refused[each.name] or each.name in options.names]
-    named = named or listed
+    if not named:
+        needless = [each for each in listed if (no := refused[each.name]) and not no.exit_code]
+        named = needless or listed
     refuse_ambiguity((each.name, str(each.database)) for each in named)
     for each in named:
         if (found := refused[each.name]) is None:
@@ -60,7 +62,7 @@ def record(
 ) -> None:
     """Record a wish for each routine, and print what follows."""
     for status in listed:
-        message = wanted.carry_out(
+        message, _ = wanted.carry_out(
             kind, status, user=user(), reason=options.reason, values=values(status)
         )
         if options.verbosity:

@@ -126,9 +126,10 @@ class Reporter:
     def throttled(
         self, sender: Routine, attempt: Attempt, reason: str, waited: float, **kwargs: Any
     ) -> None:
-        if waited < _NOTICEABLE or reason == self._throttle:
+        name = reason.partition(" says ")[0]  # whose seconds may differ each time
+        if waited < _NOTICEABLE or name == self._throttle:
             return
-        self._throttle = reason
+        self._throttle = name
         if self._bar is not None:
             self._bar.clear()  # it is drawn again with the next batch
         self.out.write(f"    Waits: {inline(reason)}")

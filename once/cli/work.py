@@ -1,7 +1,6 @@
 """Run what is pending for the role of this process, again and again, until it is told to stop.
 
-What Celery's processes take as they start, this takes at any time, and routines with
-``startup=False`` as well. It logs as a server does, and prints nothing.
+It also runs routines with ``startup=False``. It logs as a server does, and prints nothing.
 """
 
 import logging
@@ -21,7 +20,8 @@ from once.engine.options import RunOptions
 from once.exceptions import OnceError
 from once.log import ensure_handler, forget, news, tell
 from once.models import Trigger
-from once.results import Outcome, Reason, Result
+from once.results import Outcome, Result
+from once.routines import in_memory
 from once.routines.registry import Registry
 from once.text import one_line
 
@@ -48,6 +48,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
         role=conf.role(conf.WORKER),
     )
     ensure_handler()
+    in_memory.run(registry.process)
     try:
         tell(logging.INFO, "work_began", role=wanted.role)
         _work(registry, wanted)
@@ -60,27 +61,38 @@ def _work(registry: Registry, wanted: RunOptions) -> None:
     """Look for what is pending, and run it. The pause grows while there is nothing to do."""
     pause = _SHORTEST
     while True:
-        results: Sequence[Result] = ()
-        try:
-            results = executor.run(registry.recorded, registry, wanted)
-        except ImproperlyConfigured:  # which no look mends
-            raise
-        except (OnceError, Error) as error:  # such as a database that is away
-            reason = one_line(error)
-            tell(news(logging.WARNING, _WORK, reason), "work_hindered", reason=reason)
-        else:
-            forget(_WORK)
-            _tell_left([each for each in results if wanted.takes(each.routine)])
-        has_run = any(each.outcome is Outcome.RAN for each in results)
+        has_run = False
+        for using in registry.databases:
+            has_run |= _look(using, registry, wanted)
         pause = _SHORTEST if has_run else min(_LONGEST, 2 * pause)
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+
+
+def _look(using: str, registry: Registry, wanted: RunOptions) -> bool:
+    """Run what is pending in a database, and return whether a routine was run.
+
+    Each database for itself, so that a database that is away keeps no other from its work.
+    """
+    routines = [each for each in registry.recorded if each.using == using]
+    memory = f"{_WORK} in {using}"
+    try:
+        results = executor.run(routines, registry, wanted)
+    except ImproperlyConfigured:  # which no look mends
+        raise
+    except (OnceError, Error) as error:  # such as a database that is away
+        reason = one_line(error)
+        tell(news(logging.WARNING, memory, reason), "work_hindered", reason=reason)
+        return False
+    forget(memory)
+    _tell_left([each for each in results if wanted.takes(each.routine)])
+    return any(each.outcome is Outcome.RAN for each in results)
 
 
 def _tell_left(results: Sequence[Result]) -> None:
     """Log what is left undone, and why: each once, as long as that lasts."""
     for result in results:
         name = result.routine.name
-        if result.reason is Reason.HELD:
+        if result.is_for_a_person:
             continue  # which the log of the run says
         if result.outcome is Outcome.SKIPPED:
             level = news(logging.INFO, f"{_WORK} {name}", result.message)

@@ -142,9 +142,9 @@ def refuse_left_open(here: "Database") -> None:
     """Raise ``InsideTransaction`` if other code left one open, in which nothing is committed."""
     if is_left_open(here):
         raise InsideTransaction(
-            f"A signal receiver or an on_commit hook left a transaction of database {here.using!r} "
-            "open, or autocommit off. What it wrote there is undone. Have it commit, by "
-            "transaction.atomic()."
+            "A signal receiver, an on_commit hook or a throttle left a transaction of database "
+            f"{here.using!r} open, or autocommit off. What it wrote there is undone. Have it "
+            "commit, by transaction.atomic()."
         )
 
 

@@ -15,9 +15,9 @@ from once.databases import Database
 from once.databases.lock import AdvisoryLock
 from once.engine import batching, body, shutdown
 from once.engine.backoff import Wait
-from once.exceptions import AttemptLost, BatchError, BodyError
-from once.models import Attempt, Trigger
-from once.record import anchors, failed_items, recorder
+from once.exceptions import AttemptLost, BatchError, BodyError, Paused
+from once.models import DECISIONS, Attempt, Trigger
+from once.record import anchors, failed_items, recorder, wishes
 from once.routines.base import Routine, Run
 from once.routines.batches import START
 from once.text import one_line
@@ -129,6 +129,8 @@ class Work:
 
         def work() -> None:
             self.lock.confirm()
+            if self.last_wish and self.attempt.trigger not in DECISIONS:
+                self._refuse_paused()
             self.is_begun = True
             with self.projects_own():
                 body.call(self.routine, self.run)
@@ -140,11 +142,19 @@ class Work:
     def _external(self) -> None:
         self._refuse_batches()
         anchors.move(self.attempt)
+        with self.here.statements():
+            self._refuse_paused()
         self.lock.ping()
         self.is_begun = True
         with self.projects_own():
             body.call_outside(self.routine, self.run)
         self._record_outside()
+
+    def _refuse_paused(self) -> None:
+        """Raise where a person paused the routine between the reading and the claim."""
+        wish = wishes.last(self.here.using, [self.routine.name]).get(self.routine.name)
+        if wish is not None and wish.is_paused:
+            raise Paused(wishes.paused_by(wish))
 
     def _refuse_batches(self) -> None:
         """Refuse to do at once what batches began."""

@@ -2,8 +2,8 @@
 
 A batch is a work transaction: its items are found by the cursor, the body is called, the cursor
 moves. Where items may fail, a batch that fails is halved, down to the item. The item is recorded as
-failed in the transaction that moves the cursor behind it, and goes in the transaction of its
-effects.
+failed in the transaction that moves the cursor behind it. Its row is deleted in the transaction of
+the item's effects.
 """
 
 from collections.abc import Callable, Iterator
@@ -107,7 +107,9 @@ class _Passage:
         work.lock.confirm()
         again: list[tuple[str, Exception]] = []
         # In this order, because positions are gone through from the first on.
-        for item in sorted(self._failed, key=lambda item: (len(item), item)):
+        for number, item in enumerate(sorted(self._failed, key=lambda item: (len(item), item))):
+            if number:
+                self.pacing.rest()
             try:
                 self._transact(partial(self._do_failed, item))
             except Exception as error:
@@ -116,7 +118,6 @@ class _Passage:
                 self._begin_anew()
                 self._record(item, error)
                 again.append((item, error))
-            self.pacing.rest()
         if again:
             item, first = again[0]
             raise BatchError(
@@ -187,7 +188,7 @@ class _Passage:
 
     def _transact(self, function: Callable[[], T]) -> T:
         """Run a work transaction with a call of the body, and note the items of which it raises."""
-        self.work.place = ""
+        self._batch, self.work.place = None, ""
         may_repeat = self.work.may_repeat and self.items.is_repeatable
         try:
             return self.work.transact(function, may_repeat=may_repeat)
@@ -197,12 +198,22 @@ class _Passage:
 
     def _commit(self, part: int) -> Batch:
         """Have a batch done, of a part's size or at the pace that is wanted; move the cursor."""
-        batch = self._call(lambda: self.items.after(self.cursor, part or self.pacing.size))
+
+        def read() -> Batch:
+            batch = self.items.after(self.cursor, part or self.pacing.size)
+            if batch.count < part and not self.items.is_repeatable:
+                raise BatchError(
+                    f"over= of {self.work.routine} returned items once, and fewer when it was "
+                    "called again. Have it return the same items on every call, not an iterator."
+                )
+            return batch
+
+        batch = self._call(read)
         self._advance(batch)
         return batch
 
     def _do_failed(self, item: str) -> None:
-        """Have a failed item done, which is a failed item no more."""
+        """Call the body with a failed item, and delete the row of that."""
         self._call(lambda: self.items.only(item))
         if not failed_items.remove(self.work.attempt, item):
             raise BatchError(
@@ -239,9 +250,16 @@ class _Passage:
         may_fail = work.routine.max_errors or work.attempt.trigger == Trigger.ITEMS
         if not (may_fail and self._batch and error is work.of_project):
             return False
-        if not isinstance(error, Error):
-            return not isinstance(error, OnceError)
-        return not (here.is_in_the_way(error) or here.is_lost(error) or here.is_cancelled(error))
+        if isinstance(error, OnceError):
+            return False
+        beneath: BaseException | None = error
+        while beneath is not None:  # which the body may have wrapped in an error of its own
+            if isinstance(beneath, Error) and (
+                here.is_in_the_way(beneath) or here.is_lost(beneath) or here.is_cancelled(beneath)
+            ):
+                return False
+            beneath = beneath.__cause__ or beneath.__context__
+        return True
 
     def _record(self, item: str, error: Exception, *, behind: Batch | None = None) -> None:
         """Record that an item failed, and move the cursor behind it."""

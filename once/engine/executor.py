@@ -8,7 +8,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from django.db import Error, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once import conf, signals
 from once.databases import PATIENCE, database
@@ -92,13 +91,17 @@ class _Pass:
     #: True if no connection that was open before is asked.
     _renews: bool = False
     #: Aliases of the databases to which a connection was open before.
-    _found_open: set[str] = field(default_factory=lambda: {each.alias for each in _open()})
+    _found_open: set[str] = field(
+        default_factory=lambda: {
+            each.alias for each in connections.all(initialized_only=True) if each.connection
+        }
+    )
 
     def end(self) -> None:
         """Leave no session and no connection behind that was not open before."""
         self._using, self._lock = "", NoLock()
         self._session.close()
-        for connection in _open():  # a body may have used any
+        for connection in connections.all(initialized_only=True):  # a body may have used any
             if connection.alias not in self._found_open and not connection.in_atomic_block:
                 connection.close()
 
@@ -266,13 +269,17 @@ class _Pass:
         """Return why what comes after a routine cannot be tried, perhaps in no words, or none."""
         if not result.is_done:
             return ""
-        is_overtaken = result.reason is Reason.OVERTAKEN
-        if is_overtaken and self._read([routine])[routine.name].is_overtaken:
+        count = partial(failed_items.count, routine)
+        failed = self._patiently(count, routine) if routine.over else 0
+        if not (failed or result.reason is Reason.OVERTAKEN):
+            return None
+        record = self._read([routine])[routine.name]
+        if record.is_overtaken:
             return ": a newer version or value of it was begun, and is not done yet"
-        count = partial(failed_items.counts, [routine])
-        if routine.over and (failed := self._patiently(count, routine).get(routine.name)):
-            return f": {failed_items.explain(routine.name, failed).rstrip('.')}"
-        return None
+        is_done = record.standing is Standing.DONE
+        return (
+            f": {failed_items.explain(routine.name, failed)[:-1]}" if failed and is_done else None
+        )
 
     def _patiently(self, function: Callable[[], T], routine: Routine) -> T:
         """Call a function that reads, again where its database could not be reached."""
@@ -291,8 +298,3 @@ class _Pass:
 
         wait = self._new_wait(routine)
         return wait.until(look)
-
-
-def _open() -> list[BaseDatabaseWrapper]:
-    """Return the open connections of the calling thread."""
-    return [each for each in connections.all(initialized_only=True) if each.connection is not None]

@@ -25,6 +25,8 @@ __all__ = ["Pacing"]
 
 #: Seconds between two looks at what people and throttles want, while a routine rests.
 _LOOK = 1.0
+#: Seconds in which other writers get in where a database has one at a time.
+_GAP = 0.15
 #: The share of the largest batch that the first one is, where batches should take some time.
 _FIRST = 0.1
 
@@ -40,6 +42,8 @@ class Pacing:
         #: Items that a batch may have to take as long as it should; 0 before the first.
         self._fitting = 0.0
         self._throttled_since: float | None = None
+        #: When other writers last had time to get in.
+        self._gave_way = monotonic()
 
     @property
     def size(self) -> int:
@@ -86,6 +90,9 @@ class Pacing:
 
     def _wait(self, *, began: float) -> None:
         here, wait = self._work.here, self._pace.rest - (monotonic() - began)
+        if not here.is_server and wait <= 0 and monotonic() - self._gave_way > _LOOK:
+            # Because SQLite's writers do not queue: each looks again after 0.1 s at most.
+            wait = _GAP
         while True:
             with shutdown.heeded():
                 if wait > 0:
@@ -95,6 +102,7 @@ class Pacing:
             if wait > 0:
                 with here.statements():
                     self._take()
+                self._gave_way = monotonic()
             wait = self._pace.rest - (monotonic() - began)
             if wait <= 0 and (wait := self._throttled()) <= 0:
                 return
@@ -131,10 +139,12 @@ class Pacing:
 
     def _ask(self, throttle: Throttle) -> float:
         try:
-            with self._work.projects_own():
+            with shutdown.heeded(), self._work.projects_own():
                 seconds: object = call_apart(partial(throttle, self._work.run))
         except Exception as error:
             is_lost = isinstance(error, Error) and self._work.here.is_lost(error)
+            if is_lost:
+                self._work.here.connection.close()  # as after a batch, so that it is tried again
             if is_lost or isinstance(error, LockLost):
                 raise  # because a connection's end, or run.check(), is no fault of the throttle
             raise ThrottleError(

@@ -19,8 +19,9 @@ from once.engine import body, shutdown
 from once.engine.backoff import Retry, Wait
 from once.exceptions import NotDone
 from once.models import Attempt
-from once.record import gates, history, wishes
+from once.record import failed_items, gates, history, wishes
 from once.record.history import NextAttempt
+from once.record.standing import Standing
 from once.routines.base import Routine, Run
 from once.routines.batches import START, Batches, Progress, batches
 from once.routines.registry import Registry
@@ -96,6 +97,10 @@ def _refuse_undue(routine: Routine, registry: Registry, waiting: Wait) -> Routin
     behind = waiting.ask(partial(gates.behind, using, is_readable=known is not None))
     if blocker := behind.blocker(routine):
         raise NotDone(f"{name}: {blocker}")
+    if known is not None and known.standing in (Standing.SUPERSEDED, Standing.EARLIER):
+        raise NotDone(
+            f"Not tried, since {name} is superseded: a newer version or value of it was begun."
+        )
     if known is not None and known.is_done:
         raise NotDone(
             f"Not tried, since {name} is done. To try a changed body, raise its version= first."
@@ -186,6 +191,8 @@ class Rehearsal:
             if self.routine.statement_timeout is not None:
                 self.here.limit_statements(self.routine.statement_timeout)
             with closing(batches(self.routine)) as items:
+                if self.routine.last_pass:
+                    items.left_out = {*failed_items.names(attempt)}
                 self.left = self._left(items, done)
                 self._go_through(items, done.cursor or START, pace.batch_size)
         except Exception as error:

@@ -16,7 +16,7 @@ def left(
     """Return the result of a routine that is left to another role; ``None`` if it is not.
 
     Args:
-        routine: it, which is not done.
+        routine: a routine that is not done.
         registry: all routines of this code.
         options: of the run, with the role of this process.
         results: of the routines before, by name.

@@ -57,7 +57,8 @@ def is_first(attempt: Attempt) -> bool:
 def prune(using: str, days: float) -> int:
     """Delete attempts that ended more than some days ago but must not stay; return their number.
 
-    So are wishes that are no routine's last. Failed items stay.
+    Also delete wishes of that age, but for the last wish of each routine. Failed items stay.
+
     An anchor of what is completed is needed as long as it is the last of its routine, whose
     attempts go on being counted. That of a value of a state is needed for ever: it tells that the
     value is no new one. A process that is killed in between has deleted less.

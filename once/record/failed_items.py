@@ -43,7 +43,7 @@ def add(attempt: Attempt, item: str, error: str, most: int) -> bool:
 
 
 def remove(attempt: Attempt, item: str) -> bool:
-    """Record, in the transaction of its effects, that an item is done; ``False`` if it was."""
+    """Delete the row of an item, in the transaction of its effects; ``False`` if it has none."""
     return bool(_of(attempt).filter(item=item)._raw_delete(attempt._state.db))
 
 

@@ -90,8 +90,13 @@ def undone(routines: Collection[Routine]) -> list[str]:
 
     A routine with failed items is not done for what is built on it.
     """
-    failed = failed_items.counts(routines)
-    return [name for name, record in read(routines).items() if not record.is_done or name in failed]
+    records = read(routines)
+    failed = failed_items.counts(routines)  # after: an item's row commits before the completion
+    return [
+        name
+        for name, record in records.items()
+        if not record.is_done or (name in failed and record.standing is Standing.DONE)
+    ]
 
 
 def held(
@@ -276,11 +281,15 @@ def _read(
         if record.standing is not Standing.SUPERSEDED:  # a newer release carries it over
             names = tuple(name for name in names if name in uncarried)
             records[routine.name] = replace(record, uncarried=names)
-    undone = [name for name, each in records.items() if each.standing is Standing.OPEN]
-    for name in wishes.paused(using, undone) if undone else ():
-        records[name] = replace(records[name], standing=Standing.PAUSED)
     # In an older release.
     renamed = {name for name, version, _ in wanted if name in buried and version < TOMBSTONE}
     for name in queries.unfinished(using, renamed) if renamed else ():
         records[name] = replace(records[name], is_overtaken=True)
-    return records
+    return records | _paused(using, records)
+
+
+def _paused(using: str, records: dict[str, Record]) -> dict[str, Record]:
+    """Return the records of open routines that a person paused."""
+    undone = [name for name, each in records.items() if each.standing is Standing.OPEN]
+    names = wishes.paused(using, undone) if undone else ()
+    return {name: replace(records[name], standing=Standing.PAUSED) for name in names}

@@ -7,7 +7,7 @@ attempt records is the tombstone, for which an older release finds its routine s
 from typing import Any
 
 from django.db import IntegrityError
-from django.db.models import F, Max, Model, QuerySet
+from django.db.models import F, Model, QuerySet
 
 from once.exceptions import AttemptLost, OnceError
 from once.models import Anchor, Attempt, Completion, FailedItem, Now, State, Trigger, Wish
@@ -49,8 +49,26 @@ def carry(attempt: Attempt, routine: Routine) -> None:
     _update(completions, routine=new)
     _delete_doubles(items, _rows(FailedItem, using, new), "item")
     _update(items, **moved)
-    before = _rows(Wish, using, new).aggregate(last=Max("number"))["last"] or 0
-    _update(wishes, routine=new, number=F("number") + before)
+    _move_wishes(wishes, new, _rows(Wish, using, new))
+
+
+def _move_wishes(old: "QuerySet[Any]", name: str, new: "QuerySet[Any]") -> None:
+    """Move wishes, of which the last one under the present name stays the last.
+
+    A pause under the old name ends by a pause or a resumption under the present one alone.
+    """
+    last = new.order_by("number").last()
+    if last is None:
+        _update(old, routine=name)
+        return
+    before = old.order_by("number").last()
+    if before is None:
+        return
+    is_told = new.exclude(kind=Wish.Kind.SET).exists()
+    _update(old, routine=name, number=F("number") + last.number)
+    last.pk, last.number = None, last.number + before.number + 1
+    last.is_paused = last.is_paused or (before.is_paused and not is_told)
+    last.save(using=new.db, force_insert=True)
 
 
 def _claim(attempt: Attempt, routine: Routine) -> int:

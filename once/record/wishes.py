@@ -52,7 +52,7 @@ def pace(routine: Routine, wish: Wish | None) -> Pace:
 
 
 def values(wish: Wish) -> dict[str, Any]:
-    """Return what is set by then, by option."""
+    """Return the options that a wish sets, with their values."""
     return {name: getattr(wish, name) for name in VALUES if getattr(wish, name) is not None}
 
 
@@ -119,25 +119,12 @@ def add(
     def insert(texts: dict[str, str]) -> Wish | None:
         with here.statements():
             before = last(using, [name]).get(name)
-        is_paused = kind == Wish.Kind.PAUSE
-        if kind == Wish.Kind.SET:
-            is_paused = bool(before and before.is_paused)
-        elif is_paused == bool(before and before.is_paused):
-            return None
-        wish = Wish(
-            routine=name,
-            number=before.number + 1 if before else 1,
-            kind=kind,
-            is_paused=is_paused,
-            version=version or (before.version if before else 0),
-        )
-        if before and before.version == wish.version:
-            for option, value in values(before).items():
+        wish = _next(before, name, kind, version)
+        if wish is not None:
+            for option, value in {**texts, **set_}.items():
                 setattr(wish, option, value)
-        for option, value in {**texts, **set_}.items():
-            setattr(wish, option, value)
-        with here.statements():
-            wish.save(using=using, force_insert=True)
+            with here.statements():
+                wish.save(using=using, force_insert=True)
         return wish
 
     for tries_left in reversed(range(_TRIES)):
@@ -147,3 +134,22 @@ def add(
             if not tries_left:
                 raise
     raise AssertionError
+
+
+def _next(before: Wish | None, name: str, kind: Wish.Kind, version: int) -> Wish | None:
+    """Return the wish after another wish, or ``None`` if that pauses, or resumes, already."""
+    was_paused = before is not None and before.is_paused
+    is_paused = was_paused if kind == Wish.Kind.SET else kind == Wish.Kind.PAUSE
+    if kind != Wish.Kind.SET and is_paused == was_paused:
+        return None
+    wish = Wish(
+        routine=name,
+        number=before.number + 1 if before else 1,
+        kind=kind,
+        is_paused=is_paused,
+        version=version or (before.version if before else 0),
+    )
+    if before and before.version == wish.version:
+        for option, value in values(before).items():
+            setattr(wish, option, value)
+    return wish

@@ -106,7 +106,9 @@ class Routine:
         self._check_name()
         self._check_after()
         object.__setattr__(self, "renamed_from", names.listed(self.renamed_from))
-        throttles = (self.throttle,) if callable(self.throttle) else self.throttle
+        throttles: Any = (self.throttle,) if callable(self.throttle) else self.throttle
+        if not isinstance(throttles, Iterable):
+            raise self._error(f"throttle={throttles!r} is no function, nor a list of functions.")
         object.__setattr__(self, "throttle", tuple(throttles))
         for option, is_valid, problem in VALUES:
             value = getattr(self, option)

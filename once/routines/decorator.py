@@ -83,8 +83,8 @@ def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> An
             ``batch_size``, and their size follows the time that they take.
         rest: seconds to rest between batches; none by default.
         throttle: a function, or several, that takes the run and returns the seconds to wait before
-            the next batch; see :mod:`once.throttles`. The longest wait holds, and each second the
-            functions are asked again.
+            the next batch; see :mod:`once.throttles`. The functions are asked again after that
+            time, or after a second.
         max_errors: items of which the body may raise: each is recorded and left behind, and the
             other items are done. None by default.
         statement_timeout: seconds that a statement in a batch may take, on PostgreSQL; no limit

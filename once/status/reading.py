@@ -95,11 +95,12 @@ class Reading:
             state, message = RoutineState.HELD, f"{what}{hint(name, is_gone=record.is_gone)}"
             if name in self.taken:
                 message = f"{message} {self._obstacle(name)}"
+            message = f"{message} {self._waits(name)}".rstrip()
         elif record.standing is Standing.PAUSED:
             state, message = self._paused(routine, attempt)
         elif record.standing is Standing.DONE:
             failed = self.failed_items.get(name)
-            message = failed_items.explain(name, failed) if failed else ""
+            message = failed_items.explain(name, failed) if failed else self._waits(name)
             state = RoutineState.COMPLETED
         elif record.standing is Standing.SUPERSEDED:
             state, message = RoutineState.SUPERSEDED, self._given_up(name)
@@ -119,6 +120,13 @@ class Reading:
             details["renamed_to"] = present
             done = self.completions.get(present, [])
         return self._status(details, state, message, attempt, (same or done)[-1:])
+
+    def _waits(self, name: str) -> str:
+        """Say that a pause outlives a completion, so that a higher version waits; or nothing."""
+        wish = self.wishes.get(name)
+        return (
+            f"A higher version waits. {wishes.paused_by(wish)}" if wish and wish.is_paused else ""
+        )
 
     def _paused(self, routine: Routine, attempt: Attempt | None) -> tuple[RoutineState, str]:
         name = routine.name

@@ -86,8 +86,8 @@ def details(status: Status) -> list[str]:
     if status.throttled:
         parts.append(f"waits: {status.throttled}")
     if status.set_by is not None and status.pace:
-        values = [f"{name}={value:g}" for name, value in status.pace.items() if value]
-        parts.append(f"{' '.join(values)} set by {status.set_by}")
+        values = [f"{name}={value:g}" for name, value in status.pace.items() if value is not None]
+        parts.append(f"{' '.join(values)} set by {status.set_by or 'a person'}")
     if status.failed_items and status.state is not RoutineState.COMPLETED:  # whose message says it
         parts.append(f"({status.failed_items:,} items failed)")
     if status.has_other_version:

@@ -21,7 +21,7 @@ _NEEDLESS, _NEVER = 0, 2
 
 
 def refusal(kind: Wish.Kind, status: Status) -> Refusal | None:
-    """Return why a wish cannot be for a routine as it stands, or nothing."""
+    """Return the reason that forbids a wish for a routine as it stands, or ``None``."""
     name, state = status.name, status.state
     if status.kind == "process":
         return Refusal(_NEVER, f"{name} runs in memory, as each process starts: there is no wait.")
@@ -34,6 +34,10 @@ def refusal(kind: Wish.Kind, status: Status) -> Refusal | None:
     is_paused = state is RoutineState.PAUSED
     if is_paused and kind == Wish.Kind.PAUSE:
         return Refusal(_NEEDLESS, f"{name} is paused already.")
+    if kind == Wish.Kind.PAUSE and state in (RoutineState.COMPLETED, RoutineState.SUPERSEDED):
+        return Refusal(_NEEDLESS, f"{name} is {state}: there is nothing to pause.")
+    if kind == Wish.Kind.SET and state is RoutineState.SUPERSEDED:
+        return Refusal(_NEVER, f"{name} is superseded: set the pace by the release that runs it.")
     if kind == Wish.Kind.SET and status.kind != "batched":
         return Refusal(_NEVER, f"{name} has no batches, and so no pace: it is {status.kind}.")
     return None
@@ -56,8 +60,8 @@ def carry_out(
     user: str,
     reason: str,
     values: dict[str, float | None] | None = None,
-) -> str:
-    """Record what a person wants of a routine that stood so; return what follows from it.
+) -> tuple[str, bool]:
+    """Record a wish of a person for a routine that stood so.
 
     Args:
         kind: pause, resume or set.
@@ -65,6 +69,9 @@ def carry_out(
         user: the person.
         reason: why.
         values: what is set, by option; ``None`` for what the code declares.
+
+    Returns:
+        What follows from it, and whether it was recorded: ``False`` if it was so already.
 
     Raises:
         django.db.Error: its database cannot be used.
@@ -76,22 +83,30 @@ def carry_out(
         wish = wishes.add(
             using, name, kind, version=version, user=user, reason=reason, **values or {}
         )
-    is_running = status.state is RoutineState.RUNNING
+    return _told(kind, status, values or {}, is_made=wish is not None), wish is not None
+
+
+def _told(
+    kind: Wish.Kind, status: Status, values: dict[str, float | None], *, is_made: bool
+) -> str:
+    name, is_running = status.name, status.state is RoutineState.RUNNING
     if kind == Wish.Kind.PAUSE:
-        if wish is None:
+        if not is_made:
             return f"{name} is paused already."
         if not is_running:
             return f"{name} is paused: no process takes it up until `manage.py once resume {name}`."
         until = "the batch in hand" if status.kind == "batched" else "its body, and so may be done"
         return f"{name} is paused: it stops on {status.place} after {until}."
     if kind == Wish.Kind.RESUME:
-        if wish is None:
+        if not is_made:
             return f"{name} is not paused."
-        return f"{name} is resumed: the next `manage.py once run` or server start takes it up."
-    pace = ", ".join(f"{option}={_shown(value)}" for option, value in (values or {}).items())
-    until = f"It ends with version {version}."
+        return (
+            f"{name} is resumed: the next `manage.py once run` takes it up, and so do processes "
+            "that look for work (`once work`, and servers that run it)."
+        )
+    pace = ", ".join(f"{option}={_shown(value)}" for option, value in values.items())
     when = "from the next batch on" if is_running else "as soon as it runs"
-    return f"{name} has {pace}, {when}. {until}"
+    return f"{name} has {pace}, {when}. It ends with version {status.version}."
 
 
 def _shown(value: float | None) -> str:

@@ -53,7 +53,8 @@ def test_paused_is_a_state_everywhere(using: str, declared: list[Routine]) -> No
     resumed = Answer("resume", "shop.fill")
     assert (resumed.code, resumed.out) == (
         0,
-        "  shop.fill is resumed: the next `manage.py once run` or server start takes it up.\n",
+        "  shop.fill is resumed: the next `manage.py once run` takes it up, and so do processes "
+        "that look for work (`once work`, and servers that run it).\n",
     )
     assert Answer("run").code == 0
 
@@ -167,8 +168,21 @@ def test_running_routine_says_when_it_stops(using: str, declared: list[Routine])
 def test_held_routine_says_both(using: str, declared: list[Routine]) -> None:
     declared.append(held(using))
     assert Answer("pause", "shop.held").code == 0
-    assert "held" in Answer("status").out
+    shown = Answer("status").out
+    assert "v1  held" in shown
+    assert "A higher version waits. Paused by ada." in shown
     assert last(using).state == "failed"
+
+
+def test_done_routine_is_not_paused(using: str, declared: list[Routine]) -> None:
+    declared.append(seed(using))
+    run(declared[0])
+    answer = Answer("pause", "shop.seed")
+    assert (answer.code, answer.out) == (
+        0,
+        "  shop.seed is completed: there is nothing to pause.\n",
+    )
+    assert not Wish.objects.using(using).exists()
 
 
 def test_paused_routine_can_be_recorded_as_done(using: str, declared: list[Routine]) -> None:

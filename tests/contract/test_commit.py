@@ -333,7 +333,7 @@ def test_hook_that_leaves_a_transaction_open_takes_nothing_with_it(
         options = {"function": batch, "over": lambda: [1, 2], "batch_size": 1}
     first, second = run(seed(using, "first", **options), seed(using, "second"))
     assert first.outcome is second.outcome is Outcome.RAN
-    assert first.message.startswith("Done and recorded, but afterwards: A signal receiver or ")
+    assert first.message.startswith("Done and recorded, but afterwards: A signal receiver, ")
     assert effects(using) == ["done"] * (2 if kind == "batched" else 1) + ["second"]
     assert attempts(using) == [("first", 1, "succeeded"), ("second", 1, "succeeded")]
 

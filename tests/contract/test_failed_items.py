@@ -11,8 +11,8 @@ from pytest_django import DjangoDbBlocker
 
 from once import Routine, state
 from once.exceptions import BatchError
-from once.models import Anchor, Attempt, FailedItem, Now, Trigger, Wish
-from once.record import anchors, failed_items, history, wishes
+from once.models import Anchor, Attempt, FailedItem, Now, State, Trigger, Wish
+from once.record import anchors, failed_items, history, recorder, wishes
 from once.results import Outcome, Reason, Result
 from tests import items
 from tests.items import Item, Pair, stock
@@ -475,7 +475,7 @@ def test_failed_items_and_wishes_are_carried_over_to_another_name(using: str) ->
     body = Body(using, 5)
     run(fill(body, name="shop.old"))
     wishes.add(using, "shop.old", Wish.Kind.SET, version=1, user="ada", reason="", batch_size=3)
-    wishes.add(using, "shop.fill", Wish.Kind.PAUSE, user="ada", reason="")
+    wishes.add(using, "shop.fill", Wish.Kind.PAUSE, user="ada", reason="stop")
     routine = fill(body, renamed_from="shop.old")
     run(routine)
     assert failed_items.names(routine) == ["5"]
@@ -486,10 +486,54 @@ def test_failed_items_and_wishes_are_carried_over_to_another_name(using: str) ->
     assert [*made.values_list("routine", "number", "kind")] == [
         ("shop.fill", 1, "pause"),
         ("shop.fill", 2, "set"),
+        ("shop.fill", 3, "pause"),
     ]
     body.bad = set()
+    assert again(routine).reason is Reason.PAUSED
+    wishes.add(using, "shop.fill", Wish.Kind.RESUME, user="ada", reason="")
     assert again(routine).outcome is Outcome.RAN
     assert effects(using) == named(*range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_paused"),
+    [
+        (["pause"], [], True),
+        (["set"], ["pause"], True),
+        (["pause"], ["set"], True),
+        (["pause"], ["pause", "resume"], False),
+        (["pause", "resume"], ["pause"], True),
+    ],
+)
+def test_pause_outlives_a_rename(
+    using: str, old: list[str], new: list[str], is_paused: bool
+) -> None:
+    """Only what a person wanted under the present name can end it."""
+    stock(using, *range(1, 9))
+    body = Body(using)
+    recorder.close(begin(fill(body, name="shop.old")), State.INTERRUPTED, body_not_started=True)
+    for name, kinds in (("shop.old", old), ("shop.fill", new)):
+        for kind in kinds:
+            values = {"version": 1, "batch_size": 3} if kind == "set" else {}
+            wishes.add(using, name, Wish.Kind(kind), user="ada", reason="", **values)
+    (result,) = run(fill(body, renamed_from="shop.old"))
+    assert result.outcome is (Outcome.SKIPPED if is_paused else Outcome.RAN)
+
+
+def test_failed_items_of_superseded_code_are_no_obstacle(using: str) -> None:
+    """A release that was rolled back cannot try them."""
+    stock(using, *range(1, 9))
+    run(fill(Body(using, 5)))
+    run(fill(Body(using), version=2))
+    after = seed(using, "shop.next", after=["shop.fill"])
+    assert run(fill(Body(using)), after)[1].outcome is Outcome.RAN
+
+
+def test_iterator_that_is_returned_once_more_is_refused(using: str) -> None:
+    items = iter(range(1, 9))
+    (result,) = run(fill(Body(using, 5), over=lambda: items))
+    assert result.outcome is Outcome.FAILED
+    assert "Have it return the same items on every call, not an iterator." in result.message
 
 
 def test_failed_items_of_two_names_are_each_one_item(using: str) -> None:

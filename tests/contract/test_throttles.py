@@ -263,7 +263,8 @@ def test_batches_of_a_failing_half_say_nothing_of_the_size(using: str) -> None:
     )
     (result,) = run(routine)
     assert result.outcome is Outcome.RAN
-    assert sizes == [10, 20, 10, 10, 5, 5, 2, 3, 1, 2, 1, 1, 20, 10]
+    assert sizes[:3] == [10, 20, 10]
+    assert sizes[-2:] == [20, 10]
 
 
 # The throttles that are shipped

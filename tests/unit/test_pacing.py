@@ -39,7 +39,7 @@ def paced(**options: Any) -> Pacing:
     nothing = SimpleNamespace(
         close=lambda: None, check=lambda: None, in_atomic_block=False, connection=None
     )
-    here = SimpleNamespace(connection=nothing, statements=nullcontext)
+    here = SimpleNamespace(connection=nothing, statements=nullcontext, is_server=True)
     work = SimpleNamespace(routine=routine, here=here, lock=nothing, attempt=Attempt())
     return Pacing(cast("Any", work))
 
