@@ -536,6 +536,13 @@ def test_iterator_that_is_returned_once_more_is_refused(using: str) -> None:
     assert "Have it return the same items on every call, not an iterator." in result.message
 
 
+def test_items_whose_keys_differ_in_a_blank_are_two(using: str) -> None:
+    """MySQL's usual collations take them for the same text."""
+    attempt = begin(fill(Body(using)))
+    assert all(failed_items.add(attempt, item, "", 2) for item in ("a", "a "))
+    assert failed_items.names(attempt) == ["a", "a "]
+
+
 def test_failed_items_of_two_names_are_each_one_item(using: str) -> None:
     stock(using, *range(1, 9))
     run(fill(Body(using, 5, 6), name="shop.old"))
