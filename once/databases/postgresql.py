@@ -44,7 +44,7 @@ _TAKER = """SELECT l.relation::regclass::text, l.granted, l.pid, a.usename, a.ap
         array_to_string(pg_blocking_pids(l.pid), ', ')
     FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
     WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND l.relation IN (SELECT to_regclass(name) FROM unnest(%s) AS name) AND l.mode IN
+        AND l.relation IN (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name) AND l.mode IN
         ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
     ORDER BY l.granted DESC, l.waitstart LIMIT 1"""
 

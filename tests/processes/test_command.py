@@ -485,7 +485,8 @@ def test_status_of_every_state(project: Project) -> None:
     assert second["message"].startswith("plant.second, plant.third are new and would run, while")
     assert third["message"] == "Like plant.second, it may have run as plant.gone."
     for row in (second, third):
-        assert {row[key] for key in KEYS[8:] if key not in ("message", "scope_key")} == {None}
+        given = ("message", "scope_key", "failed_items")
+        assert {row[key] for key in KEYS[9:] if key not in given} == {None}
     assert elsewhere["database"] == "sqlite"
     assert (gone["version"], gone["recorded_version"], gone["scope"]) == (None, 1, None)
 
@@ -834,7 +835,7 @@ def test_help_fits_the_terminal_and_names_the_exit_codes(project: Project) -> No
         shown = " ".join(answer.out.split())
         assert shown.endswith(
             "Exit code: 0 done; 1 a routine failed; 2 usage; 3 not everything is done; 4 gave up "
-            "waiting; 5 held, a person decides; 130 and 143 after SIGINT and SIGTERM."
+            "waiting; 5 held or paused, a person decides; 130 and 143 after SIGINT and SIGTERM."
         )
         assert "--settings SETTINGS" in shown
     whole, *each = answers

@@ -132,7 +132,7 @@ def test_pool_that_is_full_before_a_batch_is_named(
         "plant.fill",
         DATABASE_URL=url,
         ONCE_STARTUP_TIMEOUT="5",
-        TEST_HOLD="once.engine.batching:_Passage._commit=batch",
+        TEST_HOLD="once.engine.batching:_Passage._next=batch",
     )
     project.wait_for("batch")
     with psycopg.connect(url) as one, psycopg.connect(url) as next_one:
