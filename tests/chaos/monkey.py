@@ -211,18 +211,22 @@ class Round:
         return self._alive[int(event.choice * len(self._alive))] if self._alive else None
 
     def _resume(self, name: str) -> None:
-        """Resume a routine, also one whose pause came to nothing because the server crashed."""
-        resumed = self._start([*_ONCE, "resume", name], len(self._releases) - 1)
-        if code := resumed.finish(_PATIENCE):
+        """Resume a routine, again and again where the database cannot be used just then."""
+        until = time.monotonic() + _PATIENCE
+        code = 4
+        while code == 4 and time.monotonic() < until:
+            resumed = self._start([*_ONCE, "resume", name], len(self._releases) - 1)
+            code = resumed.finish(_PATIENCE)
+        if code:
             self.violations.append(f"resume of {name} ended with {code}: {resumed.output}")
 
     def _settle(self) -> None:
         """Let everybody go on, and end."""
-        for name in sorted(self._paused):
-            self._resume(name)
         while self._frozen:  # a zombie that others took over from is worth the time
             self._attend(size=0)
             time.sleep(0.02)
+        for name in sorted(self._paused):
+            self._resume(name)
         until = time.monotonic() + _PATIENCE
         for process in self._alive:
             try:
