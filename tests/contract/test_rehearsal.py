@@ -33,6 +33,8 @@ from tests.support import (
 )
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+#: SQLite has one writer, which waits for its transaction instead.
+SERVER = pytest.mark.parametrize("using", ["default"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -294,12 +296,11 @@ def test_it_has_the_lock_while_the_body_runs(using: str) -> None:
     assert taken == [False]
 
 
+@SERVER
 def test_lock_of_another_session_is_waited_for_for_a_short_time(
     using: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = database(using)
-    if not here.is_server:
-        pytest.skip("one writer: it waits for its transaction instead")
     monkeypatch.setattr(rehearsal, "LOCKS", 1)
     stock(using, 1)
     table = connections[using].ops.quote_name("shop_item")
@@ -316,10 +317,8 @@ def test_lock_of_another_session_is_waited_for_for_a_short_time(
     assert tried(filling(using, Marks())).error is None
 
 
+@SERVER
 def test_connection_that_was_open_before_has_no_limit_afterwards(using: str) -> None:
-    here = database(using)
-    if not here.is_server:
-        pytest.skip("no limit")
     variable = {
         "postgresql": "SHOW lock_timeout",
         "mysql": "SELECT @@SESSION.innodb_lock_wait_timeout",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import connections
 
 from once import Routine, Run, throttles
 from once.databases import database
@@ -22,8 +22,6 @@ from tests.support import attempts, beside, effects, last, receiving, rows, run
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
-
-on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="PostgreSQL's alone")
 
 
 def fill(using: str, *throttle: Callable[[Run], Any], **options: Any) -> Routine:
@@ -299,7 +297,7 @@ def asked(throttle: Any, using: str = "default") -> float:
     return answer
 
 
-@on_postgresql
+@pytest.mark.postgresql
 def test_sessions_that_wait_for_locks_are_counted() -> None:
     Effect.objects.create(name="row")
     with waiting("UPDATE shop_effect SET name = 'other'"):
@@ -309,7 +307,7 @@ def test_sessions_that_wait_for_locks_are_counted() -> None:
     assert asked(throttles.lock_waits(0.1)) == 0
 
 
-@on_postgresql
+@pytest.mark.postgresql
 def test_sessions_that_wait_for_advisory_locks_are_not() -> None:
     with waiting("SELECT pg_advisory_xact_lock(1)"):
         waits = "SELECT 1 FROM pg_locks WHERE waitstart < now() - interval '0.2 s'"
@@ -317,7 +315,7 @@ def test_sessions_that_wait_for_advisory_locks_are_not() -> None:
         assert asked(throttles.lock_waits(0.1)) == 0
 
 
-@on_postgresql
+@pytest.mark.postgresql
 @pytest.mark.parametrize(
     ("throttle", "words"),
     [
@@ -335,7 +333,7 @@ def test_what_a_throttle_cannot_see_fails_the_routine(throttle: Any, words: str)
     assert effects("default") == []
 
 
-@on_postgresql
+@pytest.mark.postgresql
 def test_role_that_may_not_see_the_archive_is_told_the_grant() -> None:
     rows("default", "CREATE ROLE once_blind")
     try:

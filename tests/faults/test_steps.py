@@ -225,9 +225,9 @@ def test_frozen_and_thawed_beside_its_successor(scenes: Iterator[list[Scene]]) -
             assert second.finish() == (5 if scene.is_held else 0), second.output
         else:
             project.wait_for(f"{scene.name}-second")
+    # A loaded machine may have cost a holder its lock, and a successor have come, before that.
     claimed = project.rows(
-        f"SELECT started_at FROM once_attempt WHERE number = {2 if scene.is_claimed else 1} "
-        f"AND started_at > '{frozen_at}'"
+        f"SELECT started_at FROM once_attempt WHERE number = {2 if scene.is_claimed else 1}"
     )
     assert len(claimed) == sum(not scene.is_done for scene in together)
     for (claimed_at,) in claimed:

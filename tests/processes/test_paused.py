@@ -27,10 +27,8 @@ def want(project: Project, *arguments: str) -> str:
     return process.output
 
 
-@KINDS
+@pytest.mark.parametrize("kind", ["postgresql", "pgbouncer", "mariadb"])
 def test_pause_stops_the_holder_after_its_batch_until_it_is_resumed(project: Project) -> None:
-    if project.is_sqlite:
-        pytest.skip("its one writer is the batch in hand")
     fill(project, 30)
     project.routines(counting(hold_at=11))
     holder = project.once("run")
