@@ -25,7 +25,6 @@ from once.results import Outcome, Reason, Result
 from once.routines import registry
 from once.routines.registry import Registry
 from once.startup import forking, launch, serve
-from tests.waiting import wait_until
 
 SEED = Routine(function=lambda: None, name="shop.seed")
 FILL = Routine(function=lambda: None, name="shop.fill")
@@ -147,8 +146,8 @@ def test_role_of_celery_is_worker_unless_the_setting_says_another(
     if given is not None:
         monkeypatch.setenv("ONCE_ROLE", given)
     serve.begin(FOUND, by)
-    serve.go_on(FOUND, by)
-    wait_until(lambda: len(runs.calls) == 2)
+    runs.later = [lambda: serve.go_on(FOUND, by)]
+    runs.go_on()
     assert [options.role for *_, options in runs.calls] == [role] * 2
 
 
