@@ -4,7 +4,6 @@ The body of any other one comes to its end first. Until it is resumed, servers s
 """
 
 from argparse import Namespace
-from collections.abc import Callable
 
 from django.core.management import CommandError
 from django.core.management.base import CommandParser
@@ -58,12 +57,12 @@ def record(
     kind: Wish.Kind,
     listed: list[Status],
     options: Namespace,
-    values: Callable[[Status], dict[str, float | None]] = lambda status: {},
+    values: dict[str, float | None] | None = None,
 ) -> None:
     """Record a wish for each routine, and print what follows."""
     for status in listed:
         message, _ = wanted.carry_out(
-            kind, status, user=user(), reason=options.reason, values=values(status)
+            kind, status, user=user(), reason=options.reason, values=values
         )
         if options.verbosity:
             command.stdout.write(f"  {inline(message)}")

@@ -44,7 +44,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     for status in listed:
         if problem := wanted.value_error(by_name[status.name], values):
             raise exit_codes.misused(problem)
-    pause.record(command, Wish.Kind.SET, listed, options, lambda status: values)
+    pause.record(command, Wish.Kind.SET, listed, options, values)
 
 
 def _value(text: str) -> tuple[str, float | None]:

@@ -80,7 +80,8 @@ def explain(using: str, name: str) -> str:
     """Say that a person paused a routine, as far as that is still so."""
     with database(using).statements():
         wish = last(using, [name]).get(name)
-    return paused_by(wish) if wish is not None else "Paused, and resumed meanwhile."
+    is_paused = wish is not None and wish.is_paused
+    return paused_by(wish) if wish and is_paused else "It was paused, and was resumed meanwhile."
 
 
 def paused_by(wish: Wish) -> str:

@@ -48,6 +48,12 @@ def test_paused_routine_is_taken_up_by_no_run_until_it_is_resumed(using: str) ->
     assert run(routine)[0].outcome is Outcome.RAN
 
 
+def test_routine_that_was_resumed_meanwhile_is_not_said_to_be_paused(using: str) -> None:
+    want(using)
+    want(using, "resume", user="bob")
+    assert wishes.explain(using, NAME) == "It was paused, and was resumed meanwhile."
+
+
 def test_routine_that_comes_after_a_paused_one_is_left_out(using: str) -> None:
     before = seed(using, NAME)
     want(using)
