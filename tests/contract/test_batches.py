@@ -13,7 +13,6 @@ from django.db.models import IntegerField, QuerySet
 from django.db.models.functions import Cast
 from django.db.models.signals import post_init
 from django.test.utils import CaptureQueriesContext
-from pytest_django import DjangoDbBlocker
 
 from once import Routine, Run, signals
 from once.exceptions import BatchError
@@ -22,7 +21,6 @@ from once.record import recorder
 from once.results import Outcome, Result
 from once.routines import batches
 from once.routines.batches import START, Progress
-from tests import items
 from tests.items import Badge, Detail, Item, Pair, stock
 from tests.shop.models import Effect
 from tests.support import (
@@ -36,19 +34,12 @@ from tests.support import (
     run,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "sqlite"]),
+    pytest.mark.usefixtures("item_tables"),
+]
 #: For a test that runs nothing.
 rolled_back = pytest.mark.django_db(databases=["default", "sqlite"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tables(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    with django_db_blocker.unblock():
-        for using in ("default", "sqlite"):
-            items.create_tables(using)
-        yield
-        for using in ("default", "sqlite"):
-            items.drop_tables(using)
 
 
 class Bodies:

@@ -7,29 +7,20 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError
-from pytest_django import DjangoDbBlocker
 
 from once import Routine, state
 from once.exceptions import BatchError
 from once.models import Anchor, Attempt, FailedItem, Now, State, Trigger, Wish
 from once.record import anchors, failed_items, history, recorder, wishes
 from once.results import Outcome, Reason, Result
-from tests import items
 from tests.items import Item, Pair, stock
 from tests.shop.models import Effect
 from tests.support import attempts, begin, conflict, effects, last, lost_connection, run, seed
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tables(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    with django_db_blocker.unblock():
-        for using in ("default", "sqlite"):
-            items.create_tables(using)
-        yield
-        for using in ("default", "sqlite"):
-            items.drop_tables(using)
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "sqlite"]),
+    pytest.mark.usefixtures("item_tables"),
+]
 
 
 class Body:

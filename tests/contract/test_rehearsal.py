@@ -1,11 +1,9 @@
 """A dry run: the body is called as the next attempt would call it, and nothing is left of that."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.db import connections, transaction
-from pytest_django import DjangoDbBlocker
 
 from once import Routine, Run, signals
 from once.databases import database
@@ -15,7 +13,6 @@ from once.exceptions import NotDone, TimedOut
 from once.models import Wish
 from once.record import wishes
 from once.routines.registry import Registry
-from tests import items
 from tests.items import Item, stock
 from tests.shop.models import Effect
 from tests.support import (
@@ -32,19 +29,12 @@ from tests.support import (
     take,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "sqlite"]),
+    pytest.mark.usefixtures("item_tables"),
+]
 #: SQLite has one writer, which waits for its transaction instead.
 SERVER = pytest.mark.parametrize("using", ["default"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tables(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    with django_db_blocker.unblock():
-        for using in ("default", "sqlite"):
-            items.create_tables(using)
-        yield
-        for using in ("default", "sqlite"):
-            items.drop_tables(using)
 
 
 class Marks:
