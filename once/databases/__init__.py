@@ -6,7 +6,8 @@ To be read in this order: ``lock`` and ``base`` (the two faces), ``transactions`
 its kind and its lock; PostgreSQL's ``messages``. The rest is small, and explains itself.
 """
 
-from once.databases.base import PATIENCE, SUPPORTED, Database, database, is_supported, of_kind
+from once.databases.base import PATIENCE, Database
+from once.databases.kinds import SUPPORTED, database, is_supported, of_kind
 from once.databases.transactions import discard, put_to_rest, refuse_left_open
 
 __all__ = [

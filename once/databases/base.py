@@ -6,33 +6,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeAlias
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db import DataError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils.module_loading import import_string
 
 from once.databases.lock import AdvisoryLock
 from once.databases.transactions import TransactionState, WorkTransaction
 from once.exceptions import InsideTransaction
 from once.text import one_line
 
-__all__ = [
-    "PATIENCE",
-    "SUPPORTED",
-    "Context",
-    "Database",
-    "Execute",
-    "database",
-    "is_supported",
-    "of_kind",
-]
-
-#: Vendor of a Django connection to the class that serves it; "mysql" is MariaDB's as well.
-SUPPORTED = {
-    "mysql": "once.databases.mysql.MySQL",
-    "postgresql": "once.databases.postgresql.PostgreSQL",
-    "sqlite": "once.databases.sqlite.SQLite",
-}
+__all__ = ["PATIENCE", "Context", "Database", "Execute"]
 
 #: Django's ``execute_wrapper``: the call to make, and the call's context.
 Execute: TypeAlias = Callable[[str, Any, bool, dict[str, Any]], Any]
@@ -268,31 +250,3 @@ class Database(ABC):
                 "and that nothing keeps this user from writing there."
             )
         return ""
-
-
-def database(using: str) -> Database:
-    """Return the database of this alias, whose kind and driver must be supported."""
-    connection = connections[using]
-    kind = of_kind(connection)
-    if kind is None:
-        raise ImproperlyConfigured(
-            f"Database {using!r} is of the kind {connection.vendor!r}, which has no lock. "
-            f"Supported: {', '.join(SUPPORTED)}."
-        )
-    if misfit := kind.misfit(connection):
-        problem, remedy = misfit
-        raise ImproperlyConfigured(f"Database {using!r}: {problem}. {remedy}")
-    return kind(using)
-
-
-def of_kind(connection: BaseDatabaseWrapper) -> type[Database] | None:
-    """Return the class for a connection, whatever its driver is, if its kind is supported."""
-    name = SUPPORTED.get(connection.vendor)
-    return None if name is None else import_string(name)
-
-
-def is_supported(using: str) -> bool:
-    """True if routines can run in the database of this alias."""
-    connection = connections[using]
-    kind = of_kind(connection)
-    return kind is not None and kind.misfit(connection) is None

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from django.db import DatabaseError
 
 from once.databases import tables
-from once.databases.base import Database, database
+from once.databases.base import Database
+from once.databases.kinds import database
 from once.databases.servers import ServerDatabase
 from once.exceptions import ThrottleError
 from once.text import one_line
