@@ -32,6 +32,8 @@ class Database(ABC):
     #: True if the mark of :meth:`mark_backend` outlives transactions. Ending the session that bears
     #: it then also ends a migration that cannot be rolled back.
     has_fenced_ddl: ClassVar[bool] = False
+    #: True if one message may hold several statements.
+    takes_messages: ClassVar[bool] = False
     #: SQL that ends a SELECT which locks the rows that it finds.
     row_lock: ClassVar[str] = "FOR UPDATE"
 
@@ -40,6 +42,7 @@ class Database(ABC):
     locked_errors: ClassVar[Collection[object]]
     read_only_errors: ClassVar[Collection[object]]
     aborted_errors: ClassVar[Collection[object]] = ()
+    no_savepoint_errors: ClassVar[Collection[object]] = ()
     no_transaction_errors: ClassVar[Collection[object]] = ()
     text_errors: ClassVar[Collection[object]] = ()
     cancelled_errors: ClassVar[Collection[object]] = ()
@@ -232,6 +235,10 @@ class Database(ABC):
     def is_aborted(self, error: BaseException) -> bool:
         """True if an earlier error, which a caller caught, made the transaction useless."""
         return self.code(error) in self.aborted_errors
+
+    def lacks_savepoint(self, error: BaseException) -> bool:
+        """True if the transaction that a savepoint belongs to has ended."""
+        return self.code(error) in self.no_savepoint_errors
 
     def wants_no_transaction(self, error: BaseException) -> bool:
         """True if a statement was refused because it cannot be part of a transaction."""

@@ -1,12 +1,28 @@
-"""Several statements for PostgreSQL as one message: one round trip, with nothing in between."""
+"""Several statements as one message: one round trip to PostgreSQL, with nothing in between.
+
+To other databases, which take one statement at a time, they go one after the other.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
-from once.databases.base import Context, Execute
+from once.databases.base import Context, Database, Execute
+from once.databases.tables import execute as send
 
-__all__ = ["followed", "message", "whole_savepoint", "whole_transaction"]
+__all__ = [
+    "Statement",
+    "followed",
+    "message",
+    "preceded",
+    "together",
+    "whole_savepoint",
+    "whole_transaction",
+]
+
+#: SQL and its parameters.
+Statement: TypeAlias = tuple[str, Sequence[Any]]
 
 #: Because a statement that changes a table may wait for a body, a statement behind it gives up.
 _IMPATIENT = "SET LOCAL lock_timeout = '250ms'"
@@ -44,13 +60,6 @@ def whole_transaction(
         raise
 
 
-def followed(
-    execute: Execute, sql: str, params: Any, many: bool, context: Context, *, by: Sequence[str]
-) -> Any:
-    """Send a statement and those that follow as one message (execute_wrapper of Django)."""
-    return _framed((), by, execute, sql, params, many, context)
-
-
 def whole_savepoint(execute: Execute, sql: str, params: Any, many: bool, context: Context) -> Any:
     """Send a statement and a savepoint that is rolled back as one message (execute_wrapper).
 
@@ -82,17 +91,69 @@ def _framed(
     return result
 
 
-def message(connection: Any, *statements: tuple[str, Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
-    """Send statements as one message; return the rows that each answers."""
+@contextmanager
+def preceded(here: Database, sql: str) -> Iterator[None]:
+    """Have a statement go before the next one of this context, or at its end if there is none."""
+    if not here.takes_messages:
+        send(here.connection, sql)
+        yield
+        return
+    waiting = [sql]
+
+    def with_it(execute: Execute, *call: Any) -> Any:
+        before = [waiting.pop()] if waiting else []
+        return _framed(before, (), execute, *call) if before else execute(*call)
+
+    with here.connection.execute_wrapper(with_it):
+        yield
+    if waiting:
+        send(here.connection, sql)
+
+
+@contextmanager
+def followed(here: Database, *by: str) -> Iterator[None]:
+    """Have statements go behind the one statement of this context."""
+    if not here.takes_messages:
+        yield
+        for sql in by:
+            send(here.connection, sql)
+        return
+    with here.connection.execute_wrapper(partial(_framed, (), by)):
+        yield
+
+
+def together(here: Database, *statements: Statement) -> list[Any]:
+    """Execute statements, one after the other.
+
+    Returns:
+        For each, the rows that it answers, or the number of rows that it changed.
+
+    """
+    if here.takes_messages:
+        # Without the answers of statements around them, as of COMMIT.
+        return message(here.connection, *statements)[: len(statements)]
+    answers = []
+    for sql, params in statements:
+        with here.connection.cursor() as cursor:
+            cursor.execute(sql, params)
+            answers.append(_answer(cursor))
+    return answers
+
+
+def message(connection: Any, *statements: Statement) -> list[Any]:
+    """Do the same as one message to PostgreSQL; SQL that holds several statements has as many."""
     sql = "; ".join(sql for sql, _ in statements)
     params = [param for _, params in statements for param in params]
-    answers = []
     with connection.cursor() as cursor, _unprepared(connection):
         cursor.execute(*_for_message(connection, sql, params))
-        while True:
-            answers.append(cursor.fetchall() if cursor.description else [])
-            if not cursor.nextset():
-                return answers
+        answers = [_answer(cursor)]
+        while cursor.nextset():
+            answers.append(_answer(cursor))
+    return answers
+
+
+def _answer(cursor: Any) -> Any:
+    return cursor.fetchall() if cursor.description else cursor.rowcount
 
 
 def _for_message(connection: Any, sql: str, params: Any) -> tuple[str, Any]:

@@ -61,6 +61,7 @@ class MySQL(ServerDatabase):
     lock_class = MySQLLock
     conflicts = (1213, 1020)  # a deadlock; of MariaDB, with innodb_snapshot_isolation
     locked_errors = (1205, 3572)  # after a wait, and with NOWAIT
+    no_savepoint_errors = (_NO_SAVEPOINT,)
     cancelled_errors = (1317, 1969, 3024)  # by KILL QUERY, and by the limits of MariaDB and MySQL
     read_only_errors = (1290, 1792, 1836)
     denied_errors = (1142, 1143, 1227)

@@ -67,12 +67,14 @@ class PostgreSQL(ServerDatabase):
     """PostgreSQL 14 and newer, through psycopg 3."""
 
     lock_class = PostgreSQLLock
+    takes_messages = True
     conflicts = ("40001", "40P01")  # a serialization failure, a deadlock
     locked_errors = ("55P03",)
     cancelled_errors = ("57014",)
     read_only_errors = ("25006",)
     no_transaction_errors = ("25001", "2D000")  # in a transaction, or a COMMIT in one
     aborted_errors = ("25P02",)
+    no_savepoint_errors = ("3B001", "25P01")
     denied_errors = ("42501",)
 
     @staticmethod
@@ -140,7 +142,7 @@ class PostgreSQL(ServerDatabase):
             )
             after = [_RESTORE_LOCKS.format(limit=limit)] if limit else []
             after += ["COMMIT"] if begin else []
-            with connection.execute_wrapper(partial(followed, by=after)):
+            with followed(self, *after):
                 yield (most if limit else own) / 1000, pid
         except BaseException:
             if begin:

@@ -86,6 +86,9 @@ class SQLite(Database):
         code = getattr(error.__cause__ or error, "sqlite_errorcode", None)
         return None if code is None else code & 0xFF  # the primary result code
 
+    def lacks_savepoint(self, error: BaseException) -> bool:
+        return "no such savepoint" in str(error)  # which has no code of its own
+
     def is_lost(self, error: BaseException) -> bool:
         return self.code(error) in (14, *self.read_only_errors)  # SQLITE_CANTOPEN
 

@@ -13,6 +13,7 @@ from django.db import DatabaseError, Error
 
 from once.databases import Database
 from once.databases.lock import AdvisoryLock
+from once.databases.messages import followed
 from once.engine import batching, body, shutdown
 from once.engine.backoff import Wait
 from once.exceptions import AttemptLost, BatchError, BodyError, Paused
@@ -110,9 +111,10 @@ class Work:
         if anchors.is_first(self.attempt):
             with self.projects_own():
                 self.is_found = body.is_found(self.routine)
-        if self.is_found:
-            anchors.move(self.attempt)
-            recorder.complete(self.attempt, trigger=Trigger.FOUND)
+        with body.intact(self.here, "done_if="):
+            if self.is_found:
+                anchors.move(self.attempt)
+                recorder.complete(self.attempt, trigger=Trigger.FOUND)
 
     def _end(self, way: Callable[[], None]) -> None:
         try:
@@ -134,7 +136,8 @@ class Work:
             self.is_begun = True
             with self.projects_own():
                 body.call(self.routine, self.run)
-            recorder.complete(self.attempt)
+            with body.intact(self.here):
+                recorder.complete(self.attempt)
 
         anchors.move(self.attempt)
         self.transact(work, may_repeat=self.may_repeat)
@@ -234,7 +237,8 @@ class Work:
             is_marked = self.here.mark_backend(recorder.work_name(self.attempt))
         if not is_marked:
             raise AttemptLost(f"Another session claims to work on {self.attempt}.")
-        self.last_wish = recorder.lock_attempt(self.attempt)
+        with followed(self.here, body.SAVEPOINT):
+            self.last_wish = recorder.lock_attempt(self.attempt)
         self.session = self.here.connection.connection
 
     @property

@@ -208,21 +208,22 @@ class _Passage:
                 )
             return batch
 
-        batch = self._call(read)
-        self._advance(batch)
-        return batch
+        return self._call(read, self._advance)
 
     def _do_failed(self, item: str) -> None:
         """Call the body with a failed item, and delete the row of that."""
-        self._call(lambda: self.items.only(item))
-        if not failed_items.remove(self.work.attempt, item):
-            raise BatchError(
-                f"Item {item} is not recorded as failed any more: its row was deleted. Run this "
-                "again."
-            )
 
-    def _call(self, read: Callable[[], Batch]) -> Batch:
-        """Call the body with the batch that a function reads."""
+        def remove(_: Batch) -> None:
+            if not failed_items.remove(self.work.attempt, item):
+                raise BatchError(
+                    f"Item {item} is not recorded as failed any more: its row was deleted. Run "
+                    "this again."
+                )
+
+        self._call(lambda: self.items.only(item), remove)
+
+    def _call(self, read: Callable[[], Batch], record: Callable[[Batch], None]) -> Batch:
+        """Call the body with the batch that a function reads, and record that it is done."""
         self._batch = None
         self.pacing.heed()
         self._limit_statements()
@@ -231,6 +232,8 @@ class _Passage:
             if batch.count:
                 self._batch, self.work.is_begun = batch, True
                 body.call(self.work.routine, self.work.run, batch.items)
+        with body.intact(self.work.here):
+            record(batch)
         return batch
 
     def _advance(self, batch: Batch) -> None:

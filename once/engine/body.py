@@ -1,8 +1,8 @@
 """Calls a body, inside a transaction or outside, and sees that it left the connection intact."""
 
 import inspect
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,26 +11,51 @@ from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once.databases import Database, database, discard
+from once.databases.messages import preceded
 from once.databases.tables import execute
 from once.engine import shutdown
 from once.exceptions import BodyError
 from once.routines.base import Routine, Run
 from once.text import one_line
 
-__all__ = ["call", "call_outside", "exit_of_body", "is_found", "refuse_own_lock"]
+__all__ = [
+    "SAVEPOINT",
+    "call",
+    "call_alone",
+    "call_outside",
+    "exit_of_body",
+    "intact",
+    "is_found",
+    "refuse_own_lock",
+]
 
 T = TypeVar("T")
 
+#: Begins what a body may not end: every work transaction has it.
+SAVEPOINT = "SAVEPOINT once_body"
+
 
 def call(routine: Routine, run: Run, *batch: Any) -> None:
-    """Call a body inside the transaction in hand, which it may not end, break or leave."""
+    """Call a body inside the transaction in hand, which it may not end, break or leave.
+
+    The transaction has :data:`SAVEPOINT`, and what is done next is done in :func:`intact`.
+    """
     if inspect.iscoroutinefunction(routine.function):
         _refuse_other_thread(connections[routine.using])
     _inside(routine.using, "The body", partial(_call, routine, run, *batch))
 
 
+def call_alone(routine: Routine, run: Run, *batch: Any) -> None:
+    """Do the same where the transaction has no savepoint, and nothing need be done next."""
+    here = database(routine.using)
+    execute(here.connection, SAVEPOINT)
+    call(routine, run, *batch)
+    with intact(here):
+        pass
+
+
 def is_found(routine: Routine) -> bool:
-    """Return what ``done_if`` answers inside the transaction in hand."""
+    """Return what ``done_if`` answers inside the transaction in hand, on the same terms."""
 
     def find() -> bool:
         with shutdown.heeded():
@@ -40,10 +65,9 @@ def is_found(routine: Routine) -> bool:
 
 
 def _inside(using: str, what: str, function: Callable[[], T]) -> T:
-    """Call a function of the project, which may not end, break or leave the transaction."""
+    """Call a function of the project, which may not break or leave the transaction."""
     connection = connections[using]
     session = connection.connection
-    execute(connection, "SAVEPOINT once_body")
     answer = function()
     if connection.closed_in_transaction or connection.connection is not session:
         raise BodyError(
@@ -55,23 +79,34 @@ def _inside(using: str, what: str, function: Callable[[], T]) -> T:
             f"{what} asked for a rollback: by transaction.set_rollback(True), or by catching a "
             "database error inside the transaction. Wrap what may fail in transaction.atomic()."
         )
+    return answer
+
+
+@contextmanager
+def intact(here: Database, what: str = "The body") -> Iterator[None]:
+    """A context for what is done next: its first statement releases :data:`SAVEPOINT`.
+
+    Raises:
+        BodyError: there is no such savepoint any more, because the transaction ended, or is
+            useless.
+
+    """
     try:
-        execute(connection, "RELEASE SAVEPOINT once_body")
+        with preceded(here, "RELEASE SAVEPOINT once_body"):
+            yield
     except DatabaseError as error:
-        here = database(using)
-        if here.is_lost(error):
-            raise
         if here.is_aborted(error):
             raise BodyError(
                 f"{what} caught a database error, after which its transaction is useless; it was "
                 "rolled back. Wrap what may fail in transaction.atomic()."
             ) from error
-        raise BodyError(
-            f"{what} ended its transaction itself, by COMMIT, ROLLBACK or a statement that "
-            "commits. What it committed stays and is not recorded. Leave BEGIN, COMMIT and "
-            f"ROLLBACK to once. ({one_line(error)})"
-        ) from error
-    return answer
+        if here.lacks_savepoint(error):
+            raise BodyError(
+                f"{what} ended its transaction itself, by COMMIT, ROLLBACK or a statement that "
+                "commits. What it committed stays and is not recorded. Leave BEGIN, COMMIT and "
+                f"ROLLBACK to once. ({one_line(error)})"
+            ) from error
+        raise
 
 
 def _refuse_other_thread(connection: BaseDatabaseWrapper) -> None:

@@ -236,7 +236,7 @@ class Rehearsal:
         )
         began = monotonic()
         with self.here.connection.execute_wrapper(self._count):
-            body.call(self.routine, run, *batch)
+            body.call_alone(self.routine, run, *batch)
         self.seconds += monotonic() - began
 
     def _count(self, execute: Execute, sql: str, params: Any, many: bool, context: Context) -> Any:

@@ -90,7 +90,7 @@ def _do_next(routine: Routine, here: Database) -> int:
     if batch.count:
         # Because the migration is the record of it, this is no attempt, and has no number.
         run = Run(using=here.using, attempt=0, key=uuid.uuid4().hex, check=lambda: None)
-        body.call(routine, run, batch.items)
+        body.call_alone(routine, run, batch.items)
     return batch.count
 
 

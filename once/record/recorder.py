@@ -17,16 +17,16 @@ from django.db.models import QuerySet
 
 from once import conf
 from once.databases import database, tables
+from once.databases.messages import Statement, together
 from once.exceptions import AttemptLost, BodyError, CannotFence
-from once.models import DECISIONS, Attempt, Completion, Now, State
-from once.record import failed_items, history, states
+from once.models import DECISIONS, Attempt, Completion, State
+from once.record import failed_items, history, statements, states
 from once.record.history import NextAttempt
 from once.routines.base import Routine
 from once.routines.batches import Progress
 from once.text import written
 
 __all__ = [
-    "TRANSITIONS",
     "advance",
     "begin",
     "close",
@@ -41,10 +41,6 @@ __all__ = [
     "work_name",
 ]
 
-#: The states that an attempt may go to from each. An end is final: an attempt that ended has no
-#: right to commit, and each update has the state that it comes from in its condition.
-TRANSITIONS: dict[State, set[State]] = {state: set() for state in State}
-TRANSITIONS[State.RUNNING] = {*State} - {State.RUNNING}
 #: Each ends the session in the way, waits for its end and tries again: seconds in all.
 _FENCE_TRIES = 4
 _UNDEFINED_TABLE = "42P01"
@@ -85,21 +81,25 @@ def begin(
     host, release = socket.gethostname(), conf.release()
     texts = {"user": user, "reason": reason, "host": host, "release": release}
 
-    def insert(texts: dict[str, str]) -> None:
+    here = database(routine.using)
+    attempt._state.db = here.using
+
+    def insert(texts: dict[str, str]) -> int:
         for name, text in texts.items():
             field: Any = Attempt._meta.get_field(name)
             setattr(attempt, name, text[: field.max_length])
-        with database(routine.using).statements():
-            attempt.save(using=routine.using, force_insert=True)
+        with here.statements():
+            _, [(pk,)] = together(here, *statements.claim(attempt))
+        return int(pk)
 
     try:
-        written(insert, texts, database(routine.using).is_unwritable_text)
+        attempt.pk = written(insert, texts, here.is_unwritable_text)
     except IntegrityError:
         rows = Attempt.objects.using(routine.using)
-        is_taken = rows.filter(routine=routine.name, number=upcoming.number).exists()
-        if attempt.pk is not None or not is_taken:
-            raise  # because it is a receiver's error, or a damaged table
+        if not rows.filter(routine=routine.name, number=upcoming.number).exists():
+            raise  # because it is a damaged table
         return None
+    attempt._state.adding = False
     return attempt
 
 
@@ -142,11 +142,7 @@ def lock_attempt(attempt: Attempt) -> int:
 
     Return the number of the last wish for its routine, which so costs no question of its own.
     """
-    here = database(str(attempt._state.db))
-    rows, wishes = (tables.quoted(here.connection, model) for model in ("attempt", "wish"))
-    last = f"(SELECT MAX(number) FROM {wishes} WHERE routine = %s)"
-    sql = f"SELECT {last} FROM {rows} WHERE id = %s AND state = %s {here.row_lock}"
-    found = tables.ask(here.connection, sql, [attempt.routine, attempt.pk, State.RUNNING])
+    [found] = _sent(attempt, statements.lock(attempt))
     if not found:
         raise lost_error(attempt)
     return found[0][0] or 0
@@ -171,32 +167,26 @@ def advance(attempt: Attempt, before: str, after: str, items: int) -> None:
     Because a failover or a crash may lose acknowledged commits, the cursor moves only from where
     this attempt left it.
     """
-    connection = database(str(attempt._state.db)).connection
-    column = connection.ops.quote_name("cursor")
-    # Not through a queryset, which takes longer to build than the server to answer.
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {tables.quoted(connection, 'attempt')} SET {column} = %s, "
-            f"processed = processed + %s WHERE id = %s AND state = %s AND {column} = %s",
-            [after, items, attempt.pk, State.RUNNING, before],
-        )
-        if not cursor.rowcount:
-            raise _moved(attempt)
+    [moved] = _sent(attempt, statements.move_cursor(attempt, before, after, items))
+    if not moved:
+        raise _moved(attempt)
 
 
 def complete(attempt: Attempt, **values: object) -> None:
     """Record that the effects of the work transaction are all there is to do."""
-    connection = database(str(attempt._state.db)).connection
-    table = tables.quoted(connection, "completion")
-    sql = f"INSERT INTO {table} (routine, version, scope_key) VALUES (%s, %s, %s)"
     try:
         states.leave(attempt)
-        tables.execute(connection, sql, [attempt.routine, attempt.version, attempt.scope_key])
+        _, ended = _sent(
+            attempt,
+            statements.complete(attempt),
+            statements.end(attempt, State.SUCCEEDED, **values),
+        )
     except ProgrammingError as error:
         if getattr(error.__cause__, "sqlstate", None) == _UNDEFINED_TABLE:
             raise _unseen() from error  # it was there when the transaction began
         raise
-    succeed(attempt, **values)
+    if not ended:
+        raise _moved(attempt)
 
 
 def undo(attempt: Attempt, *, start: str, anew: bool = False) -> None:
@@ -259,9 +249,12 @@ def succeed(attempt: Attempt, **values: object) -> None:
 
 def _end(attempt: Attempt, state: State, **values: object) -> int:
     """End an attempt that runs, and return the number of changed rows."""
-    if state not in TRANSITIONS[State.RUNNING]:
-        raise ValueError(f"No attempt ends as {state}.")
-    return _running(attempt).update(state=state, finished_at=Now(), **values)
+    [ended] = _sent(attempt, statements.end(attempt, state, **values))
+    return int(ended)
+
+
+def _sent(attempt: Attempt, *sent: Statement) -> list[Any]:
+    return together(database(str(attempt._state.db)), *sent)
 
 
 def _running(attempt: Attempt) -> "QuerySet[Attempt]":

@@ -383,7 +383,7 @@ def test_commit_that_the_server_turns_into_a_rollback_is_an_error() -> None:
 
     def explain(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         result = execute(sql, params, many, context)
-        if "SUCCEEDED" in f"{params}" and sql.startswith("UPDATE"):
+        if "SUCCEEDED" in f"{params}" and "UPDATE" in sql:
             connections["default"].execute_wrappers.remove(explain)
             with connections["default"].connection.cursor() as cursor:
                 try:

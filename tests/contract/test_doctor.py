@@ -201,7 +201,7 @@ def test_writer_in_the_way_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_kind_without_a_lock_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(databases.base, "SUPPORTED", {})
+    monkeypatch.setattr(databases.kinds, "SUPPORTED", {})
     findings = found("sqlite")
     assert list(findings) == faults(findings) == ["server"]
     assert "has no lock" in findings["server"].message

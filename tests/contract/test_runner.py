@@ -18,11 +18,10 @@ from django.db import (
     transaction,
 )
 from django.db.backends.signals import connection_created
-from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 
 from once import Routine, Run, signals
-from once.databases import database
+from once.databases import database, tables
 from once.databases.lock import AdvisoryLock
 from once.databases.session_lock import SessionLock
 from once.exceptions import (
@@ -322,16 +321,37 @@ def test_error_is_recorded_whatever_it_says(
     assert len(last(using).error) <= 10_000
 
 
-def test_claim_that_a_receiver_spoils_is_no_lost_race(using: str) -> None:
-    def spoil(**kwargs: Any) -> None:
-        raise IntegrityError("audit log is full")
+#: What has a table refuse each new row by the error that a duplicate raises, and what ends that.
+SPOILED = {
+    "sqlite": (
+        "CREATE TRIGGER spoil BEFORE INSERT ON once_attempt "
+        "BEGIN SELECT RAISE(ABORT, 'audit log is full'); END",
+        "DROP TRIGGER spoil",
+    ),
+    "postgresql": (
+        "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$BEGIN RAISE unique_violation USING MESSAGE = 'audit log is full'; END$$; "
+        "CREATE TRIGGER spoil BEFORE INSERT ON once_attempt "
+        "FOR EACH ROW EXECUTE FUNCTION spoil()",
+        "DROP FUNCTION spoil CASCADE",
+    ),
+    "mysql": (
+        "CREATE TRIGGER spoil BEFORE INSERT ON once_attempt FOR EACH ROW SIGNAL SQLSTATE '23000' "
+        "SET MYSQL_ERRNO = 1062, MESSAGE_TEXT = 'audit log is full'",
+        "DROP TRIGGER spoil",
+    ),
+}
 
-    post_save.connect(spoil, sender=Attempt)
+
+def test_claim_that_a_trigger_spoils_is_no_lost_race(using: str) -> None:
+    connection = connections[using]
+    spoil, mend = SPOILED[connection.vendor]
+    tables.execute(connection, spoil)
     try:
         with pytest.raises(DatabaseUnavailable, match="audit log is full"):
             run(seed(using), patience=0)
     finally:
-        post_save.disconnect(spoil, sender=Attempt)
+        tables.execute(connection, mend)
     assert run(seed(using))[0].outcome is Outcome.RAN
 
 

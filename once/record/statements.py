@@ -1,0 +1,89 @@
+"""The statements of the claim protocol that change the row of an attempt, or lock it.
+
+They are written by hand, because a queryset takes longer to build than the server to answer.
+"""
+
+from collections.abc import Iterable
+
+from once.databases import Database, database, tables
+from once.databases.messages import Statement
+from once.models import Attempt, Now, State
+
+__all__ = ["TRANSITIONS", "claim", "complete", "end", "lock", "move_cursor"]
+
+#: The states that an attempt may go to from each. An end is final: an attempt that ended has no
+#: right to commit, and each update has the state that it comes from in its condition.
+TRANSITIONS: dict[State, set[State]] = {state: set() for state in State}
+TRANSITIONS[State.RUNNING] = {*State} - {State.RUNNING}
+#: Columns whose value the database gives.
+_OF_DATABASE = ("id", "started_at")
+
+
+def claim(attempt: Attempt) -> tuple[Statement, Statement]:
+    """Return the statements that insert an attempt, and that find its id."""
+    here = _of(attempt)
+    fields = [each for each in Attempt._meta.concrete_fields if each.attname not in _OF_DATABASE]
+    columns = _quoted(here, [each.attname for each in fields])
+    values = [
+        each.get_db_prep_save(getattr(attempt, each.attname), here.connection) for each in fields
+    ]
+    table, marks = tables.quoted(here.connection, "attempt"), ", ".join(["%s"] * len(fields))
+    row = [attempt.routine, attempt.number]
+    return (
+        (f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", values),
+        (f"SELECT id FROM {table} WHERE routine = %s AND number = %s", row),
+    )
+
+
+def lock(attempt: Attempt) -> Statement:
+    """Return the statement that locks the row of an attempt that runs, if there is such a row.
+
+    It answers the number of the last wish for the routine, which so costs no question of its own.
+    """
+    here = _of(attempt)
+    rows, wishes = (tables.quoted(here.connection, model) for model in ("attempt", "wish"))
+    last = f"(SELECT MAX(number) FROM {wishes} WHERE routine = %s)"
+    sql = f"SELECT {last} FROM {rows} WHERE id = %s AND state = %s {here.row_lock}"
+    return sql, [attempt.routine, attempt.pk, State.RUNNING]
+
+
+def move_cursor(attempt: Attempt, before: str, after: str, items: int) -> Statement:
+    """Return the statement that moves the cursor of an attempt that runs, from where it is."""
+    here = _of(attempt)
+    [cursor] = _quoted(here, ["cursor"])
+    sql = (
+        f"UPDATE {tables.quoted(here.connection, 'attempt')} SET {cursor} = %s, "
+        f"processed = processed + %s WHERE id = %s AND state = %s AND {cursor} = %s"
+    )
+    return sql, [after, items, attempt.pk, State.RUNNING, before]
+
+
+def complete(attempt: Attempt) -> Statement:
+    """Return the statement that inserts the completion of an attempt."""
+    table = tables.quoted(_of(attempt).connection, "completion")
+    sql = f"INSERT INTO {table} (routine, version, scope_key) VALUES (%s, %s, %s)"
+    return sql, [attempt.routine, attempt.version, attempt.scope_key]
+
+
+def end(attempt: Attempt, state: State, **values: object) -> Statement:
+    """Return the statement that ends an attempt that runs, with these values of its columns."""
+    if state not in TRANSITIONS[State.RUNNING]:
+        raise ValueError(f"No attempt ends as {state}.")
+    here = _of(attempt)
+    changes = {"state": state, **values}
+    columns = ", ".join(f"{column} = %s" for column in _quoted(here, changes))
+    compiler = Attempt.objects.using(here.using).query.get_compiler(here.using)
+    now, _ = compiler.compile(Now())
+    sql = (
+        f"UPDATE {tables.quoted(here.connection, 'attempt')} SET {columns}, finished_at = {now} "
+        "WHERE id = %s AND state = %s"
+    )
+    return sql, [*changes.values(), attempt.pk, State.RUNNING]
+
+
+def _of(attempt: Attempt) -> Database:
+    return database(str(attempt._state.db))
+
+
+def _quoted(here: Database, columns: Iterable[str]) -> list[str]:
+    return [here.connection.ops.quote_name(column) for column in columns]
