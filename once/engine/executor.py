@@ -183,14 +183,14 @@ class _Pass:
     def _suspect(
         self, routine: Routine, routines: Sequence[Routine], stands: dict[str, Record]
     ) -> None:
-        known, using = stands.get(routine.name), routine.using
+        known = stands.get(routine.name)
         if not (known and known.is_untried and self.options.calls_body):
             return
         from once.engine.suspicions import Suspicions
 
         self._suspicions = self._suspicions or Suspicions(self.registry)
-        read = partial(history.unknown, using, self.registry.labels)
-        self._suspicions.tell(routine, routines, stands, lambda: self._patiently(read, routine))
+        ask = partial(self._patiently, routine=routine)
+        self._suspicions.tell(routine, routines, stands, ask)
 
     def _left(self, routine: Routine, known: Record) -> Result:
         """Return the result if there is nothing to do."""
