@@ -84,12 +84,12 @@ class Work:
         if not self.is_found:
             self._end(ways[self.routine.kind])
 
-    def fake(self) -> None:
-        """Record the routine as done, and call no body."""
+    def fake(self, *, is_done: bool = False) -> None:
+        """Record the routine as done, or its failed items where it is, and call no body."""
 
         def record(attempt: Attempt) -> None:
             failed_items.forget(attempt)  # because a person says that all effects exist
-            recorder.complete(attempt)
+            (recorder.succeed if is_done else recorder.complete)(attempt)
 
         self._decide(record)
 

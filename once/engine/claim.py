@@ -125,7 +125,8 @@ class Claim:
             record = self.known if self.known and not self.known.retry_in else self._record()
             if record.standing not in self.options.due:
                 return self._leave(record)
-            if self.options.trigger == Trigger.ITEMS and not failed_items.counts([self.routine]):
+            is_of_items = self.options.trigger in (Trigger.ITEMS, Trigger.FAKE)
+            if is_of_items and record.is_done and not failed_items.counts([self.routine]):
                 return already_done(self.routine)
             # Because an attempt that runs may be a dead process's, the lock is asked for.
             if self._is_put_off(record) and not record.is_running:
@@ -218,8 +219,10 @@ class Claim:
             refuse_left_open(self.here)
             if attempt.trigger == Trigger.RESET:
                 work.reset(anew=ahead.record.standing is Standing.EARLIER)
+            elif attempt.trigger == Trigger.FAKE:
+                work.fake(is_done=ahead.record.is_done)
             else:
-                (work.fake if attempt.trigger == Trigger.FAKE else work.do)()
+                work.do()
             attempt.state = State.SUCCEEDED
         except BaseException as error:  # recorded, then reported or raised again
             problem = exit_of_body(error) if isinstance(error, SystemExit) else error

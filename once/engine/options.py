@@ -63,7 +63,8 @@ class RunOptions:
         if self.trigger == Trigger.ITEMS:
             return [Standing.DONE]
         held = [] if self.calls_body else [Standing.HELD, Standing.PAUSED]
-        done = [Standing.DONE] * self.even_done + [Standing.EARLIER] * self.reverts
+        is_done = self.even_done or self.trigger == Trigger.FAKE  # perhaps with failed items
+        done = [Standing.DONE] * is_done + [Standing.EARLIER] * self.reverts
         return [Standing.OPEN, *held, *done]
 
     def next_trigger(self, standing: Standing) -> str:

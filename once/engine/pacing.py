@@ -51,8 +51,7 @@ class Pacing:
         size = self._pace.batch_size
         if self._pace.batch_seconds is None:
             return size
-        self._fitting = min(self._fitting or size * _FIRST, size)
-        return max(1, int(self._fitting))
+        return max(1, int(min(self._fitting or size * _FIRST, size)))
 
     def took(self, items: int, seconds: float) -> None:
         """Take note of the time of a batch, and have the next take the time that is wanted.

@@ -109,14 +109,15 @@ def ended(work: "Work", problem: BaseException | None, seconds: float) -> Result
     result = partial(Result, routine=work.routine, attempt=attempt, seconds=seconds)
     # Taken over when it was recorded already: a COMMIT without an answer, settled since.
     is_settled = isinstance(problem, AttemptLost) and attempt.state == State.SUCCEEDED
+    left = failed_items.explain(work.routine.name, work.failed_items) if work.failed_items else ""
     if problem is None or is_settled:
-        left = work.failed_items and failed_items.explain(work.routine.name, work.failed_items)
-        return result(outcome=done, message=left or "")
+        return result(outcome=done, message=left)
     what = one_line(problem, work.place).rstrip(".")
     if isinstance(problem, Paused) and attempt.state == State.INTERRUPTED:
         return result(outcome=Outcome.SKIPPED, message=str(problem), reason=Reason.PAUSED)
     if attempt.state == State.SUCCEEDED:
-        return result(outcome=done, message=f"Done and recorded, but afterwards: {what}")
+        left = left and f". {left}"
+        return result(outcome=done, message=f"Done and recorded, but afterwards: {what}{left}")
     # No body is called again by the same call; where it was taken over, the successor decides.
     is_once = work.routine.kind == "external" or not work.may_repeat
     reason = None if attempt.state in (State.LOST, State.INTERRUPTED) else Reason.FAILED

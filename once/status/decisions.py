@@ -56,7 +56,7 @@ def refusal(decision: Trigger, status: Status) -> Refusal | None:
             message = f"{name} is {state}, so not done: nothing to reset."
             return Refusal(_NEEDLESS, message)
         return None
-    if state is RoutineState.COMPLETED:
+    if state is RoutineState.COMPLETED and not status.failed_items:
         return Refusal(_NEEDLESS, f"{name} is completed: nothing to record.")
     if status.kind == "call":
         return Refusal(

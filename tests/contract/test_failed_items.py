@@ -6,7 +6,7 @@ from math import log2
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, transaction
 
 from once import Routine, state
 from once.exceptions import BatchError
@@ -15,7 +15,17 @@ from once.record import anchors, failed_items, history, recorder, wishes
 from once.results import Outcome, Reason, Result
 from tests.items import Item, Pair, stock
 from tests.shop.models import Effect
-from tests.support import attempts, begin, conflict, effects, last, lost_connection, run, seed
+from tests.support import (
+    attempts,
+    begin,
+    completions,
+    conflict,
+    effects,
+    last,
+    lost_connection,
+    run,
+    seed,
+)
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "sqlite"]),
@@ -417,6 +427,30 @@ def test_reset_begins_anew_and_a_record_by_hand_says_that_all_is_done(using: str
     assert failed(using) == ["5"]
     run(fill(body), trigger=Trigger.FAKE)
     assert failed(using) == []
+
+
+def test_person_may_record_failed_items_as_done(using: str) -> None:
+    stock(using, *range(1, 9))
+    body = Body(using, 5)
+    routine = fill(body)
+    run(routine)
+    (result,) = run(routine, trigger=Trigger.FAKE, user="ada", reason="sold out")
+    assert (result.outcome, failed(using)) == (Outcome.RECORDED, [])
+    assert (last(using).trigger, last(using).reason) == ("fake", "sold out")
+    assert run(routine, trigger=Trigger.FAKE)[0].outcome is Outcome.ALREADY_DONE
+    assert (last(using).number, len(completions(using))) == (2, 1)
+
+
+def test_hook_that_fails_hides_no_failed_items(using: str) -> None:
+    class Hooked(Body):
+        def __call__(self, batch: Any) -> None:
+            transaction.on_commit(partial(int, "no number"), using=using)
+            super().__call__(batch)
+
+    stock(using, *range(1, 9))
+    (result,) = run(fill(Hooked(using, 5)))
+    assert result.message.startswith("Done and recorded, but afterwards: ValueError")
+    assert result.message.endswith(failed_items.explain("shop.fill", 1))
 
 
 def test_version_has_failed_items_of_its_own(using: str) -> None:
