@@ -167,6 +167,6 @@ def _seconds(name: str, *, default: float, minimum: float) -> float:
     return float(value)
 
 
-def _refusal(name: str, wanted: str, value: object) -> ImproperlyConfigured:
+def _refusal(name: str, needed: str, value: object) -> ImproperlyConfigured:
     source = "environment variable" if name in os.environ else "setting"
-    return ImproperlyConfigured(f"The {source} {name} must be {wanted}, not {value!r}.")
+    return ImproperlyConfigured(f"The {source} {name} must be {needed}, not {value!r}.")

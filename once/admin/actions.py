@@ -6,9 +6,9 @@ from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget
 
 from once import conf
-from once.admin.rows import Decision
 from once.models import Trigger, Wish
 from once.record import wishes
+from once.status.decisions import Decision
 
 __all__ = ["ACTIONS", "Action", "PaceForm", "ReasonForm"]
 

@@ -18,15 +18,14 @@ from django.views import View
 
 from once.admin.actions import ACTIONS, PaceForm, ReasonForm
 from once.admin.attempts import ReadOnlyAdmin
-from once.admin.rows import Decision, Row, marked
+from once.admin.rows import Row, marked
 from once.exceptions import OnceError
 from once.models import Attempt, Routine, Wish
 from once.record import wishes
 from once.results import Outcome, Result
 from once.routines import registry
-from once.status import decisions, items, wanted
-from once.status.attempts import LAST, PastAttempt, PastWish, last, merged
-from once.status.attempts import wanted as wanted_of
+from once.status import attempts, decisions, items
+from once.status.decisions import Decision
 from once.status.state import RoutineState, Status
 from once.status.survey import statuses
 from once.text import one_line
@@ -154,7 +153,7 @@ class ListPage(Page):
     ) -> tuple[str, int]:
         """Do it, and return what became of it with the level of that message."""
         status = row.status
-        refused = row.refused(decision)
+        refused = decisions.refusal(decision, status)
         if refused:
             return f"Left as it is: {refused.message}", messages.WARNING
         if status.state != seen:
@@ -182,7 +181,7 @@ class ListPage(Page):
         by = {"user": self.request.user.get_username(), "reason": given["reason"]}
         if isinstance(decision, Wish.Kind):
             values = {name: given[name] for name in wishes.VALUES if given.get(name) is not None}
-            return wanted.carry_out(decision, status, **by, values=values)
+            return decisions.record_wish(decision, status, **by, values=values)
         result = decisions.carry_out(decision, status, self.registry, **by)
         if result.outcome is not Outcome.RECORDED:
             return _why_left(result), False
@@ -200,11 +199,11 @@ class RoutinePage(Page):
             for problem in self.problems() or [f"There is no routine “{name}”."]:
                 self.message(problem)
             return self.to_list()
-        attempts: list[PastAttempt] = []
-        made: list[PastWish] = []
+        past: list[attempts.PastAttempt] = []
+        made: list[attempts.PastWish] = []
         with suppress(Error):  # which the page says
-            attempts = last(using, name) if using else []
-            made = wanted_of(using, name) if using else []
+            past = attempts.last(using, name) if using else []
+            made = attempts.wishes_for(using, name) if using else []
         routine = next((each for each in self.registry.recorded if each.name == name), None)
         failed: list[items.PastItem] = []
         with suppress(Error):
@@ -214,9 +213,9 @@ class RoutinePage(Page):
             "routine.html",
             title=name,
             row=row,
-            history=merged(attempts[:LAST], made),
-            has_more=len(attempts) > LAST,
-            last=LAST,
+            history=attempts.merged(past[: attempts.LAST], made),
+            has_more=len(past) > attempts.LAST,
+            last=attempts.LAST,
             failed=failed[-items.LAST :],
             actions=[(each.value, ACTIONS[each].label) for each in may_decide],
             # A site of one's own may have routines alone.

@@ -7,13 +7,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from once.models import Trigger, Wish
-from once.status import text, wanted
-from once.status.decisions import Refusal, refusal
+from once.status import text
+from once.status.decisions import Decision, refusal
 from once.status.state import RoutineState, Status
 
-__all__ = ["Decision", "Row", "marked"]
-
-Decision = Trigger | Wish.Kind
+__all__ = ["Row", "marked"]
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,9 @@ class Row:
     def next_step(self) -> SafeString:
         return marked(text.next_step(self.status, runs_at_startup=self.runs_at_startup))
 
-    def refused(self, decision: Decision) -> Refusal | None:
-        """Return why a decision about it cannot be carried out, or nothing."""
-        if isinstance(decision, Wish.Kind):
-            return wanted.refusal(decision, self.status)
-        return refusal(decision, self.status)
-
     def refusal(self, decision: Decision) -> SafeString:
-        """Return the same in words, or none."""
-        refused = self.refused(decision)
+        """Return why a decision about it cannot be carried out, or nothing."""
+        refused = refusal(decision, self.status)
         return marked(refused.message if refused else "")
 
     def consequence(self, decision: Decision) -> SafeString:

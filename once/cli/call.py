@@ -112,8 +112,10 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     )
     called = Registry([routine])
     with reporting(command, options):
-        wanted = RunOptions(trigger=Trigger.CALL, wait=not options.no_wait, timeout=options.timeout)
-        results = executor.run([routine], called, wanted)
+        run_options = RunOptions(
+            trigger=Trigger.CALL, wait=not options.no_wait, timeout=options.timeout
+        )
+        results = executor.run([routine], called, run_options)
     output.conclude(command, called, results, options, asked=[routine])
 
 

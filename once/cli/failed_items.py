@@ -38,13 +38,13 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     results = [already_done(each) for each in routines if each not in due]
     with reporting(command, options):
         in_memory.run(registry.process)
-        wanted = RunOptions(
+        run_options = RunOptions(
             trigger=Trigger.ITEMS,
             wait=not options.no_wait,
             timeout=options.timeout,
             keep_going=options.keep_going,
         )
-        results += executor.run(due, registry, wanted)
+        results += executor.run(due, registry, run_options)
     if options.as_json:
         output.print_json(command, state.to_json(statuses_of(registry, routines), results))
     elif options.verbosity:

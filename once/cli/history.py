@@ -37,10 +37,10 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
         routines = [attempts.to_json(using, name, *both) for (name, using), both in past.items()]
         output.print_json(command, {"schema": state.SCHEMA, "routines": routines})
         return
-    for (name, using), (rows, wanted) in past.items():
+    for (name, using), (rows, made) in past.items():
         where = "" if using == DEFAULT_DB_ALIAS else f"  in {using}"
         command.stdout.write(command.style.MIGRATE_HEADING(inline(name)) + where)
-        for line in _lines(rows, wanted, command.style, options.verbosity):
+        for line in _lines(rows, made, command.style, options.verbosity):
             command.stdout.write(line)
 
 
@@ -57,7 +57,7 @@ def _meant(registry: Registry, options: Namespace) -> dict[tuple[str, str], _Pas
         if name in meant:
             past[name, using] = [], []
             if (name, using) in attempted:
-                past[name, using] = attempts.last(using, name), attempts.wanted(using, name)
+                past[name, using] = attempts.last(using, name), attempts.wishes_for(using, name)
     if not past:
         where = f" in database {options.database!r}" if options.database else ""
         raise exit_codes.misused(f"Nothing is recorded{where} of {', '.join(sorted(meant))}.")
@@ -65,7 +65,7 @@ def _meant(registry: Registry, options: Namespace) -> dict[tuple[str, str], _Pas
 
 
 def _lines(
-    past: list[PastAttempt], wanted: list[PastWish], style: Style, verbosity: int
+    past: list[PastAttempt], made: list[PastWish], style: Style, verbosity: int
 ) -> Iterator[str]:
     """Yield the history of a routine, fit for a terminal."""
     paints = {
@@ -76,7 +76,7 @@ def _lines(
     }
     if not past:
         yield "  No attempt yet."
-    for each in attempts.merged(past[: attempts.LAST], wanted):
+    for each in attempts.merged(past[: attempts.LAST], made):
         if isinstance(each, PastWish):
             parts = [
                 f"{each.what:<11}",

@@ -12,7 +12,7 @@ from once.cli.options import add_database, add_flags, add_names, chosen, refuse_
 from once.cli.output import TerminalCommand
 from once.models import Wish
 from once.routines.registry import Registry
-from once.status import wanted
+from once.status import decisions
 from once.status.state import Status
 from once.text import inline
 
@@ -37,7 +37,7 @@ def meant(
     """Return the routines that the names mean, each of which the wish can be for."""
     listed = chosen(registry, options.names, options.database)
     # Because a pattern means what waits or runs, one that cannot is meant by its full name only.
-    refused = {each.name: wanted.refusal(kind, each) for each in listed}
+    refused = {each.name: decisions.refusal(kind, each) for each in listed}
     named = [each for each in listed if not refused[each.name] or each.name in options.names]
     if not named:
         needless = [each for each in listed if (no := refused[each.name]) and not no.exit_code]
@@ -61,8 +61,8 @@ def record(
 ) -> None:
     """Record a wish for each routine, and print what follows."""
     for status in listed:
-        message, _ = wanted.carry_out(
-            kind, status, user=user(), reason=options.reason, values=values
+        message, _ = decisions.record_wish(
+            kind, status, user=user(), reason=options.reason, values=values or {}
         )
         if options.verbosity:
             command.stdout.write(f"  {inline(message)}")

@@ -98,7 +98,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
         if not options.fake:
             in_memory.run(registry.process)
         timeout = options.timeout
-        wanted = RunOptions(
+        run_options = RunOptions(
             trigger=Trigger.FAKE if options.fake else Trigger.COMMAND,
             wait=not options.no_wait,
             timeout=None if timeout is None else max(0.0, timeout - (monotonic() - begun)),
@@ -108,7 +108,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
             user=user() if options.fake or options.revert else "",
             reason=options.reason,
         )
-        results = executor.run(routines, registry, wanted)
+        results = executor.run(routines, registry, run_options)
     asked = of_database(registry.select(options.names), options) if options.names else []
     output.conclude(command, registry, results, options, asked=asked)
 
@@ -156,12 +156,12 @@ def _has_state(routine: Routine) -> bool:
 def _plan(
     command: TerminalCommand, registry: Registry, routines: list[Routine], options: Namespace
 ) -> None:
-    wanted = RunOptions(trigger=Trigger.COMMAND, role=_role(options))
+    run_options = RunOptions(trigger=Trigger.COMMAND, role=_role(options))
     pending = undone(registry, routines)
     names = {each.name for each in pending}
     elsewhere: dict[str, Result] = {}
     for routine in routines:
-        left = roles.left(routine, registry, wanted, elsewhere)
+        left = roles.left(routine, registry, run_options, elsewhere)
         if left and routine.name in names:
             elsewhere[routine.name] = left
     pending = [

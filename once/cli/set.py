@@ -14,7 +14,7 @@ from once.cli.output import TerminalCommand
 from once.models import Wish
 from once.record import wishes
 from once.routines.registry import Registry
-from once.status import wanted
+from once.status import decisions
 
 HELP = "Set the pace of batched routines, also while they run."
 USAGE = "NAME [NAME ...] OPTION=VALUE [OPTION=VALUE ...]"
@@ -42,7 +42,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     listed = pause.meant(command, registry, options, Wish.Kind.SET)
     by_name = {each.name: each for each in registry.recorded}
     for status in listed:
-        if problem := wanted.value_error(by_name[status.name], values):
+        if problem := decisions.value_error(by_name[status.name], values):
             raise exit_codes.misused(problem)
     pause.record(command, Wish.Kind.SET, listed, options, values)
 

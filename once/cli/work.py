@@ -39,7 +39,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    wanted = RunOptions(
+    run_options = RunOptions(
         trigger=Trigger.COMMAND,
         # Because other routines may be due, it waits for no other process: it looks again.
         wait=False,
@@ -50,25 +50,25 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     ensure_handler()
     in_memory.run(registry.process)
     try:
-        tell(logging.INFO, "work_began", role=wanted.role)
-        _work(registry, wanted)
+        tell(logging.INFO, "work_began", role=run_options.role)
+        _work(registry, run_options)
     except shutdown.Signalled as error:
         # Because a service that is told to stop has not failed, the exit code is 0.
         tell(logging.INFO, "work_ended", message=str(error))
 
 
-def _work(registry: Registry, wanted: RunOptions) -> None:
+def _work(registry: Registry, run_options: RunOptions) -> None:
     """Look for what is pending, and run it. The pause grows while there is nothing to do."""
     pause = _SHORTEST
     while True:
         has_run = False
         for using in registry.databases:
-            has_run |= _look(using, registry, wanted)
+            has_run |= _look(using, registry, run_options)
         pause = _SHORTEST if has_run else min(_LONGEST, 2 * pause)
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
 
 
-def _look(using: str, registry: Registry, wanted: RunOptions) -> bool:
+def _look(using: str, registry: Registry, run_options: RunOptions) -> bool:
     """Run what is pending in a database, and return whether a routine was run.
 
     Each database for itself, so that a database that is away keeps no other from its work.
@@ -76,7 +76,7 @@ def _look(using: str, registry: Registry, wanted: RunOptions) -> bool:
     routines = [each for each in registry.recorded if each.using == using]
     memory = f"{_WORK} in {using}"
     try:
-        results = executor.run(routines, registry, wanted)
+        results = executor.run(routines, registry, run_options)
     except ImproperlyConfigured:  # which no look mends
         raise
     except (OnceError, Error) as error:  # such as a database that is away
@@ -84,7 +84,7 @@ def _look(using: str, registry: Registry, wanted: RunOptions) -> bool:
         tell(news(logging.WARNING, memory, reason), "work_hindered", reason=reason)
         return False
     forget(memory)
-    _tell_left([each for each in results if wanted.takes(each.routine)])
+    _tell_left([each for each in results if run_options.takes(each.routine)])
     return any(each.outcome is Outcome.RAN for each in results)
 
 

@@ -183,9 +183,9 @@ def _run(
 ) -> Sequence[Result]:
     from once.engine import executor
 
-    wanted = RunOptions(needed=needed, wait=patient.waits, timeout=patient.timeout, **options)
+    run_options = RunOptions(needed=needed, wait=patient.waits, timeout=patient.timeout, **options)
     with patient.lock.lent():
-        return executor.run(routines, registry.load(), wanted)
+        return executor.run(routines, registry.load(), run_options)
 
 
 def _refuse_undone(routine: Routine, migration: Migration, results: Sequence[Result]) -> None:

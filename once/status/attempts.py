@@ -13,7 +13,7 @@ from once.record import history, wishes
 from once.routines.names import RESERVED
 from once.status import text
 
-__all__ = ["LAST", "PastAttempt", "PastWish", "last", "merged", "names", "to_json", "wanted"]
+__all__ = ["LAST", "PastAttempt", "PastWish", "last", "merged", "names", "to_json", "wishes_for"]
 
 #: Attempts that are shown at most.
 LAST = 50
@@ -102,16 +102,16 @@ class PastWish:
         return text.moment(self.made_at)
 
 
-def merged(past: Sequence[PastAttempt], wanted: Sequence[PastWish]) -> list[PastAttempt | PastWish]:
+def merged(past: Sequence[PastAttempt], made: Sequence[PastWish]) -> list[PastAttempt | PastWish]:
     """Return attempts and wishes, the latest first."""
 
     def moment(each: PastAttempt | PastWish) -> datetime:
         return each.made_at if isinstance(each, PastWish) else each.started_at
 
-    return sorted([*wanted, *past], key=moment, reverse=True)
+    return sorted([*made, *past], key=moment, reverse=True)
 
 
-def wanted(using: str, name: str) -> list[PastWish]:
+def wishes_for(using: str, name: str) -> list[PastWish]:
     """Return the last wishes for a routine, the latest first.
 
     Raises:
@@ -150,14 +150,14 @@ def last(using: str, name: str) -> list[PastAttempt]:
 
 
 def to_json(
-    using: str, name: str, past: Sequence[PastAttempt], wanted: Sequence[PastWish]
+    using: str, name: str, past: Sequence[PastAttempt], made: Sequence[PastWish]
 ) -> dict[str, Any]:
     """Return a routine as ``once history --json`` prints it; its keys are a contract."""
     return {
         "name": name,
         "database": using,
         "attempts": [_to_json(each) for each in past[:LAST]],
-        "wishes": [_wish_to_json(each) for each in wanted],
+        "wishes": [_wish_to_json(each) for each in made],
     }
 
 

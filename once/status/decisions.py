@@ -1,21 +1,29 @@
-"""Decisions of a person: to run a routine again, or to record it as done.
+"""Decisions of a person: run it again, record it as done; pause it, resume it, set its pace.
 
 For the command and the admin alike.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS
 
+from once.databases import database
 from once.engine import executor
 from once.engine.options import RunOptions
-from once.models import Trigger
+from once.exceptions import RoutineError
+from once.models import Trigger, Wish
+from once.record import wishes
 from once.results import Result
+from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status.called import Called
 from once.status.state import RoutineState, Status
 
-__all__ = ["Refusal", "carry_out", "refusal"]
+__all__ = ["Decision", "Refusal", "carry_out", "record_wish", "refusal", "value_error"]
+
+#: A reset or a record as done, which make an attempt; or a wish, which attempts read.
+Decision = Trigger | Wish.Kind
 
 _VERBS = {Trigger.RESET: "Reset", Trigger.FAKE: "Record"}
 
@@ -31,8 +39,10 @@ class Refusal:
     message: str
 
 
-def refusal(decision: Trigger, status: Status) -> Refusal | None:
-    """Return why a decision cannot be carried out as a routine stands, or nothing."""
+def refusal(decision: Decision, status: Status) -> Refusal | None:
+    """Return why a decision cannot be carried out as a routine stands, or ``None``."""
+    if isinstance(decision, Wish.Kind):
+        return _wish_refusal(decision, status)
     name, state = status.name, status.state
     if status.kind == "process":
         return Refusal(_NEVER, f"{name} keeps no record (process scope): restart the process.")
@@ -68,10 +78,31 @@ def refusal(decision: Trigger, status: Status) -> Refusal | None:
     return None
 
 
+def _wish_refusal(kind: Wish.Kind, status: Status) -> Refusal | None:
+    name, state = status.name, status.state
+    if status.kind == "process":
+        return Refusal(_NEVER, f"{name} runs in memory, as each process starts: there is no wait.")
+    if status.renamed_to:
+        return Refusal(_NEVER, f"{name} has the name {status.renamed_to} in another release.")
+    if status.kind == "call":
+        return Refusal(_NEVER, f"{name} is a command of `manage.py once call`, and no routine.")
+    if state is RoutineState.UNKNOWN:
+        return Refusal(_NEVER, f"{name} is not in this code. Call a release that has it.")
+    if kind == Wish.Kind.PAUSE and state is RoutineState.PAUSED:
+        return Refusal(_NEEDLESS, f"{name} is paused already.")
+    if kind == Wish.Kind.PAUSE and state in (RoutineState.COMPLETED, RoutineState.SUPERSEDED):
+        return Refusal(_NEEDLESS, f"{name} is {state}: there is nothing to pause.")
+    if kind == Wish.Kind.SET and state is RoutineState.SUPERSEDED:
+        return Refusal(_NEVER, f"{name} is superseded: set the pace by the release that runs it.")
+    if kind == Wish.Kind.SET and status.kind != "batched":
+        return Refusal(_NEVER, f"{name} has no batches, and so no pace: it is {status.kind}.")
+    return None
+
+
 def carry_out(
     decision: Trigger, status: Status, registry: Registry, *, user: str, reason: str
 ) -> Result:
-    """Do what was decided about a routine that stood so.
+    """Reset a routine that stood so, or record it as done.
 
     Raises:
         DatabaseUnavailable: its database was out of reach for too long.
@@ -100,3 +131,67 @@ def _called(status: Status) -> Called:
         using=status.database or DEFAULT_DB_ALIAS,
         recorded_key=status.scope_key or "",
     )
+
+
+def value_error(routine: Routine, values: dict[str, Any]) -> str:
+    """Return why a routine cannot have these values, or nothing."""
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        replace(routine, **given)
+    except RoutineError as error:
+        return str(error)
+    return ""
+
+
+def record_wish(
+    kind: Wish.Kind,
+    status: Status,
+    *,
+    user: str,
+    reason: str,
+    values: dict[str, float | None],
+) -> tuple[str, bool]:
+    """Pause a routine that stood so, resume it, or set its pace.
+
+    Args:
+        kind: pause, resume or set.
+        status: the routine.
+        user: the person.
+        reason: why.
+        values: what is set, by option; ``None`` for what the code declares.
+
+    Returns:
+        What follows from it, and whether it was recorded: ``False`` if it was so already.
+
+    Raises:
+        django.db.Error: its database cannot be used.
+
+    """
+    name, using = status.name, str(status.database)
+    version = status.version or 0 if kind == Wish.Kind.SET else 0
+    with database(using).reading():
+        wish = wishes.add(using, name, kind, version=version, user=user, reason=reason, **values)
+    if wish is None:
+        no = "paused already" if kind == Wish.Kind.PAUSE else "not paused"
+        return f"{name} is {no}.", False
+    return _consequence(kind, status, values), True
+
+
+def _consequence(kind: Wish.Kind, status: Status, values: dict[str, float | None]) -> str:
+    name, is_running = status.name, status.state is RoutineState.RUNNING
+    if kind == Wish.Kind.PAUSE:
+        if not is_running:
+            return f"{name} is paused: no process takes it up until `manage.py once resume {name}`."
+        until = "the batch in hand" if status.kind == "batched" else "its body, and so may be done"
+        return f"{name} is paused: it stops on {status.place} after {until}."
+    if kind == Wish.Kind.RESUME:
+        return (
+            f"{name} is resumed: the next `manage.py once run` takes it up, and so do processes "
+            "that look for work (`once work`, and servers that run it)."
+        )
+    pace = ", ".join(
+        f"{option}={'as declared' if value is None else f'{value:g}'}"
+        for option, value in values.items()
+    )
+    when = "from the next batch on" if is_running else "as soon as it runs"
+    return f"{name} has {pace}, {when}. It ends with version {status.version}."

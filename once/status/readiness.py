@@ -187,9 +187,9 @@ def _are_done(using: str, routines: Sequence[Routine], gone: dict[tuple[str, int
 
 
 def _by_database(routines: Iterable[Routine], aliases: Iterable[str]) -> dict[str, list[Routine]]:
-    wanted = list(routines)
-    used = sorted({routine.using for routine in wanted} | {*aliases})
-    return {using: [each for each in wanted if each.using == using] for using in used}
+    meant = list(routines)
+    used = sorted({routine.using for routine in meant} | {*aliases})
+    return {using: [each for each in meant if each.using == using] for using in used}
 
 
 def undone(
