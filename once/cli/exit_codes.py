@@ -69,8 +69,8 @@ def after(results: list[Result], *, no_wait: bool = False) -> None:
     if failed:
         lines = [f"{result.routine.name} failed. {inline(result.message)}" for result in failed]
         raise CommandError("\n".join(lines), returncode=FAILED) from failed[0].error
-    left = (Reason.OTHER_ROLE,)  # which the process of that role does
-    undone = [each for each in results if not each.is_done and each.reason not in left]
+    # Because a process of the other role runs a routine of that role, it is not missing here.
+    undone = [each for each in results if not each.is_done and each.reason is not Reason.OTHER_ROLE]
     if not undone:
         return
     reasons = {result.reason for result in undone}

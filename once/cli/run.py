@@ -161,9 +161,9 @@ def _plan(
     names = {each.name for each in pending}
     elsewhere: dict[str, Result] = {}
     for routine in routines:
-        left = roles.left(routine, registry, run_options, elsewhere)
-        if left and routine.name in names:
-            elsewhere[routine.name] = left
+        skipped = roles.left(routine, registry, run_options, elsewhere)
+        if skipped and routine.name in names:
+            elsewhere[routine.name] = skipped
     pending = [
         replace(each, message=elsewhere[each.name].message) if each.name in elsewhere else each
         for each in pending

@@ -21,7 +21,7 @@ from once.status.state import RoutineState, Status
 from once.status.survey import statuses
 from once.text import one_line
 
-__all__ = ["gates", "privileges", "rehearse", "routines", "server", "tables"]
+__all__ = ["gates", "privileges", "routines", "server", "tables", "try_statements"]
 
 #: Questions to a server, by vendor.
 _QUESTIONS = {"mysql": mysql.examine, "postgresql": postgresql.examine}
@@ -74,7 +74,7 @@ def privileges(deployment: Deployment) -> Iterator[Finding]:
         with database.work():
             database.limit_statements(1.0)
             before = _time()
-            clock, errors = rehearse(database.using, deployment.name)
+            clock, errors = try_statements(database.using, deployment.name)
             after = _time()
             transaction.set_rollback(True, using=database.using)
         return before, clock, after, errors
@@ -105,7 +105,7 @@ def _clock(deployment: Deployment, before: datetime, clock: datetime, after: dat
     return deployment.ok("clock", "This machine's clock and the database's agree.")
 
 
-def rehearse(using: str, name: str) -> tuple[datetime | None, dict[str, DatabaseError]]:
+def try_statements(using: str, name: str) -> tuple[datetime | None, dict[str, DatabaseError]]:
     """Do to each table all that is ever done to it, in a transaction that is to be rolled back.
 
     No signal of a model is sent.

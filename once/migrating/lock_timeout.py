@@ -112,8 +112,10 @@ class SchemaStatements:
 
     @property
     def _seconds(self) -> float:
-        left = self._patient.timeout
-        return self._limit if left is None or self.is_begun else min(self._limit, max(0.5, left))
+        timeout = self._patient.timeout
+        if timeout is None or self.is_begun:
+            return self._limit
+        return min(self._limit, max(0.5, timeout))
 
     def pause(self, error: Exception, *, has_transaction: bool = True) -> None:
         """Let the application pass, after a statement that gave up.

@@ -56,7 +56,7 @@ def to_json(routine: Routine) -> dict[str, Any]:
         "name": routine.name,
         "database": routine.using,
         "version": routine.version,
-        "failed_items": [item_to_json(each) for each in last(routine, None)],
+        "failures": [item_to_json(each) for each in last(routine, None)],
     }
 
 

@@ -278,14 +278,14 @@ def progress(attempt: Attempt, seconds: float, *, is_running: bool = True) -> di
         total = max(total, attempt.processed)  # rows may appear meanwhile
     own = attempt.processed - attempt.resumed
     rate = own / seconds if own > 0 and seconds > 0 else None
-    left = None
+    seconds_left = None
     if rate and total is not None and is_running:
-        left = round((total - attempt.processed) / rate, 1)
+        seconds_left = round((total - attempt.processed) / rate, 1)
     return {
         "processed": attempt.processed,
         "total": total,
         "rate": rate and round(rate, 3),
-        "seconds_left": left,
+        "seconds_left": seconds_left,
     }
 
 

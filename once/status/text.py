@@ -125,8 +125,8 @@ def done_already(status: Status) -> str:
     again = f"call `manage.py once reset {status.name}` first"
     if status.kind == "call":  # of which another version, release or state of files may be the last
         again = f"raise --version, or reset the last call: `manage.py once reset {status.name}`"
-    left = f" {status.message}" if status.failed_items else ""
-    return f"{status.name} is done already: {how}.{left} To have it run again, {again}."
+    failed = f" {status.message}" if status.failed_items else ""
+    return f"{status.name} is done already: {how}.{failed} To have it run again, {again}."
 
 
 def next_step(status: Status, *, runs_at_startup: bool) -> str:

@@ -104,10 +104,10 @@ def test_items_are_listed(using: str, declared: list[Routine]) -> None:
     assert list(shown) == ["schema", "routines"]
     [routine] = shown["routines"]
     assert [routine[key] for key in ("name", "database", "version")] == ["shop.fill", using, 1]
-    assert [each["item"] for each in routine["failed_items"]] == ["2", "5"]
-    assert list(routine["failed_items"][0]) == ["item", "attempt", "failed_at", "error"]
-    assert routine["failed_items"][0]["error"].startswith("LookupError: no item 2\nTraceback")
-    assert routine["failed_items"][0]["failed_at"].endswith("Z")
+    assert [each["item"] for each in routine["failures"]] == ["2", "5"]
+    assert list(routine["failures"][0]) == ["item", "attempt", "failed_at", "error"]
+    assert routine["failures"][0]["error"].startswith("LookupError: no item 2\nTraceback")
+    assert routine["failures"][0]["failed_at"].endswith("Z")
 
 
 def test_the_last_fifty_items_are_listed(using: str, declared: list[Routine]) -> None:
@@ -120,7 +120,7 @@ def test_the_last_fifty_items_are_listed(using: str, declared: list[Routine]) ->
     assert ("  i0  " in out, "  i1  " in out, "  i50  " in out) == (False, True, True)
     assert out.endswith("  Only the last 50 are shown. With --json all are.\n")
     [routine] = Answer("items", "shop.fill", "--json").json["routines"]
-    assert len(routine["failed_items"]) == 51
+    assert len(routine["failures"]) == 51
 
 
 def test_items_of_a_routine_without_any(using: str, declared: list[Routine]) -> None:

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from once import Routine
 from once.databases import database
-from once.doctor.record_probes import rehearse
+from once.doctor.record_probes import try_statements
 from once.exceptions import AttemptLost, CannotFence
 from once.models import Attempt, Completion, Now, State
 from once.record import history, migrated, recorder
@@ -323,7 +323,7 @@ def test_rehearsal_does_all_and_touches_nobodys_rows(using: str) -> None:
     connection = connections[using]
     with transaction.atomic(using=using):
         with CaptureQueriesContext(connection) as queries:
-            time, errors = rehearse(using, "once.doctor")
+            time, errors = try_statements(using, "once.doctor")
         assert time is not None
         assert errors == {}
         assert Attempt.objects.using(using).get(routine="shop.seed").version == 2
@@ -347,7 +347,7 @@ def test_rehearsal_names_the_statement_and_goes_on(using: str) -> None:
         return execute(sql, *rest)
 
     with transaction.atomic(using=using), connections[using].execute_wrapper(refuse):
-        _, errors = rehearse(using, "once.doctor")
+        _, errors = try_statements(using, "once.doctor")
         transaction.set_rollback(True, using=using)
     tables = ("attempt", "completion", "anchor")
     assert errors == {f"UPDATE on once_{table}": refusal for table in tables}
