@@ -91,7 +91,8 @@ def _lines(
         paint, label = paints.get(State(attempt.state), str), attempt.state
         if each.is_bodiless:
             paint, label = str, attempt.trigger
-        parts = [f"v{each.version or '-'}", each.began]
+        parts = [f"v{each.version}"] if each.version else []
+        parts.append(each.began)
         if each.lasted:
             parts.append(f"in {each.lasted}")
         parts += [f"on {attempt.host} (pid {attempt.pid})", f"by {each.by}"]

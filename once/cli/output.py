@@ -146,13 +146,11 @@ def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterato
     width = min(_NAME, max(map(len, names), default=0))
     for name, status in zip(names, listed, strict=True):
         mark = "X" if status.state is RoutineState.COMPLETED else " "
-        version = f"v{status.version or status.recorded_version or '-'}"
-        painted = paints.get(status.state, str)(status.state.value)
-        line = "  ".join(
-            [f"[{mark}] {name:<{width}}", version, painted]
-            + [inline(detail) for detail in text.details(status)]
-        )
-        yield line
+        version = status.version or status.recorded_version
+        parts = [f"[{mark}] {name:<{width}}"]
+        parts += [f"v{version}"] if version else []  # a tombstone may be all that is recorded
+        parts += [paints.get(status.state, str)(status.state.value)]
+        yield "  ".join([*parts, *map(inline, text.details(status))])
         if status.error:
             error = status.error.strip() if verbosity > 1 else status.error_line
             yield indent(escaped(error), " " * 6)

@@ -7,10 +7,11 @@ the migration's own transaction begins, by the routine's own lock, claim and bat
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from django.core.management import CommandError
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
@@ -39,6 +40,8 @@ from once.routines.batches import START
 
 __all__ = ["applying", "confirm", "reverse"]
 
+T = TypeVar("T")
+
 _Apply = Callable[[MigrationExecutor, Migration, Callable[[], Any]], Any]
 
 #: Errors for a routine that was left out, by the reason.
@@ -49,6 +52,7 @@ _KINDS: dict[Reason | None, type[OnceError]] = {
 }
 
 _django_apply = MigrationExecutor.apply_migration
+_django_migrate = MigrationExecutor.migrate
 _django_plan = MigrationExecutor.migration_plan
 
 #: By connection, the way to apply a migration whose gates are passed, and the wait that it is part
@@ -75,13 +79,6 @@ def applying(connection: BaseDatabaseWrapper, apply: _Apply, patient: Wait) -> I
         del _ways[connection]
 
 
-def _way(connection: BaseDatabaseWrapper) -> tuple[_Apply, Wait]:
-    """Return the way of a connection: by default Django's own, and a wait without a limit."""
-    if connection in _ways:
-        return _ways[connection]
-    return _plainly, Wait(name="migrations", using=connection.alias, deadline=None)
-
-
 def _plainly(executor: MigrationExecutor, migration: Migration, go_on: Callable[[], Any]) -> Any:
     return go_on()
 
@@ -94,7 +91,9 @@ def _apply_migration(
     fake_initial: bool = False,
 ) -> Any:
     """Apply a migration as Django does, behind its gates; a fake one completes nothing."""
-    apply, patient = _way(executor.connection)
+    # By default in Django's way, with a wait that has no limit.
+    plain = Wait(name="migrations", using=executor.connection.alias, deadline=None)
+    apply, patient = _ways.get(executor.connection, (_plainly, plain))
     gates = leading(migration)
     if gates and fake_initial:
         fake = executor.detect_soft_applied(state, migration)[0]
@@ -151,8 +150,30 @@ def _migration_plan(
     return first + [step for step in plan if step not in first]
 
 
+def _ending_command(method: Callable[..., T]) -> Callable[..., T]:
+    """Have a method raise errors of this package such that Django's command prints the message.
+
+    They stay what they are, and ``--traceback`` shows the rest. Under the lock nothing changes,
+    because the command that took it ends with exit codes of its own.
+    """
+
+    @wraps(method)
+    def call(executor: MigrationExecutor, *args: Any, **options: Any) -> T:
+        try:
+            return method(executor, *args, **options)
+        except OnceError as error:
+            kind = type(error)
+            if issubclass(kind, CommandError) or executor.connection in _ways:
+                raise
+            both = type(kind.__name__, (kind, CommandError), {"__module__": kind.__module__})
+            raise both(str(error)).with_traceback(error.__traceback__) from error.__cause__
+
+    return call
+
+
 MigrationExecutor.apply_migration = _apply_migration  # type: ignore[method-assign, assignment]
-MigrationExecutor.migration_plan = _migration_plan  # type: ignore[method-assign, assignment]
+MigrationExecutor.migrate = _ending_command(_django_migrate)  # type: ignore[method-assign]
+MigrationExecutor.migration_plan = _ending_command(_migration_plan)  # type: ignore[method-assign]
 
 
 def _complete(routine: Routine, migration: Migration, models: Any, patient: Wait) -> None:

@@ -74,7 +74,7 @@ def test_status_after_the_record_is_carried_over(using: str, routine: Routine) -
     assert (before["state"], before["renamed_to"]) == ("renamed", "shop.new")
     assert (before["recorded_version"], before["version"]) == (None, None)
     lines = Answer("status").out.splitlines()
-    assert lines[1].split()[:5] == ["[", "]", "shop.old", "v-", "renamed"]
+    assert lines[1].startswith("[ ] shop.old  renamed")  # a tombstone has no version of a routine
     assert lines[2].strip() == "Its name is shop.new now."
     assert Answer("status", "--check").code == 0
 
@@ -179,7 +179,7 @@ def test_history_tells_where_the_record_came_from(using: str, routine: Routine) 
     assert told == [("test", 1, None), ("rename", None, "from shop.old")]
     answer = Answer("history", "shop.new")
     assert "from shop.old" in answer.out
-    assert "v-  " in answer.out
+    assert "v-" not in answer.out  # a rename moved those of all versions
 
 
 def test_w004_is_silent_about_old_names(using: str, declared: list[Routine]) -> None:
