@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.core.checks.registry import registry as checks
 from django.db import connections
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
@@ -192,6 +193,13 @@ def test_migrate_brings_default_up_to_date_where_no_routine_lives_in_it(
     assert Answer("run", "--migrate", "-v0").code == 0
     for alias in ("default", "sqlite"):
         assert Completion.objects.using(alias).filter(routine="once.migrate").exists()
+
+
+def test_migrate_of_several_databases_gives_a_warning_once(declared: list[Routine]) -> None:
+    declared.append(seed("sqlite", function=lambda: None))  # which takes no run
+    answer = Answer("run", "--migrate", "-v0", skip_checks=False)
+    assert (answer.code, answer.err.count("once.W001")) == (0, 1)
+    assert "once" in {tag for check in checks.registered_checks for tag in check.tags}
 
 
 def test_migrate_of_one_database_leaves_default_alone(declared: list[Routine]) -> None:
