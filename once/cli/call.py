@@ -47,8 +47,8 @@ def add_arguments(parser: CommandParser) -> None:
         "key",
         type=_key,
         metavar="KEY",
-        help="What runs once: letters, digits and any of _ . : / @ + -. `once status` shows it as "
-        "call:KEY.",
+        help="The name by which it runs once: letters, digits and any of _ . : / @ + -. `once "
+        "status` shows it as call:KEY.",
     )
     # One argument: of two, argparse would take the "--" between them away.
     parser.add_argument(
@@ -83,11 +83,11 @@ def add_arguments(parser: CommandParser) -> None:
         type=_version,
         default=1,
         metavar="N",
-        help="A higher one runs again, once. Default: 1.",
+        help="A higher version runs again, once. Default: 1.",
     )
     add_database(
         parser,
-        "Where its effects and the record of them are. Default: default.",
+        "The database of its effects and of their record. Default: default.",
         default=DEFAULT_DB_ALIAS,
     )
     add_flags(parser, "--no-wait", "--timeout", "--json")

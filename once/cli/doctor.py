@@ -28,7 +28,7 @@ _INDENT = 40
 
 
 def add_arguments(parser: CommandParser) -> None:
-    add_database(parser, "Only this database, routines or none.")
+    add_database(parser, "Only this database, with routines or without.")
     add_flags(parser, "--json")
 
 

@@ -19,9 +19,6 @@ from once.text import inline, one_line, trace, whole
 
 __all__ = ["handle", "to_json"]
 
-#: Options of ``once run`` that do something else.
-_OTHERS = ("plan", "fake", "migrate", "revert", "keep_going", "reason")
-
 _KEPT = (
     "Rolled back, and recorded as nothing. A rollback does not undo numbers taken from sequences, "
     "nor effects outside of this database: e-mails, requests, files, caches. Hooks of on_commit "
@@ -52,9 +49,6 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
 
 def _chosen(registry: Registry, options: Namespace) -> Routine:
     """Return the one routine that can be tried."""
-    given = [f"--{name.replace('_', '-')}" for name in _OTHERS if getattr(options, name)]
-    if given:
-        raise exit_codes.misused(f"--dry-run records nothing. Leave out {', '.join(given)}.")
     names = registry.select(options.names) if options.names else []
     routines = of_database(names, options)
     if len(routines) != 1:
@@ -73,13 +67,14 @@ def _chosen(registry: Registry, options: Namespace) -> Routine:
 def _failure(command: TerminalCommand, rehearsal: Rehearsal) -> CommandError:
     error: Any = rehearsal.error
     command.stderr.write(trace(error))
-    message = (
-        f"{rehearsal.routine.name} failed, was rolled back and is recorded as nothing. "
-        f"{inline(one_line(error, rehearsal.place)).rstrip('.')}."
-    )
+    next_step = "Fix the cause, and run this again."
     if isinstance(error, Error) and rehearsal.here.is_in_the_way(error):
-        message += f" A dry run waits for a lock for {LOCKS} s at most. Run this again."
-    return CommandError(message, returncode=exit_codes.FAILED)
+        next_step = f"A dry run waits for a lock for {LOCKS} s at most. Run this again."
+    return CommandError(
+        f"{rehearsal.routine.name} failed, was rolled back and is recorded as nothing. "
+        f"{inline(one_line(error, rehearsal.place)).rstrip('.')}. {next_step}",
+        returncode=exit_codes.FAILED,
+    )
 
 
 def _lines(rehearsal: Rehearsal) -> list[str]:

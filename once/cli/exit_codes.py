@@ -24,6 +24,8 @@ HELD = 5
 #: A shell's number for a program that a signal ended is this, and the number of the signal.
 _SIGNALLED = 128
 
+_DOCTOR = "`manage.py once doctor` says what to do."
+
 #: The first kind that fits an error counts.
 _CODES = {
     UnknownRoutine: USAGE,
@@ -54,7 +56,7 @@ def translated() -> Iterator[None]:
         code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
         raise CommandError(escaped(str(error)), returncode=code) from error
     except Error as error:
-        message = f"A database cannot be used: {one_line(error)}"
+        message = f"A database cannot be used: {one_line(error).rstrip('.')}. {_DOCTOR}"
         raise CommandError(message, returncode=TIMED_OUT) from error
 
 

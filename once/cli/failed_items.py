@@ -12,7 +12,6 @@ from once.engine.options import RunOptions
 from once.models import Trigger
 from once.results import Outcome, already_done
 from once.routines import in_memory
-from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status import state
 from once.status.state import RoutineState
@@ -20,12 +19,9 @@ from once.status.survey import statuses_of
 
 __all__ = ["handle"]
 
-#: Options of ``once run`` that do something else.
-_OTHERS = ("plan", "fake", "migrate", "revert", "dry_run", "limit", "reason")
-
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    routines = _chosen(registry, options)
+    routines = items.batched(registry, options)
     stands = {status.name: status for status in statuses_of(registry, routines)}
     for status in stands.values():
         if status.state is not RoutineState.COMPLETED:
@@ -55,14 +51,3 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
                 for line in items.lines(result.routine, options.verbosity):
                     command.stdout.write(f"  {line}")
     exit_codes.after(results, no_wait=options.no_wait)
-
-
-def _chosen(registry: Registry, options: Namespace) -> list[Routine]:
-    if not options.names:
-        raise exit_codes.misused("--failed-items needs the NAME of each routine.")
-    given = [f"--{name.replace('_', '-')}" for name in _OTHERS if getattr(options, name)]
-    if given:
-        raise exit_codes.misused(
-            f"--failed-items tries items and nothing else. Leave out {', '.join(given)}."
-        )
-    return items.batched(registry, options)

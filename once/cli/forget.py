@@ -13,7 +13,15 @@ from django.core.management.base import CommandParser
 
 from once import conf
 from once.cli import exit_codes, output
-from once.cli.options import add_database, add_names, add_noinput, refuse_ambiguity, user
+from once.cli.options import (
+    add_database,
+    add_names,
+    add_noinput,
+    named,
+    recorded,
+    refuse_ambiguity,
+    user,
+)
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.databases import database
@@ -25,9 +33,7 @@ from once.models import State
 from once.record import anchors, history, queries, recorder
 from once.routines.base import Routine
 from once.routines.names import CALL
-from once.routines.registry import Registry, match
-from once.status import attempts
-from once.status.survey import recording
+from once.routines.registry import Registry
 from once.text import inline
 
 _BURIED = (
@@ -48,23 +54,24 @@ def add_arguments(parser: CommandParser) -> None:
         help="Also the tombstones of old names, by which an older release does not run them again.",
     )
     add_database(
-        parser, "Only what this database records; needed where several record the same name."
+        parser,
+        "Only routines that this database records; needed where several record the same name.",
     )
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    meant = _meant(registry, options)
+    places = _places(registry, options)
     if options.interactive:
-        names = [inline(name) for name in meant]
+        names = [inline(name) for name in places]
         output.confirm(
             command,
-            f"This removes the only records that these ran: {', '.join(names)}.",
-            "The records of these are removed. Where code has or calls one, it runs again:",
+            f"This removes the only records that these routines ran: {', '.join(names)}.",
+            "These routines lose their records. Where code has or calls one, it runs again:",
             names,
             "Nothing was removed.",
         )
     with reporting(command, options):
-        for name, using in meant.items():
+        for name, using in places.items():
             counts = ", ".join(f"{count} {kind}" for kind, count in _forget(name, using).items())
             removed = f"removed {counts}."
             tell(
@@ -77,35 +84,32 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
             )
             if options.verbosity:
                 command.stdout.write(f"  {inline(name)}: {removed}")
-    if options.verbosity and any(name.startswith(CALL) for name in meant):
+    if options.verbosity and any(name.startswith(CALL) for name in places):
         command.stdout.write("  A command runs again where `manage.py once call` calls it.")
 
 
-def _meant(registry: Registry, options: Namespace) -> dict[str, str]:
+def _places(registry: Registry, options: Namespace) -> dict[str, str]:
     """Return the database of each name that is recorded, and meant."""
-    aliases = [options.database] if options.database else recording(registry)
-    recorded = [(name, using) for using in aliases for name in attempts.names(using)]
-    # A command may be named by its key alone.
-    labels = {name: name.removeprefix(CALL) for name, _ in recorded} | registry.labels
-    meant = set[str]().union(*match(options.names, labels).values())
-    found = [(name, using) for name, using in recorded if name in meant]
+    every = recorded(registry, options)
+    names = named(registry, options.names, (name for name, _ in every))
+    found = [(name, using) for name, using in every if name in names]
     refuse_ambiguity(found)
     where = {using for _, using in found}
-    buried = _renamed(meant, where)
+    buried = _renamed(names, where)
     if buried and not options.force:
         raise exit_codes.misused(_BURIED.format(*min(buried.items())))
     for old, present in _renamed(registry.labels, where).items():
-        if present in meant:
+        if present in names:
             raise exit_codes.misused(
                 f"{present} is the name that another release gave to {old} of this code. That "
                 "release needs its record. Remove it by code that has neither name."
             )
-    known = {name: registry.current(name) for name in sorted(meant - buried.keys())}
+    known = {name: registry.current(name) for name in sorted(names - buried.keys())}
     for name, present in known.items():
         if present in registry.labels:
-            named = "" if name == present else f", by the name {present}"
+            by_name = "" if name == present else f", by the name {present}"
             raise exit_codes.misused(
-                f"{name} is in this code{named}, so that its record is needed. To have it run "
+                f"{name} is in this code{by_name}, so that its record is needed. To have it run "
                 f"again, call `manage.py once reset {present}`."
             )
     return dict(found)

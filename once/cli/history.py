@@ -6,17 +6,14 @@ from textwrap import indent
 
 from django.core.management.base import CommandParser
 from django.core.management.color import Style
-from django.db import DEFAULT_DB_ALIAS
 
 from once.cli import exit_codes, output
-from once.cli.options import add_database, add_flags, add_names
+from once.cli.options import add_database, add_flags, add_names, named, recorded
 from once.cli.output import TerminalCommand
 from once.models import State
-from once.routines.names import CALL
-from once.routines.registry import Registry, match
+from once.routines.registry import Registry
 from once.status import attempts, state
 from once.status.attempts import PastAttempt, PastWish
-from once.status.survey import recording
 from once.text import escaped, inline
 
 _Past = tuple[list[PastAttempt], list[PastWish]]
@@ -27,40 +24,43 @@ USAGE = "NAME [NAME ...]"
 
 def add_arguments(parser: CommandParser) -> None:
     add_names(parser, ".", nargs="+")
-    add_database(parser, "Only what this database records.")
+    add_database(parser, "Only routines that this database records.")
     add_flags(parser, "--json")
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    past = _meant(registry, options)
+    past = _past(registry, options)
     if options.as_json:
         routines = [attempts.to_json(using, name, *both) for (name, using), both in past.items()]
         output.print_json(command, {"schema": state.SCHEMA, "routines": routines})
         return
     for (name, using), (rows, made) in past.items():
-        where = "" if using == DEFAULT_DB_ALIAS else f"  in {using}"
-        command.stdout.write(command.style.MIGRATE_HEADING(inline(name)) + where)
+        output.heading(command, name, using)
         for line in _lines(rows, made, command.style, options.verbosity):
             command.stdout.write(line)
 
 
-def _meant(registry: Registry, options: Namespace) -> dict[tuple[str, str], _Past]:
+def _past(registry: Registry, options: Namespace) -> dict[tuple[str, str], _Past]:
     """Return the history of what the names mean, by name and database."""
-    aliases = [options.database] if options.database else recording(registry)
-    attempted = [(name, using) for using in aliases for name in attempts.names(using)]
-    declared = [(each.name, each.using) for each in registry.recorded if each.using in aliases]
-    # A command may be named by its key alone.
-    labels = {name: name.removeprefix(CALL) for name, _ in attempted} | registry.labels
-    meant = set[str]().union(*match(map(registry.current, options.names), labels).values())
+    known = recorded(registry, options)
+    declared = [
+        (each.name, each.using)
+        for each in registry.recorded
+        if options.database in (None, each.using)
+    ]
+    names = named(registry, map(registry.current, options.names), (name for name, _ in known))
     past = dict[tuple[str, str], _Past]()
-    for name, using in dict.fromkeys([*attempted, *declared]):
-        if name in meant:
+    for name, using in dict.fromkeys([*known, *declared]):
+        if name in names:
             past[name, using] = [], []
-            if (name, using) in attempted:
+            if (name, using) in known:
                 past[name, using] = attempts.last(using, name), attempts.wishes_for(using, name)
     if not past:
         where = f" in database {options.database!r}" if options.database else ""
-        raise exit_codes.misused(f"Nothing is recorded{where} of {', '.join(sorted(meant))}.")
+        raise exit_codes.misused(
+            f"Nothing is recorded{where} of {', '.join(sorted(names))}. `manage.py once status` "
+            "shows where each routine is recorded."
+        )
     return past
 
 

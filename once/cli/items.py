@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from textwrap import indent
 
 from django.core.management.base import CommandParser
-from django.db import DEFAULT_DB_ALIAS
 
 from once.cli import exit_codes, output
 from once.cli.options import add_database, add_flags, add_names, of_database
@@ -24,7 +23,7 @@ USAGE = "NAME [NAME ...]"
 
 def add_arguments(parser: CommandParser) -> None:
     add_names(parser, ".", nargs="+")
-    add_database(parser, "Only what this database records.")
+    add_database(parser, "Only routines that this database records.")
     add_flags(parser, "--json")
 
 
@@ -35,8 +34,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
         output.print_json(command, {"schema": state.SCHEMA, "routines": shown})
         return
     for routine in routines:
-        where = "" if routine.using == DEFAULT_DB_ALIAS else f"  in {routine.using}"
-        command.stdout.write(command.style.MIGRATE_HEADING(inline(routine.name)) + where)
+        output.heading(command, routine.name, routine.using)
         for line in lines(routine, options.verbosity):
             command.stdout.write(line)
 

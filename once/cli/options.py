@@ -15,8 +15,9 @@ from once.cli.output import TerminalCommand
 from once.routines.base import Routine
 from once.routines.names import CALL
 from once.routines.registry import Registry, match
+from once.status import attempts
 from once.status.state import Status
-from once.status.survey import statuses
+from once.status.survey import recording, statuses
 from once.text import escaped
 
 __all__ = [
@@ -28,7 +29,9 @@ __all__ = [
     "add_subcommands",
     "chosen",
     "databases",
+    "named",
     "of_database",
+    "recorded",
     "refuse_ambiguity",
     "user",
 ]
@@ -97,7 +100,7 @@ def add_noinput(parser: CommandParser) -> None:
         "--no-input",
         action="store_false",
         dest="interactive",
-        help="Do not ask, do it.",
+        help="Do not ask for confirmation.",
     )
 
 
@@ -119,9 +122,22 @@ def databases(registry: Registry, options: Namespace) -> list[str]:
     return [options.database] if options.database else registry.databases or [DEFAULT_DB_ALIAS]
 
 
-def chosen(registry: Registry, names: list[str], database: str | None = None) -> list[Status]:
+def recorded(registry: Registry, options: Namespace) -> list[tuple[str, str]]:
+    """Return each name with a database that has a record of it, or only of --database."""
+    aliases = [options.database] if options.database else recording(registry)
+    return [(name, using) for using in aliases for name in attempts.names(using)]
+
+
+def named(registry: Registry, names: Iterable[str], known: Iterable[str]) -> set[str]:
+    """Return the known names, and those of this code, that names, labels or patterns mean."""
+    # A command may be named by its key alone.
+    labels = {name: name.removeprefix(CALL) for name in known} | registry.labels
+    return set[str]().union(*match(names, labels).values())
+
+
+def chosen(registry: Registry, options: Namespace) -> list[Status]:
     """Return the status of what the names mean, recorded or registered, in one database or all."""
-    names = [registry.current(name) for name in names]
+    names, database = [registry.current(name) for name in options.names], options.database
     registered = {routine.name: routine.using for routine in registry.recorded}
     databases = set(connections.settings)
     if database is not None:
@@ -132,10 +148,8 @@ def chosen(registry: Registry, names: list[str], database: str | None = None) ->
     everything = statuses(registry, databases=databases)
     if not names:
         return [each for each in everything if database in (None, each.database)]
-    # A command may be named by its key alone.
-    labels = {each.name: each.name.removeprefix(CALL) for each in everything} | registry.labels
-    meant = set[str]().union(*match(names, labels).values())
-    selected = [each for each in everything if each.name in meant]
+    selection = named(registry, names, (each.name for each in everything))
+    selected = [each for each in everything if each.name in selection]
     if database is not None and not selected:
         raise _not_in(database)
     return selected
@@ -157,7 +171,8 @@ def of_database(routines: list[Routine], options: Namespace) -> list[Routine]:
 def _not_in(database: str) -> CommandError:
     """Return what to raise where none of the names is in a database."""
     return exit_codes.misused(
-        f"None of these is in database {database!r}. Leave out --database, or name other routines."
+        f"None of these routines is in database {database!r}. Leave out --database, or name other "
+        "routines."
     )
 
 
@@ -203,27 +218,32 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise ArgumentTypeError(f"{text!r} is no number of seconds")
+        raise ArgumentTypeError(f"{text!r} is no number of seconds. Pass 0 or more, such as 2.5")
     return value
 
 
 def _alias(text: str) -> str:
     if text not in connections.settings:
         aliases = ", ".join(sorted(connections.settings))
-        raise ArgumentTypeError(f"{text!r} is not in DATABASES, which has {aliases}")
+        raise ArgumentTypeError(f"{text!r} is not in DATABASES. Name one of {aliases}")
     return text
 
 
 _FLAGS: dict[str, dict[str, Any]] = {
-    "--reason": {"type": _text, "default": "", "metavar": "TEXT", "help": "Why, for the history."},
+    "--reason": {
+        "type": _text,
+        "default": "",
+        "metavar": "TEXT",
+        "help": "The reason, for the history.",
+    },
     "--no-wait": {
         "action": "store_true",
-        "help": "Leave out what another process runs (exit code 3).",
+        "help": "Leave out routines that another process runs (exit code 3).",
     },
     "--timeout": {
         "type": _seconds,
         "metavar": "SECONDS",
-        "help": "Give up waiting after this long (exit code 4). No limit by default.",
+        "help": "Give up waiting after so many seconds (exit code 4). No limit by default.",
     },
     "--json": {
         "action": "store_true",

@@ -14,6 +14,7 @@ from unicodedata import east_asian_width
 from django.core.management.base import BaseCommand, CommandError
 from django.core.management.color import Style
 from django.core.serializers.json import DjangoJSONEncoder
+from django.db import DEFAULT_DB_ALIAS
 
 from once.cli import exit_codes
 from once.results import Outcome, Reason, Result
@@ -24,7 +25,7 @@ from once.status.state import RoutineState, Status
 from once.status.survey import statuses_of
 from once.text import escaped, inline
 
-__all__ = ["Terminal", "TerminalCommand", "conclude", "confirm", "lines", "print_json"]
+__all__ = ["Terminal", "TerminalCommand", "conclude", "confirm", "heading", "lines", "print_json"]
 
 #: Columns for names at most; a longer name moves the rest of its line to the right.
 _NAME = 32
@@ -130,6 +131,12 @@ class TerminalCommand(BaseCommand):
 def print_json(command: TerminalCommand, value: dict[str, Any]) -> None:
     out: Any = command.stdout
     out.unfolded.write(json.dumps(value, indent=2, cls=DjangoJSONEncoder) + "\n")
+
+
+def heading(command: TerminalCommand, name: str, using: str) -> None:
+    """Print the name of a routine, above what a database has of it."""
+    where = "" if using == DEFAULT_DB_ALIAS else f"  in {using}"
+    command.stdout.write(command.style.MIGRATE_HEADING(inline(name)) + where)
 
 
 def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterator[str]:

@@ -22,7 +22,7 @@ USAGE = "NAME [NAME ...]"
 
 def add_arguments(parser: CommandParser) -> None:
     add_names(parser, ".", nargs="+")
-    add_database(parser, "Only what this database records.")
+    add_database(parser, "Only routines that this database records.")
     add_flags(parser, "--reason")
 
 
@@ -35,7 +35,7 @@ def meant(
     command: TerminalCommand, registry: Registry, options: Namespace, kind: Wish.Kind
 ) -> list[Status]:
     """Return the routines that the names mean, each of which the wish can be for."""
-    listed = chosen(registry, options.names, options.database)
+    listed = chosen(registry, options)
     # Because a pattern means what waits or runs, one that cannot is meant by its full name only.
     refused = {each.name: decisions.refusal(kind, each) for each in listed}
     named = [each for each in listed if not refused[each.name] or each.name in options.names]

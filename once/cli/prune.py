@@ -17,10 +17,12 @@ from once.routines.registry import Registry
 HELP = "Delete attempts that ended long ago."
 USAGE = ""
 
+_DAYS = "Delete attempts that ended more than so many days ago."
+
 
 def add_arguments(parser: CommandParser) -> None:
-    parser.add_argument("--older-than", type=int, required=True, metavar="DAYS", help="How long.")
-    add_database(parser, "Only there.")
+    parser.add_argument("--older-than", type=int, required=True, metavar="DAYS", help=_DAYS)
+    add_database(parser, "Only in this database.")
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:

@@ -43,13 +43,14 @@ def add_arguments(parser: CommandParser) -> None:
         help="Also what a migration that is applied needed, though its rows may be of no use now.",
     )
     add_database(
-        parser, "Only what this database records; needed where several record the same name."
+        parser,
+        "Only routines that this database records; needed where several record the same name.",
     )
     add_flags(parser, "--reason")
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    listed = chosen(registry, options.names, options.database)
+    listed = chosen(registry, options)
     # Because a pattern means what is recorded, a routine in memory is meant by its full name only.
     meant = [each for each in listed if each.kind != "process" or each.name in options.names]
     refuse_ambiguity((each.name, str(each.database)) for each in meant)
@@ -67,9 +68,10 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
         ]
     exit_codes.after(results)
     if options.verbosity:
+        names = ", ".join(inline(each.name) for each in resets)
         is_call = all(each.kind == "call" for each in resets)
         again = "call it again by `manage.py once call`" if is_call else "`manage.py once run`"
-        command.stdout.write(f"  Pending again. Next: {again}.")
+        command.stdout.write(f"  Pending again: {names}. Next: {again}.")
 
 
 def _refuse_passed(resets: Sequence[Status]) -> None:

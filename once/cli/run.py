@@ -26,6 +26,19 @@ from once.status.state import RoutineState
 HELP = "Run what is pending, and wait for other processes that run it."
 USAGE = "[NAME ...]"
 
+#: The act of an option, and the options that do something else.
+_ALONE = {
+    "failed_items": (
+        "--failed-items tries items and nothing else.",
+        ("plan", "fake", "migrate", "revert", "dry_run", "limit", "reason"),
+    ),
+    "dry_run": (
+        "--dry-run records nothing.",
+        ("plan", "fake", "migrate", "revert", "keep_going", "reason"),
+    ),
+    "plan": ("--plan runs nothing.", ("fake", "migrate", "revert")),
+}
+
 
 def add_arguments(parser: CommandParser) -> None:
     add_names(parser, "; with those that they come after. All by default.")
@@ -74,6 +87,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    _refuse_contradictions(options)
     if options.failed_items:
         from once.cli import failed_items
 
@@ -84,7 +98,6 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
 
         dry_run.handle(command, registry, options)
         return
-    _refuse_contradictions(options)
     routines = _selected(registry, options)
     if options.plan:
         _plan(command, registry, routines, options)
@@ -125,17 +138,23 @@ def _role(options: Namespace) -> str | None:
 
 
 def _refuse_contradictions(options: Namespace) -> None:
-    problem = ""
-    if options.fake and not options.names:
-        problem = "--fake needs the NAME of each routine."
-    elif options.plan and (options.fake or options.migrate or options.revert):
-        problem = "--plan runs nothing. Leave out --fake, --migrate and --revert, or --plan."
-    elif options.reason and not (options.fake or options.revert):
-        problem = "--reason says why routines are recorded by --fake, or reset by --revert."
-    elif options.limit:
-        problem = "--limit says how many items --dry-run tries. Pass both, or leave it out."
-    if problem:
-        raise exit_codes.misused(problem)
+    def given(*names: str) -> list[str]:
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
+
+    for name, (what, others) in _ALONE.items():
+        if given(name) and (needless := given(*others)):
+            raise exit_codes.misused(f"{what} Leave out {', '.join(needless)}.")
+    if not options.names and (nameless := given("fake", "failed_items")):
+        raise exit_codes.misused(f"{nameless[0]} needs the NAME of each routine.")
+    if options.reason and not given("fake", "revert"):
+        raise exit_codes.misused(
+            "--reason says why routines are recorded by --fake, or reset by --revert. Pass one of "
+            "them, or leave out --reason."
+        )
+    if options.limit and not options.dry_run:
+        raise exit_codes.misused(
+            "--limit says how many items --dry-run tries. Pass both, or leave it out."
+        )
 
 
 def _selected(registry: Registry, options: Namespace) -> list[Routine]:

@@ -27,7 +27,7 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="NAME|OPTION=VALUE",
         help=f"Names of routines as elsewhere, and the options to set: {', '.join(wishes.VALUES)}.",
     )
-    add_database(parser, "Only what this database records.")
+    add_database(parser, "Only routines that this database records.")
     add_flags(parser, "--reason")
 
 
@@ -50,10 +50,11 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
 def _value(text: str) -> tuple[str, float | None]:
     option, _, value = text.partition("=")
     if option not in wishes.VALUES:
-        raise exit_codes.misused(f"{option} cannot be set. What can: {', '.join(wishes.VALUES)}.")
+        raise exit_codes.misused(f"{option} cannot be set. Set {' or '.join(wishes.VALUES)}.")
     if not value:
         return option, None
+    kind = "whole" if option == "batch_size" else "decimal"
     try:
         return option, int(value) if option == "batch_size" else float(value)
     except ValueError:
-        raise exit_codes.misused(f"{text}: {value!r} is no number.") from None
+        raise exit_codes.misused(f"{text}: {value!r} is no {kind} number.") from None

@@ -29,12 +29,12 @@ def add_arguments(parser: CommandParser) -> None:
         help="Exit with 3 where not everything is done and migrated, with 5 where a routine is "
         "held or paused.",
     )
-    add_database(parser, "Only what this database records.")
+    add_database(parser, "Only routines that this database records.")
     add_flags(parser, "--json")
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    listed = chosen(registry, options.names, options.database)
+    listed = chosen(registry, options)
     named = {status.database for status in listed if status.database and status.version}
     aliases = named if options.names else set(unapplied.databases(registry.databases))
     if options.database:

@@ -1,4 +1,4 @@
-"""Run nothing; return when the routines are done, at once where one is held."""
+"""Run nothing; return when the routines are done, or at once if a routine is held."""
 
 from argparse import Namespace
 

@@ -70,7 +70,7 @@ def test_dry_run_that_fails_names_the_items(using: str, declared: list[Routine])
     assert answer.code == 1
     assert answer.message == (
         "shop.fill failed, was rolled back and is recorded as nothing. "
-        "LookupError: no such item, at items up to 2."
+        "LookupError: no such item, at items up to 2. Fix the cause, and run this again."
     )
     assert "Traceback" in answer.err
     shown = Answer("run", "--dry-run", "--json", "shop.fill")

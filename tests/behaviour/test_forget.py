@@ -149,8 +149,8 @@ def test_forget_without_a_terminal_wants_to_be_confirmed(
     answer = Answer("forget", "shop.gone")
     assert (answer.code, answer.message) == (
         2,
-        "This removes the only records that these ran: shop.gone. Where there is no terminal to "
-        "ask, confirm by --noinput.",
+        "This removes the only records that these routines ran: shop.gone. Where there is no "
+        "terminal to ask, confirm by --noinput.",
     )
     assert recorded(using, "shop.gone") == (1, 1, 1)
 

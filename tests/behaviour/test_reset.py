@@ -26,7 +26,7 @@ def test_reset_goes_into_the_history_with_who_and_why(
     answer = reset("shop.seed", "--reason", "wrong prices")
     assert (answer.code, answer.err) == (0, "")
     assert "  shop.seed... OK\n" in answer.out
-    assert answer.out.endswith("  Pending again. Next: `manage.py once run`.\n")
+    assert answer.out.endswith("  Pending again: shop.seed. Next: `manage.py once run`.\n")
     row = last(using)
     assert (row.state, row.trigger, row.user, row.reason) == (
         "succeeded",

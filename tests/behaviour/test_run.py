@@ -451,7 +451,7 @@ def test_name_that_is_in_another_database_is_a_usage_error(declared: list[Routin
     declared += [seed("default", "a"), seed("sqlite", "b")]
     answer = Answer("run", "a", "--database", "sqlite")
     assert answer.code == 2
-    assert answer.message.startswith("None of these is in database 'sqlite'.")
+    assert answer.message.startswith("None of these routines is in database 'sqlite'.")
 
 
 def test_keep_going_runs_what_is_not_behind_the_failure(
@@ -488,7 +488,7 @@ def test_database_runs_the_predecessors_in_other_databases(declared: list[Routin
 @pytest.mark.parametrize("arguments", [["run"], ["call", "prices", "check"]], ids=" ".join)
 def test_unknown_database_is_a_usage_error(arguments: list[str]) -> None:
     answer = Answer(arguments[0], "--database", "gone", *arguments[1:])
-    assert "argument --database: 'gone' is not in DATABASES, which has default, sqlite" in (
+    assert "argument --database: 'gone' is not in DATABASES. Name one of default, sqlite" in (
         answer.message
     )
 
@@ -582,7 +582,7 @@ def test_run_json_of_a_name_shows_what_the_run_was_about(declared: list[Routine]
     ("options", "words"),
     [
         (["shop.seed"], "--revert is for routines with scope=state(...)"),
-        (["--plan"], "--plan runs nothing. Leave out --fake, --migrate and --revert"),
+        (["--plan"], "--plan runs nothing. Leave out --revert."),
     ],
 )
 def test_needless_revert_is_a_usage_error(

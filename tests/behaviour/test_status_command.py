@@ -147,7 +147,8 @@ def test_status_of_a_database_that_cannot_be_read_fails_in_one_line(
     answer = Answer("status")
     assert (answer.code, answer.message) == (
         4,
-        "A database cannot be used: OperationalError: no route to host",
+        "A database cannot be used: OperationalError: no route to host. `manage.py once doctor` "
+        "says what to do.",
     )
 
 
