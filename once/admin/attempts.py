@@ -1,5 +1,6 @@
 """The history of attempts, of all routines: read only."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -120,16 +121,10 @@ class AttemptAdmin(ReadOnlyAdmin):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        try:
-            return super().changelist_view(request, *args, **kwargs)
-        except Error as error:
-            return self._unreadable(request, error)
+        return self._shown(super().changelist_view, request, *args, **kwargs)
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        try:
-            return super().changeform_view(request, *args, **kwargs)
-        except Error as error:
-            return self._unreadable(request, error)
+        return self._shown(super().changeform_view, request, *args, **kwargs)
 
     @admin.display(ordering="started_at")
     def began(self, attempt: Attempt) -> str:
@@ -152,12 +147,17 @@ class AttemptAdmin(ReadOnlyAdmin):
             _row(attempt).trace,
         )
 
-    def _unreadable(self, request: HttpRequest, error: Error) -> HttpResponse:
-        """Lead to a page that lives without the record."""
-        from once.text import one_line  # which a process that shows no page does without
+    def _shown(
+        self, view: Callable[..., HttpResponse], request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """Return a page of Django's, or lead to a page that lives without the record."""
+        try:
+            return view(request, *args, **kwargs)
+        except Error as error:
+            from once.text import one_line  # which a process that shows no page does without
 
-        self.message_user(request, one_line(error), messages.ERROR)
-        return HttpResponseRedirect(reverse("admin:index", current_app=self.admin_site.name))
+            self.message_user(request, one_line(error), messages.ERROR)
+            return HttpResponseRedirect(reverse("admin:index", current_app=self.admin_site.name))
 
 
 def _row(attempt: Attempt) -> "PastAttempt":

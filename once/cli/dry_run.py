@@ -7,7 +7,7 @@ from django.core.management import CommandError
 from django.db import Error
 
 from once.cli import exit_codes, output
-from once.cli.options import of_database
+from once.cli.options import selected
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.engine.rehearsal import LOCKS, Rehearsal, rehearse
@@ -49,8 +49,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
 
 def _chosen(registry: Registry, options: Namespace) -> Routine:
     """Return the one routine that can be tried."""
-    names = registry.select(options.names) if options.names else []
-    routines = of_database(names, options)
+    routines = selected(registry, options)
     if len(routines) != 1:
         raise exit_codes.misused(f"--dry-run needs the NAME of one routine, not {len(routines)}.")
     [routine] = routines

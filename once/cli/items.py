@@ -10,7 +10,7 @@ from textwrap import indent
 from django.core.management.base import CommandParser
 
 from once.cli import exit_codes, output
-from once.cli.options import add_database, add_flags, add_names, of_database
+from once.cli.options import add_database, add_flags, add_names, selected
 from once.cli.output import TerminalCommand
 from once.routines.base import Routine
 from once.routines.registry import Registry
@@ -46,7 +46,7 @@ def batched(registry: Registry, options: Namespace) -> list[Routine]:
         CommandError: none of them does.
 
     """
-    meant = of_database(registry.select(options.names), options)
+    meant = selected(registry, options)
     routines = [each for each in meant if each.kind == "batched"]
     if not routines:
         raise exit_codes.misused(

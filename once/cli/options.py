@@ -3,7 +3,7 @@
 import getpass
 import os
 from argparse import SUPPRESS, ArgumentTypeError, Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from django.core.management import CommandError
@@ -30,9 +30,9 @@ __all__ = [
     "chosen",
     "databases",
     "named",
-    "of_database",
     "recorded",
     "refuse_ambiguity",
+    "selected",
     "user",
 ]
 
@@ -148,20 +148,23 @@ def chosen(registry: Registry, options: Namespace) -> list[Status]:
     everything = statuses(registry, databases=databases)
     if not names:
         return [each for each in everything if database in (None, each.database)]
-    selection = named(registry, names, (each.name for each in everything))
-    selected = [each for each in everything if each.name in selection]
-    if database is not None and not selected:
+    meant = named(registry, names, (each.name for each in everything))
+    found = [each for each in everything if each.name in meant]
+    if database is not None and not found:
         raise _not_in(database)
-    return selected
+    return found
 
 
-def of_database(routines: list[Routine], options: Namespace) -> list[Routine]:
-    """Return the routines of the database that --database names, or all.
+def selected(
+    registry: Registry, options: Namespace, default: Sequence[Routine] = ()
+) -> list[Routine]:
+    """Return the routines of --database, or all, that are named, or the default without a name.
 
     Raises:
         CommandError: none of the routines that were named is in it.
 
     """
+    routines = registry.select(options.names) if options.names else default
     there = [each for each in routines if options.database in (None, each.using)]
     if options.names and not there:
         raise _not_in(options.database)

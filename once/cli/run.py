@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 
 from once import conf
 from once.cli import exit_codes, output
-from once.cli.options import add_database, add_flags, add_names, of_database, user
+from once.cli.options import add_database, add_flags, add_names, selected, user
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.engine import executor, roles
@@ -98,7 +98,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
 
         dry_run.handle(command, registry, options)
         return
-    routines = _selected(registry, options)
+    routines = _routines(registry, options)
     if options.plan:
         _plan(command, registry, routines, options)
         return
@@ -122,7 +122,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
             reason=options.reason,
         )
         results = executor.run(routines, registry, run_options)
-    asked = of_database(registry.select(options.names), options) if options.names else []
+    asked = selected(registry, options)
     output.conclude(command, registry, results, options, asked=asked)
 
 
@@ -157,10 +157,10 @@ def _refuse_contradictions(options: Namespace) -> None:
         )
 
 
-def _selected(registry: Registry, options: Namespace) -> list[Routine]:
-    routines = registry.select(options.names) if options.names else registry.recorded
-    routines = of_database(routines, options)
-    if options.revert and options.names and not any(_has_state(each) for each in routines):
+def _routines(registry: Registry, options: Namespace) -> list[Routine]:
+    routines = selected(registry, options, registry.recorded)
+    of_state = [each for each in routines if isinstance(each.scope, State)]
+    if options.revert and options.names and not of_state:
         raise exit_codes.misused(
             "--revert is for routines with scope=state(...), and none of these is one. Leave it "
             "out, or name such a routine."
@@ -168,32 +168,25 @@ def _selected(registry: Registry, options: Namespace) -> list[Routine]:
     return routines if options.fake else registry.with_predecessors(routines)
 
 
-def _has_state(routine: Routine) -> bool:
-    return isinstance(routine.scope, State)
-
-
 def _plan(
     command: TerminalCommand, registry: Registry, routines: list[Routine], options: Namespace
 ) -> None:
     run_options = RunOptions(trigger=Trigger.COMMAND, role=_role(options))
-    pending = undone(registry, routines)
-    names = {each.name for each in pending}
+    by_name = {each.name: each for each in undone(registry, routines)}
     elsewhere: dict[str, Result] = {}
     for routine in routines:
         skipped = roles.left(routine, registry, run_options, elsewhere)
-        if skipped and routine.name in names:
+        if skipped and (status := by_name.get(routine.name)):
             elsewhere[routine.name] = skipped
-    pending = [
-        replace(each, message=elsewhere[each.name].message) if each.name in elsewhere else each
-        for each in pending
-    ]
+            by_name[routine.name] = replace(status, message=skipped.message)
+    pending = [*by_name.values()]
     if options.as_json:
         output.print_json(command, state.to_json(pending))
         return
     halting = (RoutineState.HELD, RoutineState.PAUSED, RoutineState.BLOCKED)
     awaited = {each.waits_for for each in pending if each.waits_for}
     # Because a done routine has failed items, or is begun by newer code, where one waits for it.
-    done = awaited - {each.name for each in pending}
+    done = awaited - by_name.keys()
     names = {each.name for each in pending if each.state in halting} | elsewhere.keys() | done
     halted = [each for each in pending if names & {each.name, each.waits_for}]
     due = [each for each in pending if each not in halted]

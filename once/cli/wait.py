@@ -6,7 +6,7 @@ from django.core.management.base import CommandParser
 from django.db import Error
 
 from once.cli import output
-from once.cli.options import add_database, add_flags, add_names, of_database
+from once.cli.options import add_database, add_flags, add_names, selected
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.databases import unapplied
@@ -26,8 +26,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    routines = registry.select(options.names) if options.names else registry.startup
-    routines = of_database(routines, options)
+    routines = selected(registry, options, registry.startup)
     aliases = [] if options.names else unapplied.databases(registry.databases)
     aliases = [each for each in aliases if options.database in (None, each)]
     failure: OnceError | None = None

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS
+from django.db.models import Model
 
 from once.databases import database
 from once.models import BODILESS, DECISIONS, Anchor, Attempt, Completion, Trigger, Wish
@@ -13,10 +14,15 @@ from once.record import history, wishes
 from once.routines.names import RESERVED
 from once.status import text
 
-__all__ = ["LAST", "PastAttempt", "PastWish", "last", "merged", "names", "to_json", "wishes_for"]
+__all__ = ["LAST", "PastAttempt", "PastWish", "aware", "last", "merged", "names", "to_json"]
 
 #: Attempts that are shown at most.
 LAST = 50
+
+
+def aware(row: Model, when: datetime) -> datetime:
+    """Return a time in a row with its zone, which some databases do not keep."""
+    return database(row._state.db or DEFAULT_DB_ALIAS).aware(when)
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,6 @@ class PastAttempt:
         return None if self.attempt.trigger == Trigger.RENAME else self.attempt.version
 
     @property
-    def is_decision(self) -> bool:
-        return self.attempt.trigger in DECISIONS
-
-    @property
     def is_bodiless(self) -> bool:
         """True if no body was called: a decision, or what was found done."""
         return self.attempt.trigger in BODILESS
@@ -45,15 +47,16 @@ class PastAttempt:
         attempt = self.attempt
         if attempt.trigger == Trigger.FOUND:
             return "done_if"
-        return (self.is_decision and attempt.user) or str(attempt.get_trigger_display())
+        return (attempt.trigger in DECISIONS and attempt.user) or attempt.get_trigger_display()
 
     @property
     def started_at(self) -> datetime:
-        return self._aware(self.attempt.started_at)
+        return aware(self.attempt, self.attempt.started_at)
 
     @property
     def finished_at(self) -> datetime | None:
-        return self._aware(self.attempt.finished_at) if self.attempt.finished_at else None
+        attempt = self.attempt
+        return aware(attempt, attempt.finished_at) if attempt.finished_at else None
 
     @property
     def began(self) -> str:
@@ -74,9 +77,6 @@ class PastAttempt:
     def trace(self) -> str:
         return self.attempt.error.partition("\n")[2].strip()
 
-    def _aware(self, when: datetime) -> datetime:
-        return database(self.attempt._state.db or DEFAULT_DB_ALIAS).aware(when)
-
 
 @dataclass(frozen=True)
 class PastWish:
@@ -88,14 +88,13 @@ class PastWish:
     def what(self) -> str:
         """The wish in a word, with the values that hold since."""
         values = [f"{name}={value:g}" for name, value in wishes.values(self.wish).items()]
-        is_set = self.wish.kind == Wish.Kind.SET
-        return " ".join(
-            [self.wish.kind, *(values or ["as declared"])] if is_set else [self.wish.kind]
-        )
+        if self.wish.kind != Wish.Kind.SET:
+            return self.wish.kind
+        return " ".join([self.wish.kind, *(values or ["as declared"])])
 
     @property
     def made_at(self) -> datetime:
-        return database(self.wish._state.db or DEFAULT_DB_ALIAS).aware(self.wish.made_at)
+        return aware(self.wish, self.wish.made_at)
 
     @property
     def began(self) -> str:

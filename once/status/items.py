@@ -9,6 +9,7 @@ from once.models import FailedItem
 from once.record import failed_items, history
 from once.routines.base import Routine
 from once.status import text
+from once.status.attempts import aware
 
 __all__ = ["LAST", "PastItem", "item_to_json", "last", "to_json"]
 
@@ -21,11 +22,10 @@ class PastItem:
     """An item that failed."""
 
     row: FailedItem
-    using: str
 
     @property
     def failed_at(self) -> datetime:
-        return database(self.using).aware(self.row.failed_at)
+        return aware(self.row, self.row.failed_at)
 
     @property
     def when(self) -> str:
@@ -47,7 +47,7 @@ def last(routine: Routine, most: int | None = LAST + 1) -> list[PastItem]:
     with database(routine.using).reading():
         if not history.is_installed(routine.using):
             return []
-        return [PastItem(row, routine.using) for row in failed_items.last(routine, most)]
+        return [PastItem(row) for row in failed_items.last(routine, most)]
 
 
 def to_json(routine: Routine) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def test_keys_of_json() -> None:
         *past["attempts"][0],
         *past["wishes"][0],
     }
-    item = items.PastItem(FailedItem(failed_at=datetime.now(UTC)), "default")
+    item = items.PastItem(FailedItem(failed_at=datetime.now(UTC)))
     assert rows(failed) == {"schema", "routines", *items.item_to_json(item)}
     tried: Any = {"here": None, "upcoming": None}
     routine = Routine(function=lambda: None, name="x")
