@@ -15,7 +15,7 @@ from once.engine.verdict import hint
 from once.exceptions import Held, Paused
 from once.log import forget, news, tell
 from once.record import history, wishes
-from once.record.standing import Standing
+from once.record.standing import Record, Standing
 from once.routines import registry
 from once.routines.base import Routine
 from once.routines.registry import Registry
@@ -140,12 +140,10 @@ def _why_not(
     for using, mine in used.items():
         waiting.using = using  # the database to name where it cannot be asked
         with database(using).session(), database(using).answering(waiting.answer_within):
-            try:
-                are_done &= _are_done(using, mine, gone)
-            except Error as error:
-                if database(using).is_lost(error) or _is_installed(using):
-                    raise
+            stands = history.read_if_installed(mine) if mine else {}
+            if len(stands) < len(mine):
                 return Retry(without_tables(using).rstrip("."))
+            are_done &= _are_done(using, mine, stands, gone)
             behind |= unapplied.lacking([using] if are_done else [])
     if not are_done:
         return Retry(lambda: _in_the_way(declared, routines))
@@ -154,12 +152,18 @@ def _why_not(
     return None
 
 
-def _are_done(using: str, routines: Sequence[Routine], gone: dict[tuple[str, int], float]) -> bool:
+def _are_done(
+    using: str,
+    routines: Sequence[Routine],
+    stands: Mapping[str, Record],
+    gone: dict[tuple[str, int], float],
+) -> bool:
     """Return True if all are done.
 
     Args:
         using: alias of their database.
         routines: the routines.
+        stands: their records, by name.
         gone: by attempt, when its lock was first seen free. Because its process may have lost
             only the lock, and be about to record the end, it is given the liveness timeout.
 
@@ -168,7 +172,6 @@ def _are_done(using: str, routines: Sequence[Routine], gone: dict[tuple[str, int
         Paused: a person paused a routine.
 
     """
-    stands = history.read(routines)
     for routine in routines:
         if stands[routine.name].standing is Standing.PAUSED:
             raise Paused(f"{routine.name}: {wishes.explain(using, routine.name)}")
@@ -212,10 +215,3 @@ def _in_the_way(declared: Registry, routines: Iterable[Routine]) -> str:
         return f"{first.name} runs without its lock, or died: it has a moment to record its end"
     more = f", and {len(pending) - 1} more are not done" if len(pending) > 1 else ""
     return f"{first.name} is {first.state}{by}{more}"
-
-
-def _is_installed(using: str) -> bool:
-    try:
-        return history.is_installed(using)
-    except Error:
-        return True  # unless the database answers, nothing says that they are missing

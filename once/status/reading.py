@@ -148,7 +148,11 @@ class Reading:
     def strangers(self) -> list[Status]:
         """Return what is not in this code: commands of ``once call``, and unknown routines."""
         # Not a tombstone under whose name nothing was ever recorded.
-        old = {name for name in self.renamed.keys() & self.last.keys() if not self._is_bare(name)}
+        old = {
+            name
+            for name in self.renamed.keys() & self.last.keys()
+            if (self.last[name].version, self.last[name].number) != (TOMBSTONE, 1)
+        }
         unknown = sorted((self.completions.keys() | old) - self.records.keys())
         return [self.routine(each) for each in self.called] + [
             self._stranger(name) for name in unknown if not name.startswith(RESERVED)
@@ -164,10 +168,6 @@ class Reading:
         ours = [old for old, at in self.renamed.items() if at == name and old in self.records]
         message = _LATER.format(*ours) if ours else _gone(name)
         return self._status(details, RoutineState.UNKNOWN, message, attempt, done[-1:])
-
-    def _is_bare(self, name: str) -> bool:
-        """True if a tombstone was the first that was recorded under an old name."""
-        return (self.last[name].version, self.last[name].number) == (TOMBSTONE, 1)
 
     def _given_up(self, name: str) -> str:
         """Say that another release renamed a routine, if one did."""
@@ -239,7 +239,8 @@ class Reading:
         """Return when, where and for how long an attempt ran, and how far it came."""
         started = self.database.aware(attempt.started_at)
         finished = attempt.finished_at and self.database.aware(attempt.finished_at)
-        seconds = _between(started, finished or self.now or started)
+        # A clock may have been set back meanwhile.
+        seconds = max(0.0, ((finished or self.now or started) - started).total_seconds())
         has_taken = finished and attempt.trigger not in BODILESS
         ran = {
             "started_at": started,
@@ -287,7 +288,3 @@ def progress(attempt: Attempt, seconds: float, *, is_running: bool = True) -> di
         "rate": rate and round(rate, 3),
         "seconds_left": seconds_left,
     }
-
-
-def _between(begin: datetime, end: datetime) -> float:
-    return max(0.0, (end - begin).total_seconds())  # a clock may have been set back meanwhile

@@ -1,6 +1,6 @@
 """Survey how every routine stands, and name the obstacles: for all that show or judge it."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from django.core.exceptions import ImproperlyConfigured
@@ -141,17 +141,15 @@ def _with_obstacles(listed: list[Status], registry: Registry) -> list[Status]:
         if status is None or status.state not in (RoutineState.PENDING, RoutineState.FAILED):
             continue
         for predecessor in registry.predecessors(routine):
-            before = _root(by_name.get(predecessor.name), by_name)
+            before = by_name.get(predecessor.name)
+            if before is not None and before.waits_for:
+                before = by_name[before.waits_for]
             if before is not None and (why := _why_not_done(before)):
                 waits = f"Waits for {before.name}, which {why}."
                 message = (status.message or TAKES_OVER).replace(TAKES_OVER, waits)
                 by_name[status.name] = replace(status, waits_for=before.name, message=message)
                 break
     return [by_name[status.name] for status in listed]
-
-
-def _root(status: Status | None, by_name: Mapping[str, Status]) -> Status | None:
-    return by_name[status.waits_for] if status is not None and status.waits_for else status
 
 
 def _why_not_done(status: Status) -> str:
