@@ -18,8 +18,6 @@ from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.startup import early_queries, forking
 
-__all__ = ["check", "check_records"]
-
 
 def check() -> Iterator[CheckMessage]:
     """Check the settings, the routines and their databases, of which none is asked."""

@@ -10,8 +10,6 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-__all__ = ["DAY", "NAMES", "ROLE", "TESTS", "WORKER", "is_role", "is_seconds"]
-
 #: The environment variable by which a process that runs tests is known to its children. Its value
 #: is the id of that process.
 TESTS = "ONCE_TESTS"

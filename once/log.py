@@ -9,8 +9,6 @@ import logging
 import re
 from time import monotonic
 
-__all__ = ["ensure_handler", "forget", "logger", "news", "tell"]
-
 _PLAIN = re.compile(r"""[^\s"'=\\]+""")
 
 logger = logging.getLogger("once")

@@ -11,8 +11,6 @@ from once.routines.base import Routine
 if TYPE_CHECKING:  # because most processes have no result to log
     from once.results import Result
 
-__all__ = ["connect"]
-
 #: Seconds between two lines about the progress of one attempt.
 _PROGRESS = 30
 

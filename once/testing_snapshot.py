@@ -7,8 +7,6 @@ from django.apps import apps
 from django.db import connections, router
 from django.db.models import Model
 
-__all__ = ["Rows", "compared", "rows"]
-
 #: By label of the model and primary key, the values of the fields.
 Rows: TypeAlias = dict[tuple[str, Any], dict[str, Any]]
 

@@ -11,8 +11,6 @@ from django.db import DatabaseError
 from once import conf
 from once.exceptions import OnceError
 
-__all__ = ["escaped", "inline", "of_body", "one_line", "trace", "whole", "written"]
-
 T = TypeVar("T")
 
 _LENGTH = 10_000

@@ -10,8 +10,6 @@ from once.models import Trigger, Wish
 from once.record import wishes
 from once.status.decisions import Decision
 
-__all__ = ["ACTIONS", "Action", "PaceForm", "ReasonForm"]
-
 
 class Action(NamedTuple):
     """The words for a decision: on its button, above its confirmation, and once it is done."""

@@ -16,8 +16,6 @@ from django.utils.safestring import SafeString
 
 from once.models import Attempt, Routine
 
-__all__ = ["AttemptAdmin", "ReadOnlyAdmin"]
-
 if TYPE_CHECKING:
     from once.status.attempts import PastAttempt
 

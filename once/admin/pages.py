@@ -30,8 +30,6 @@ from once.status.state import RoutineState, Status
 from once.status.survey import statuses
 from once.text import one_line
 
-__all__ = ["ListPage", "Page", "RoutinePage"]
-
 
 class Page(View):
     """A page for people that may see routines."""

@@ -7,8 +7,6 @@ from django.urls import URLPattern, path
 
 from once.admin.attempts import ReadOnlyAdmin
 
-__all__ = ["RoutineAdmin"]
-
 
 class RoutineAdmin(ReadOnlyAdmin):
     """Routines. Its two pages are views of their own, because most of them have no row."""

@@ -11,8 +11,6 @@ from once.status import text
 from once.status.decisions import Decision, refusal
 from once.status.state import RoutineState, Status
 
-__all__ = ["Row", "marked"]
-
 
 @dataclass(frozen=True)
 class Row:

@@ -17,8 +17,6 @@ from once.routines.registry import Registry
 from once.status import text
 from once.text import inline, one_line, trace, whole
 
-__all__ = ["handle", "to_json"]
-
 _KEPT = (
     "Rolled back, and recorded as nothing. A rollback does not undo numbers taken from sequences, "
     "nor effects outside of this database: e-mails, requests, files, caches. Hooks of on_commit "

@@ -14,8 +14,6 @@ from once.exceptions import DatabaseUnavailable, Held, NotDone, OnceError, Timed
 from once.results import Outcome, Reason, Result
 from once.text import escaped, inline, one_line
 
-__all__ = ["FAILED", "HELD", "NOT_DONE", "USAGE", "after", "misused", "translated"]
-
 FAILED = 1
 USAGE = 2
 NOT_DONE = 3

@@ -17,8 +17,6 @@ from once.status import state
 from once.status.state import RoutineState
 from once.status.survey import statuses_of
 
-__all__ = ["handle"]
-
 
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
     routines = items.batched(registry, options)

@@ -21,8 +21,6 @@ from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.text import whole
 
-__all__ = ["lock_command", "migrate"]
-
 _handle = Command.handle
 
 

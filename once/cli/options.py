@@ -20,22 +20,6 @@ from once.status.state import Status
 from once.status.survey import recording, statuses
 from once.text import escaped
 
-__all__ = [
-    "Subcommand",
-    "add_database",
-    "add_flags",
-    "add_names",
-    "add_noinput",
-    "add_subcommands",
-    "chosen",
-    "databases",
-    "named",
-    "recorded",
-    "refuse_ambiguity",
-    "selected",
-    "user",
-]
-
 EXIT_CODES = (
     "Exit code: 0 done; 1 a routine failed; 2 usage; 3 not everything is done; 4 gave up waiting; "
     "5 held or paused, a person decides; 130 and 143 after SIGINT and SIGTERM."

@@ -25,8 +25,6 @@ from once.status.state import RoutineState, Status
 from once.status.survey import statuses_of
 from once.text import escaped, inline
 
-__all__ = ["Terminal", "TerminalCommand", "conclude", "confirm", "heading", "lines", "print_json"]
-
 #: Columns for names at most; a longer name moves the rest of its line to the right.
 _NAME = 32
 

@@ -23,8 +23,6 @@ from once.status import text
 from once.status.reading import progress
 from once.text import inline, trace
 
-__all__ = ["Reporter", "reporting"]
-
 #: Seconds between two lines about progress, where there is no terminal.
 _PROGRESS = 10
 

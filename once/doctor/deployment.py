@@ -15,8 +15,6 @@ from once.doctor.findings import Finding, Level
 from once.routines.names import RESERVED
 from once.routines.registry import Registry
 
-__all__ = ["DEADLINE", "PATIENCE", "Deployment"]
-
 #: Seconds for one question to a database, connecting included.
 DEADLINE = 15.0
 #: Seconds in which a second connection must be had while a first one is in a transaction.

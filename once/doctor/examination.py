@@ -19,8 +19,6 @@ from once.exceptions import OnceError
 from once.routines.registry import Registry
 from once.text import one_line
 
-__all__ = ["SCHEMA", "examine", "to_json"]
-
 SCHEMA = 1
 
 Probe = Callable[[Deployment], Iterator[Finding]]

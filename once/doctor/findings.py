@@ -3,8 +3,6 @@
 import enum
 from dataclasses import dataclass
 
-__all__ = ["Finding", "Level"]
-
 
 class Level(enum.StrEnum):
     """The level of a finding."""

@@ -20,8 +20,6 @@ from once.doctor.findings import Finding
 from once.exceptions import CannotFence, LockLost
 from once.text import one_line
 
-__all__ = ["endurance", "eviction", "exclusion", "fencing", "pool", "too_few"]
-
 #: Seconds of silence after which a lock is to be evicted here, and how late that may be.
 _LIVENESS = 2.0
 _GRACE = 1.0

@@ -7,8 +7,6 @@ from once.databases import mysql_lock
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Finding
 
-__all__ = ["examine"]
-
 _READ_ONLY = ("The server is read-only, as a replica is.", "Point HOST at the primary.")
 
 

@@ -9,8 +9,6 @@ from once.databases import tables
 from once.doctor.deployment import Deployment
 from once.doctor.findings import Finding
 
-__all__ = ["examine"]
-
 _OLDEST = (14,)
 _OLDEST_PSYCOPG = (3, 1, 18)
 

@@ -21,8 +21,6 @@ from once.status.state import RoutineState, Status
 from once.status.survey import statuses
 from once.text import one_line
 
-__all__ = ["gates", "privileges", "routines", "server", "tables", "try_statements"]
-
 #: Questions to a server, by vendor.
 _QUESTIONS = {"mysql": mysql.examine, "postgresql": postgresql.examine}
 

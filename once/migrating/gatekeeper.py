@@ -38,8 +38,6 @@ from once.routines import registry
 from once.routines.base import Routine
 from once.routines.batches import START
 
-__all__ = ["applying", "confirm", "reverse"]
-
 T = TypeVar("T")
 
 _Apply = Callable[[MigrationExecutor, Migration, Callable[[], Any]], Any]

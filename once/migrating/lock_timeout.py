@@ -21,8 +21,6 @@ from once.databases.base import Context, Execute
 from once.engine.backoff import Wait
 from once.exceptions import LockLost, NotDone
 
-__all__ = ["SchemaStatements"]
-
 #: The part of its limit after which a statement that still waits has the session in its way named.
 _LATE = 0.8
 #: Seconds for that answer.

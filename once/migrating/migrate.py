@@ -23,8 +23,6 @@ from once.record import history, migrated
 from once.routines.names import RESERVED
 from once.text import one_line
 
-__all__ = ["is_migrating", "migrate"]
-
 NAME = f"{RESERVED}migrate"
 
 

@@ -19,8 +19,6 @@ from once.record import failed_items
 from once.routines.base import Routine, Run
 from once.routines.batches import START, batches
 
-__all__ = ["catch_up", "finish"]
-
 #: Batches that a migration does in its own transaction, at most.
 _BATCHES = 10
 

@@ -16,8 +16,6 @@ from django.db.backends.signals import connection_created
 
 from once.startup import launch
 
-__all__ = ["Early", "found", "stop", "watch"]
-
 
 class Early(NamedTuple):
     """A connection that was opened too early."""

@@ -22,8 +22,6 @@ from once.log import ensure_handler, tell
 from once.routines.registry import Registry
 from once.startup import forking, launch
 
-__all__ = ["arm"]
-
 _UID = "once.startup.firing"
 _FIRST_REQUEST = "first request"
 

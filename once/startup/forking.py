@@ -10,15 +10,6 @@ from typing import Any
 
 from once.startup import launch
 
-__all__ = [
-    "ENABLE_THREADS",
-    "NO_THREADS",
-    "lacks_threads",
-    "leaving_no_thread",
-    "once_serving",
-    "will_fork",
-]
-
 NO_THREADS = (
     "uWSGI runs without --enable-threads: threads stand still between requests, so nothing that "
     "cannot be done at once is done beside the server."

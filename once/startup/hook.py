@@ -14,8 +14,6 @@ from once.routines import in_memory, registry
 from once.routines.registry import Registry
 from once.startup import early_queries, firing, forking, launch
 
-__all__ = ["arm"]
-
 
 def arm() -> None:
     """Have :func:`on_ready` called once every app is ready.

@@ -14,22 +14,6 @@ from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 from once import conf
 
-__all__ = [
-    "CELERY",
-    "CELERY_WORKER",
-    "LOADS_APPS",
-    "MOD_WSGI",
-    "command",
-    "frames",
-    "gunicorns_worker",
-    "is_reloaded",
-    "is_replacement",
-    "is_startup_command",
-    "is_test",
-    "known_server",
-    "mark_tests",
-]
-
 MOD_WSGI = "mod_wsgi"
 CELERY_WORKER, CELERY_BEAT = CELERY = ("celery worker", "celery beat")
 

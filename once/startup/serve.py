@@ -25,8 +25,6 @@ from once.routines.registry import Registry
 from once.startup import forking, launch
 from once.text import one_line
 
-__all__ = ["begin", "go_on"]
-
 #: gunicorn's exit code for an application that cannot be loaded.
 _NOT_LOADED = 4
 

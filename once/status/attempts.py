@@ -14,8 +14,6 @@ from once.record import history, wishes
 from once.routines.names import RESERVED
 from once.status import text
 
-__all__ = ["LAST", "PastAttempt", "PastWish", "aware", "last", "merged", "names", "to_json"]
-
 #: Attempts that are shown at most.
 LAST = 50
 

@@ -10,8 +10,6 @@ from once.routines.base import Routine
 from once.routines.content import Content
 from once.routines.scopes import Scope
 
-__all__ = ["Called", "called"]
-
 #: The digest of files. A release has rarely this form.
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

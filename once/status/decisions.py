@@ -20,8 +20,6 @@ from once.routines.registry import Registry
 from once.status.called import Called
 from once.status.state import RoutineState, Status
 
-__all__ = ["Decision", "Refusal", "carry_out", "record_wish", "refusal", "value_error"]
-
 #: A reset or a record as done, which make an attempt; or a wish, which attempts read.
 Decision = Trigger | Wish.Kind
 

@@ -11,8 +11,6 @@ from once.routines.base import Routine
 from once.status import text
 from once.status.attempts import aware
 
-__all__ = ["LAST", "PastItem", "item_to_json", "last", "to_json"]
-
 #: Failed items that are shown at most.
 LAST = 50
 

@@ -23,8 +23,6 @@ from once.status.state import RoutineState, Status
 from once.status.survey import statuses_of, without_tables
 from once.text import one_line
 
-__all__ = ["PROBE", "UNANSWERED", "answering", "is_done", "is_ready", "undone", "wait"]
-
 #: Seconds in which a database has to say whether everything is done: a probe gives up.
 PROBE = 2.0
 

@@ -17,8 +17,6 @@ from once.routines.names import CALL, RESERVED, TOMBSTONE
 from once.status.called import called
 from once.status.state import RoutineState, Status
 
-__all__ = ["TAKES_OVER", "Reading", "described", "last_attempts", "progress"]
-
 #: The message of an attempt that was left half-way, if nothing else is in the way.
 TAKES_OVER = "The next `manage.py once run` or server start takes over."
 

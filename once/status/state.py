@@ -10,8 +10,6 @@ from typing import Any
 from once.results import Result
 from once.text import one_line
 
-__all__ = ["RoutineState", "Status", "to_json"]
-
 SCHEMA = 1
 
 

@@ -15,8 +15,6 @@ from once.routines.registry import Registry
 from once.status.reading import TAKES_OVER, Reading, described
 from once.status.state import RoutineState, Status
 
-__all__ = ["recording", "statuses", "statuses_of", "without_tables"]
-
 _NO_TABLES = "The tables of once are missing. Run `manage.py once run --migrate`."
 
 

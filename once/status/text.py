@@ -9,17 +9,6 @@ from django.utils.timezone import localtime
 from once.models import Trigger
 from once.status.state import RoutineState, Status
 
-__all__ = [
-    "details",
-    "done_already",
-    "duration",
-    "moment",
-    "next_step",
-    "per",
-    "progress",
-    "without_body",
-]
-
 _SUPERSEDED = "A newer version is recorded, or was begun: this code never runs it."
 _FAILED = (RoutineState.FAILED, RoutineState.HELD)
 

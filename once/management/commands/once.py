@@ -28,8 +28,6 @@ from once.cli.output import TerminalCommand
 from once.engine import shutdown
 from once.routines import registry
 
-__all__ = ["Command"]
-
 SUBCOMMANDS: dict[str, Subcommand] = {
     "run": run,
     "work": work,
