@@ -2,7 +2,6 @@
 
 from argparse import Namespace
 from collections.abc import Iterator
-from textwrap import indent
 
 from django.core.management.base import CommandParser
 from django.core.management.color import Style
@@ -14,7 +13,7 @@ from once.models import State
 from once.routines.registry import Registry
 from once.status import attempts, state
 from once.status.attempts import PastAttempt, PastWish
-from once.text import escaped, inline
+from once.text import inline
 
 _Past = tuple[list[PastAttempt], list[PastWish]]
 
@@ -102,7 +101,6 @@ def _lines(
         if attempt.reason:
             yield f"      {inline(attempt.reason)}"
         if attempt.error:
-            error = attempt.error.strip() if verbosity > 1 else attempt.error_line
-            yield indent(escaped(error), " " * 6)
+            yield output.of_error(attempt.error, verbosity)
     if len(past) > attempts.LAST:
         yield f"  Only the last {attempts.LAST} are shown."

@@ -5,7 +5,6 @@
 
 from argparse import Namespace
 from collections.abc import Iterator
-from textwrap import indent
 
 from django.core.management.base import CommandParser
 
@@ -15,7 +14,7 @@ from once.cli.output import TerminalCommand
 from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status import items, state
-from once.text import escaped, inline
+from once.text import inline
 
 HELP = "Show the items that failed, and behind which their routine went on."
 USAGE = "NAME [NAME ...]"
@@ -62,7 +61,6 @@ def lines(routine: Routine, verbosity: int) -> Iterator[str]:
         yield "  No failed items."
     for each in failed[-items.LAST :]:
         yield f"  {inline(each.row.item)}  in attempt {each.row.number}  {each.when}"
-        error = each.row.error.strip() if verbosity > 1 else each.error_line
-        yield indent(escaped(error), " " * 6)
+        yield output.of_error(each.row.error, verbosity)
     if len(failed) > items.LAST:
         yield f"  Only the last {items.LAST} are shown. With --json all are."

@@ -16,9 +16,10 @@ from once.routines.base import Routine
 from once.routines.names import CALL
 from once.routines.registry import Registry, match
 from once.status import attempts
+from once.status.decisions import Decision, refusal
 from once.status.state import Status
 from once.status.survey import recording, statuses
-from once.text import escaped
+from once.text import escaped, inline
 
 EXIT_CODES = (
     "Exit code: 0 done; 1 a routine failed; 2 usage; 3 not everything is done; 4 gave up waiting; "
@@ -137,6 +138,27 @@ def chosen(registry: Registry, options: Namespace) -> list[Status]:
     if database is not None and not found:
         raise _not_in(database)
     return found
+
+
+def allowed(command: TerminalCommand, decision: Decision, listed: Iterable[Status]) -> list[Status]:
+    """Return the routines about which a decision can be carried out.
+
+    Where a routine stands as it was decided anyway, print that.
+
+    Raises:
+        CommandError: it can never be carried out about one of them, or not now.
+
+    """
+    able = []
+    for status in listed:
+        refused = refusal(decision, status)
+        if refused is None:
+            able.append(status)
+        elif refused.exit_code:
+            raise CommandError(inline(refused.message), returncode=refused.exit_code)
+        else:
+            command.stdout.write(f"  {inline(refused.message)}")
+    return able
 
 
 def selected(

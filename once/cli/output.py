@@ -157,10 +157,15 @@ def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterato
         parts += [paints.get(status.state, str)(status.state.value)]
         yield "  ".join([*parts, *map(inline, text.details(status))])
         if status.error:
-            error = status.error.strip() if verbosity > 1 else status.error_line
-            yield indent(escaped(error), " " * 6)
+            yield of_error(status.error, verbosity)
         if status.message:
             yield f"      {inline(status.message)}"
+
+
+def of_error(error: str, verbosity: int) -> str:
+    """Return an error below a line about it; with its traceback only where that is asked for."""
+    shown = error.strip() if verbosity > 1 else error.partition("\n")[0]
+    return indent(escaped(shown), " " * 6)
 
 
 def confirm(

@@ -5,10 +5,17 @@ The body of any other one comes to its end first. Until it is resumed, servers s
 
 from argparse import Namespace
 
-from django.core.management import CommandError
 from django.core.management.base import CommandParser
 
-from once.cli.options import add_database, add_flags, add_names, chosen, refuse_ambiguity, user
+from once.cli.options import (
+    add_database,
+    add_flags,
+    add_names,
+    allowed,
+    chosen,
+    refuse_ambiguity,
+    user,
+)
 from once.cli.output import TerminalCommand
 from once.models import Wish
 from once.routines.registry import Registry
@@ -43,13 +50,7 @@ def meant(
         needless = [each for each in listed if (no := refused[each.name]) and not no.exit_code]
         named = needless or listed
     refuse_ambiguity((each.name, str(each.database)) for each in named)
-    for each in named:
-        if (found := refused[each.name]) is None:
-            continue
-        if found.exit_code:
-            raise CommandError(inline(found.message), returncode=found.exit_code)
-        command.stdout.write(f"  {inline(found.message)}")
-    return [each for each in named if refused[each.name] is None]
+    return allowed(command, kind, named)
 
 
 def record(

@@ -7,7 +7,6 @@ where it stands, under the same key.
 from argparse import Namespace
 from collections.abc import Sequence
 
-from django.core.management import CommandError
 from django.core.management.base import CommandParser
 
 from once.cli import exit_codes, output
@@ -16,6 +15,7 @@ from once.cli.options import (
     add_flags,
     add_names,
     add_noinput,
+    allowed,
     chosen,
     refuse_ambiguity,
     user,
@@ -26,7 +26,7 @@ from once.databases import database
 from once.models import Trigger
 from once.record import gates
 from once.routines.registry import Registry
-from once.status.decisions import carry_out, refusal
+from once.status.decisions import carry_out
 from once.status.state import RoutineState, Status
 from once.text import inline
 
@@ -54,7 +54,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     # Because a pattern means what is recorded, a routine in memory is meant by its full name only.
     meant = [each for each in listed if each.kind != "process" or each.name in options.names]
     refuse_ambiguity((each.name, str(each.database)) for each in meant)
-    resets = [each for each in meant if _may_reset(command, each)]
+    resets = allowed(command, Trigger.RESET, meant)
     if not resets:
         return
     if not options.force:
@@ -85,16 +85,6 @@ def _refuse_passed(resets: Sequence[Status]) -> None:
                 f"A migration that is applied needed {', '.join(needed)}, and what came with it "
                 "may not fit the body any more. To have it run again all the same, pass --force."
             )
-
-
-def _may_reset(command: TerminalCommand, status: Status) -> bool:
-    refused = refusal(Trigger.RESET, status)
-    if refused is None:
-        return True
-    if refused.exit_code:
-        raise CommandError(refused.message, returncode=refused.exit_code)
-    command.stdout.write(f"  {inline(refused.message)}")
-    return False
 
 
 def _confirm(command: TerminalCommand, resets: Sequence[Status]) -> None:

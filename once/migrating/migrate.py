@@ -63,42 +63,32 @@ def _look(
     patient: Wait,
     even_if_current: bool,
 ) -> str | Retry | None:
+    """Migrate under the lock, where that is due and free; an error of a migration is its own."""
     here = database(patient.using)
     with here.session():
-        answer = _migrate(here, lock, command, patient, even_if_current)
-    return answer if patient.waits or answer is None else answer.message
-
-
-def _migrate(
-    here: Database,
-    lock: AdvisoryLock,
-    command: Callable[[str], object],
-    patient: Wait,
-    even_if_current: bool,
-) -> Retry | None:
-    """Migrate under the lock, where that is due and free; an error of a migration is its own."""
-    lock.refuse_own_thread()
-    with patient.asking():
-        is_locked_elsewhere = patient.has_paused and not lock.is_worth_trying()
-        if not (is_locked_elsewhere or even_if_current) and _is_current(here.using):
-            if patient.has_paused:
-                patient.end()
-            return None
-    if is_locked_elsewhere or not lock.acquire(patient.answer_within):
-        return Retry(f"migrations are applied by {patient.holder()}")
-    # Fence, then read: a frozen predecessor may still be inside a migration.
-    with lock.yielding():
-        is_fenced = not here.terminate_backend(NAME)
-    lock.ping()
-    while not is_fenced:
-        patient.pause("the transaction of a process that migrated before is being ended")
+        lock.refuse_own_thread()
+        with patient.asking():
+            is_locked_elsewhere = patient.has_paused and not lock.is_worth_trying()
+            if not (is_locked_elsewhere or even_if_current) and _is_current(here.using):
+                if patient.has_paused:
+                    patient.end()
+                return None
+        if is_locked_elsewhere or not lock.acquire(patient.answer_within):
+            by = f"migrations are applied by {patient.holder()}"
+            return Retry(by) if patient.waits else by
+        # Fence, then read: a frozen predecessor may still be inside a migration.
+        with lock.yielding():
+            is_fenced = not here.terminate_backend(NAME)
         lock.ping()
-        is_fenced = not here.terminate_backend(NAME)
-    if even_if_current or not _is_current(here.using):
-        with _fenced(here, patient):
-            _call(here, command, patient)
-        if not unapplied.names(here.using):
-            migrated.record_migrated(here.using, NAME, _digest())
+        while not is_fenced:
+            patient.pause("the transaction of a process that migrated before is being ended")
+            lock.ping()
+            is_fenced = not here.terminate_backend(NAME)
+        if even_if_current or not _is_current(here.using):
+            with _fenced(here, patient):
+                _call(here, command, patient)
+            if not unapplied.names(here.using):
+                migrated.record_migrated(here.using, NAME, _digest())
     return None
 
 
