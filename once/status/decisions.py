@@ -23,7 +23,13 @@ from once.status.state import RoutineState, Status
 #: A reset or a record as done, which make an attempt; or a wish, which attempts read.
 Decision = Trigger | Wish.Kind
 
-_VERBS = {Trigger.RESET: "Reset", Trigger.FAKE: "Record"}
+_VERBS: dict[Decision, str] = {
+    Trigger.RESET: "Reset",
+    Trigger.FAKE: "Record",
+    Wish.Kind.PAUSE: "Pause",
+    Wish.Kind.RESUME: "Resume",
+    Wish.Kind.SET: "Set",
+}
 
 #: Exit codes of the command: the routine stands so anyway; it never can; it cannot now.
 _NEEDLESS, _NEVER, _NOT_NOW = 0, 2, 3
@@ -39,8 +45,6 @@ class Refusal:
 
 def refusal(decision: Decision, status: Status) -> Refusal | None:
     """Return why a decision cannot be carried out as a routine stands, or ``None``."""
-    if isinstance(decision, Wish.Kind):
-        return _wish_refusal(decision, status)
     name, state = status.name, status.state
     if status.kind == "process":
         return Refusal(_NEVER, f"{name} keeps no record (process scope): restart the process.")
@@ -50,6 +54,8 @@ def refusal(decision: Decision, status: Status) -> Refusal | None:
             f"{name} has the name {status.renamed_to} in another release of the code. "
             f"{_VERBS[decision]} it with that release, by that name.",
         )
+    if isinstance(decision, Wish.Kind):
+        return _wish_refusal(decision, status)
     if state in (RoutineState.SUPERSEDED, RoutineState.UNKNOWN):
         return Refusal(
             _NEVER,
@@ -78,10 +84,6 @@ def refusal(decision: Decision, status: Status) -> Refusal | None:
 
 def _wish_refusal(kind: Wish.Kind, status: Status) -> Refusal | None:
     name, state = status.name, status.state
-    if status.kind == "process":
-        return Refusal(_NEVER, f"{name} runs in memory, as each process starts: there is no wait.")
-    if status.renamed_to:
-        return Refusal(_NEVER, f"{name} has the name {status.renamed_to} in another release.")
     if status.kind == "call":
         return Refusal(_NEVER, f"{name} is a command of `manage.py once call`, and no routine.")
     if state is RoutineState.UNKNOWN:

@@ -21,7 +21,7 @@ _NO_TABLES = "The tables of once are missing. Run `manage.py once run --migrate`
 def statuses(
     registry: Registry,
     *,
-    databases: Collection[str] | None = None,
+    databases: Collection[str],
     unread: dict[str, Exception] | None = None,
     seconds: float = PATIENCE,
 ) -> list[Status]:
@@ -31,8 +31,8 @@ def statuses(
 
     Args:
         registry: the routines of this code.
-        databases: aliases to keep to; those of routines, and ``"default"``, where not given. What
-            is recorded in one that has no routine and cannot be read is left out.
+        databases: aliases to keep to. What is recorded in one that has no routine and cannot be
+            read is left out.
         unread: where given, a database that cannot be read is left out, and so is a routine whose
             scope cannot, and noted here by its name with why.
         seconds: within which each database has to answer.
@@ -49,9 +49,7 @@ def statuses(
         listed.append(Status(**described(routine), state=state))
     strangers: dict[tuple[object, ...], Status] = {}
     # Databases of routines come first, because a replica shows the rows of its primary.
-    for using in sorted(
-        used if databases is None else databases, key=lambda alias: (alias not in used, alias)
-    ):
+    for using in sorted(databases, key=lambda alias: (alias not in used, alias)):
         routines = [routine for routine in registry.recorded if routine.using == using]
         if unread is not None:
             errors = ((routine.name, routine.scope_error()) for routine in routines)

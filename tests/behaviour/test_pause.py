@@ -124,9 +124,7 @@ def test_pattern_means_what_can_be_paused(using: str, declared: list[Routine]) -
     assert Answer("pause", "shop.*").code == 0
     answer = Answer("pause", "shop.memory")
     assert answer.code == 2
-    assert answer.message == (
-        "shop.memory runs in memory, as each process starts: there is no wait."
-    )
+    assert answer.message == ("shop.memory keeps no record (process scope): restart the process.")
 
 
 def test_command_of_once_call_is_not_paused(using: str, declared: list[Routine]) -> None:

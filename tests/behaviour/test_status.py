@@ -52,7 +52,7 @@ def first(using: str, **options: Any) -> Routine:
 
 def behind(*routines: Routine) -> list[Status]:
     """How those stand that come after the first of some routines."""
-    return statuses(Registry(routines))[1:]
+    return statuses(Registry(routines), databases=["default", "sqlite"])[1:]
 
 
 def chain(using: str, **options: Any) -> list[Routine]:
@@ -167,7 +167,7 @@ def test_lock_that_a_foreign_session_holds_is_named_with_its_remedy(
             pid, role = cursor.fetchone()
         holder = f"a session that is none of once (pid {pid}, role {role}, application 'psql')"
         remedy = f"SELECT pg_terminate_backend({pid})"
-        (one,) = statuses(Registry(declared))
+        (one,) = statuses(Registry(declared), databases=["default", "sqlite"])
         assert (one.state, f"Its lock is taken by {holder}" in str(one.message)) == (state, True)
         assert remedy in str(one.message)
         (result,) = run(*declared, wait=False)
