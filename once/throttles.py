@@ -5,6 +5,7 @@ asked again after these, or after a second. It raises if it cannot see what it i
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from django.db import DatabaseError
@@ -60,15 +61,14 @@ def replica_lag(seconds: float = 2.0, *, replica: str | None = None) -> Throttle
         raise RoutineError(f"replica_lag(replica={replica!r}): pass an alias of DATABASES.")
     shown = "" if replica is None else f", replica={replica!r}"
     name = f"replica_lag(seconds={_seconds('replica_lag', seconds):g}{shown})"
-    watched: tuple[str, int] | None = None
-    replicas = Replicas(using="", seconds=seconds)
+
+    @lru_cache(maxsize=1)
+    def watched(using: str, key: str, attempt: int) -> Replicas:
+        """Return the replicas that an attempt watches; the next attempt begins anew."""
+        return Replicas(using=using, seconds=seconds, replica=replica)
 
     def throttle(run: Run) -> float:
-        nonlocal watched, replicas
-        if watched != (run.key, run.attempt):
-            watched = run.key, run.attempt
-            replicas = Replicas(using=run.using, seconds=seconds, replica=replica)
-        return _AGAIN if replicas.are_behind() else 0.0
+        return _AGAIN if watched(run.using, run.key, run.attempt).are_behind() else 0.0
 
     return _named(throttle, name)
 
