@@ -23,7 +23,7 @@ from django.core.management.base import CommandParser
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from once.cli import exit_codes, output
-from once.cli.options import add_database, add_flags
+from once.cli.options import add_database, add_flags, whole_number
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.engine import executor
@@ -32,7 +32,7 @@ from once.exceptions import RoutineError
 from once.models import Trigger
 from once.routines.base import Routine
 from once.routines.content import Content
-from once.routines.names import CALL, NAME_LENGTH
+from once.routines.names import CALL, NAME_LENGTH, TOMBSTONE
 from once.routines.registry import Registry
 from once.routines.scopes import Scope
 
@@ -80,7 +80,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--version",
-        type=_version,
+        type=whole_number("version", 1, TOMBSTONE - 1),
         default=1,
         metavar="N",
         help="A higher version runs again, once. Default: 1.",
@@ -184,10 +184,3 @@ def _key(text: str) -> str:
             "_ . : / @ + -"
         ) from None
     return text
-
-
-def _version(text: str) -> int:
-    try:
-        return Routine(function=lambda: None, name="any", version=int(text)).version
-    except (RoutineError, ValueError):
-        raise ArgumentTypeError(f"{text!r} is no version. Count them 1, 2, 3") from None

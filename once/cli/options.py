@@ -2,8 +2,9 @@
 
 import getpass
 import os
+import re
 from argparse import SUPPRESS, ArgumentTypeError, Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from django.core.management import CommandError
@@ -213,6 +214,19 @@ def _django_options() -> CommandParser:
         "--skip-checks", action="store_true", default=SUPPRESS, help="Skip system checks."
     )
     return parser
+
+
+def whole_number(noun: str, least: int, most: int) -> Callable[[str], int]:
+    """Return the type of an option that is a whole number."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) <= most:
+            raise ArgumentTypeError(
+                f"{text!r} is no {noun}. Pass a whole number from {least} to {most}"
+            )
+        return int(text)
+
+    return parse
 
 
 def _text(text: str) -> str:

@@ -8,7 +8,7 @@ from argparse import Namespace
 
 from django.core.management.base import CommandParser
 
-from once.cli.options import add_database, databases
+from once.cli.options import add_database, databases, whole_number
 from once.cli.output import TerminalCommand
 from once.databases import database
 from once.record import anchors, history
@@ -17,11 +17,15 @@ from once.routines.registry import Registry
 HELP = "Delete attempts that ended long ago."
 USAGE = ""
 
-_DAYS = "Delete attempts that ended more than so many days ago."
-
 
 def add_arguments(parser: CommandParser) -> None:
-    parser.add_argument("--older-than", type=int, required=True, metavar="DAYS", help=_DAYS)
+    parser.add_argument(
+        "--older-than",
+        type=whole_number("number of days", 0, 36500),
+        required=True,
+        metavar="DAYS",
+        help="Delete attempts that ended more than so many days ago.",
+    )
     add_database(parser, "Only in this database.")
 
 

@@ -1,6 +1,6 @@
 """Run what is pending, each routine exactly once, and wait for what other processes run."""
 
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from dataclasses import replace
 from time import monotonic
 
@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 
 from once import conf
 from once.cli import exit_codes, output
-from once.cli.options import add_database, add_flags, add_names, selected, user
+from once.cli.options import add_database, add_flags, add_names, selected, user, whole_number
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.engine import executor, roles
@@ -56,7 +56,7 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--limit",
-        type=_items,
+        type=whole_number("number of items", 1, 2**31 - 1),
         metavar="N",
         help="With --dry-run: for so many items, instead of one batch.",
     )
@@ -124,12 +124,6 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
         results = executor.run(routines, registry, run_options)
     asked = selected(registry, options)
     output.conclude(command, registry, results, options, asked=asked)
-
-
-def _items(given: str) -> int:
-    if given.isdecimal() and 0 < int(given) < 2**31:
-        return int(given)
-    raise ArgumentTypeError(f"{given!r} is no number of items. Count them 1, 2, 3")
 
 
 def _role(options: Namespace) -> str | None:

@@ -163,7 +163,7 @@ def test_call_leaves_two_dashes_to_the_command(using: str) -> None:
         (["a b"], "argument KEY: 'a b' is no KEY. It may have 195 letters, digits and any of"),
         ([""], "argument KEY: '' is no KEY. Is a variable unset?"),
         (["x" * 196], "is no KEY. It may have 195 letters"),
-        (["--version", "0", "prices"], "argument --version: '0' is no version. Count them 1, 2"),
+        (["--version", "0", "prices"], "argument --version: '0' is no version. Pass a whole n"),
         (["--version", "two", "prices"], "argument --version: 'two' is no version."),
     ],
 )

@@ -342,6 +342,15 @@ def test_plan_shows_what_would_not_run_and_why(using: str, declared: list[Routin
     assert "`manage.py once reset shop.held`" in advice
 
 
+@pytest.mark.parametrize("days", ["-5", "1.5", "99999999999", "long"])
+def test_prune_takes_a_number_of_days(days: str) -> None:
+    answer = Answer("prune", f"--older-than={days}")
+    assert answer.message == (
+        f"Error: argument --older-than: '{days}' is no number of days. Pass a whole number from 0 "
+        "to 36500"
+    )
+
+
 @pytest.mark.parametrize("other", ["--fake", "--migrate"])
 def test_plan_with_what_would_write_is_a_usage_error(
     using: str, declared: list[Routine], other: str
