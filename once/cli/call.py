@@ -1,4 +1,4 @@
-"""Run a management command exactly once under a key, however many processes call it.
+"""Run any management command exactly once under a key, however many processes call it.
 
 Its effects in the database and the record of them are one transaction. What is recorded is the key,
 not the arguments; of a failure, its traceback.
@@ -36,7 +36,6 @@ from once.routines.names import CALL, NAME_LENGTH, TOMBSTONE
 from once.routines.registry import Registry
 from once.routines.scopes import Scope
 
-HELP = "Run any management command exactly once."
 USAGE = "KEY COMMAND [ARG ...]"
 
 _OPTIONS = "Options of `once call`, such as --version, stand before KEY."

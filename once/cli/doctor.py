@@ -20,7 +20,6 @@ from once.doctor.findings import Finding, Level
 from once.routines.registry import Registry
 from once.text import escaped
 
-HELP = "Prove that this deployment can keep the promise."
 USAGE = ""
 
 #: Columns beside the messages at most; for a longer alias they stand below it.

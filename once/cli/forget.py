@@ -1,4 +1,4 @@
-"""Remove the records of routines that no code has any more, and of commands of ``once call``.
+"""Remove the records of routines that no code has any more, and of commands of `once call`.
 
 A release that still has such a routine, and a command that is called again, then run again.
 """
@@ -41,7 +41,6 @@ _BURIED = (
     "Where no older release is left, and {1} is to keep its record, pass --force."
 )
 
-HELP = "Remove the records of routines that no code has any more."
 USAGE = "NAME [NAME ...]"
 
 

@@ -17,7 +17,6 @@ from once.text import inline
 
 _Past = tuple[list[PastAttempt], list[PastWish]]
 
-HELP = "Show the attempts at a routine, and the decisions of people about it."
 USAGE = "NAME [NAME ...]"
 
 

@@ -1,4 +1,4 @@
-"""Show the items that failed, and behind which their routine went on, the last of them last.
+"""Show the items that failed, and behind which their routine went on; the latest comes last.
 
 `once run --failed-items` tries them again.
 """
@@ -16,7 +16,6 @@ from once.routines.registry import Registry
 from once.status import items, state
 from once.text import inline
 
-HELP = "Show the items that failed, and behind which their routine went on."
 USAGE = "NAME [NAME ...]"
 
 

@@ -29,10 +29,12 @@ EXIT_CODES = (
 
 
 class Subcommand(Protocol):
-    """A module of this package that bears its name, and describes it in its docstring."""
+    """A module of this package that bears its name.
+
+    Its docstring describes it, and the first line of that is its line in the list of subcommands.
+    """
 
     __doc__: str | None
-    HELP: str
     #: The positional arguments.
     USAGE: str
 
@@ -51,7 +53,7 @@ def add_subcommands(parser: CommandParser, subcommands: Mapping[str, Subcommand]
     for name, subcommand in subcommands.items():
         subparser = subparsers.add_parser(
             name,
-            help=subcommand.HELP,
+            help=(subcommand.__doc__ or "").partition("\n")[0],
             description=subcommand.__doc__,
             usage=f"%(prog)s [options] {subcommand.USAGE}".rstrip(),
             epilog=EXIT_CODES,

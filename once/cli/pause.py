@@ -23,7 +23,6 @@ from once.status import decisions
 from once.status.state import Status
 from once.text import inline
 
-HELP = "Pause routines; a batched one stops after the batch in hand."
 USAGE = "NAME [NAME ...]"
 
 

@@ -14,7 +14,6 @@ from once.databases import database
 from once.record import anchors, history
 from once.routines.registry import Registry
 
-HELP = "Delete attempts that ended long ago."
 USAGE = ""
 
 

@@ -1,4 +1,4 @@
-"""Make routines pending again.
+"""Make routines pending again: completed, failed or held ones.
 
 A completed one runs again from the start, under a new idempotency key; a failed or held one goes on
 where it stands, under the same key.
@@ -30,7 +30,6 @@ from once.status.decisions import carry_out
 from once.status.state import RoutineState, Status
 from once.text import inline
 
-HELP = "Make routines pending again: completed, failed or held ones."
 USAGE = "NAME [NAME ...]"
 
 

@@ -7,7 +7,6 @@ from once.cli.output import TerminalCommand
 from once.models import Wish
 from once.routines.registry import Registry
 
-HELP = "Resume routines that were paused."
 USAGE = pause.USAGE
 
 add_arguments = pause.add_arguments

@@ -23,7 +23,6 @@ from once.status import state
 from once.status.readiness import undone
 from once.status.state import RoutineState
 
-HELP = "Run what is pending, and wait for other processes that run it."
 USAGE = "[NAME ...]"
 
 #: The act of an option, and the options that do something else.

@@ -1,7 +1,7 @@
 """Set the pace of batched routines, also while they run: from the next batch on, on any host.
 
-``batch_size=200``, ``rest=0.5`` and ``batch_seconds=2`` stand for the options of the same name.
-Without a value, as in ``rest=``, what the code declares holds again. It ends with the version.
+`batch_size=200`, `rest=0.5` and `batch_seconds=2` stand for the options of the same name.
+Without a value, as in `rest=`, what the code declares holds again. It ends with the version.
 """
 
 from argparse import Namespace
@@ -16,7 +16,6 @@ from once.record import wishes
 from once.routines.registry import Registry
 from once.status import decisions
 
-HELP = "Set the pace of batched routines, also while they run."
 USAGE = "NAME [NAME ...] OPTION=VALUE [OPTION=VALUE ...]"
 
 

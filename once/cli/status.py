@@ -17,7 +17,6 @@ from once.status import state
 from once.status.state import RoutineState, Status
 from once.text import one_line
 
-HELP = "Show how every routine stands."
 USAGE = "[NAME ...]"
 
 

@@ -1,4 +1,4 @@
-"""Run nothing; return when the routines are done, or at once if a routine is held."""
+"""Run nothing; return when routines and migrations are done, or at once if one is held."""
 
 from argparse import Namespace
 
@@ -15,7 +15,6 @@ from once.routines.registry import Registry
 from once.status import readiness, state
 from once.status.survey import statuses_of
 
-HELP = "Run nothing; return when everything is done and migrated."
 USAGE = "[NAME ...]"
 
 

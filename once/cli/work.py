@@ -1,6 +1,6 @@
 """Run what is pending for the role of this process, again and again, until it is told to stop.
 
-It also runs routines with ``startup=False``. It logs as a server does, and prints nothing.
+It also runs routines with `startup=False`. It logs as a server does, and prints nothing.
 """
 
 import logging
@@ -25,7 +25,6 @@ from once.routines import in_memory
 from once.routines.registry import Registry
 from once.text import one_line
 
-HELP = "Run what is pending for the role of this process, until told to stop."
 USAGE = ""
 
 #: Seconds between two looks: at least, and at most.
