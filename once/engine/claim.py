@@ -126,7 +126,8 @@ class Claim:
             if record.standing not in self.options.due:
                 return self._leave(record)
             is_of_items = self.options.trigger in (Trigger.ITEMS, Trigger.FAKE)
-            if is_of_items and record.is_done and not failed_items.counts([self.routine]):
+            is_done = record.standing is Standing.DONE
+            if is_of_items and is_done and not failed_items.counts([self.routine]):
                 return already_done(self.routine)
             # Because an attempt that runs may be a dead process's, the lock is asked for.
             if self._is_put_off(record) and not record.is_running:
@@ -220,7 +221,7 @@ class Claim:
             if attempt.trigger == Trigger.RESET:
                 work.reset(anew=ahead.record.standing is Standing.EARLIER)
             elif attempt.trigger == Trigger.FAKE:
-                work.fake(is_done=ahead.record.is_done)
+                work.fake(is_done=ahead.record.standing is Standing.DONE)
             else:
                 work.do()
             attempt.state = State.SUCCEEDED
