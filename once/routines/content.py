@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from django.core.exceptions import ImproperlyConfigured
+
 from once.exceptions import RoutineError
 
 __all__ = ["Content", "content", "digest", "matches"]
@@ -55,13 +57,21 @@ def digest(files: Content, directory: Path) -> str:
 
     Raises:
         FileNotFoundError: a pattern matches no file.
+        ImproperlyConfigured: the size of a file changed while it was read.
 
     """
     sha256 = hashlib.sha256()
     for name, path in matches(files, directory):
-        data = path.read_bytes()
-        # Because lengths come first, no part of a file passes for part of the next.
-        sha256.update(b"%d:%s%d:" % (len(name), os.fsencode(name), len(data)) + data)
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            # Because lengths come first, no part of a file passes for part of the next.
+            sha256.update(b"%d:%s%d:" % (len(name), os.fsencode(name), size))
+            hashlib.file_digest(file, lambda: sha256)  # in pieces
+            if (read := file.tell()) != size:
+                raise ImproperlyConfigured(
+                    f"{path} changed while it was read: of {size} bytes it had {read}. Start again "
+                    "once it is written. To exchange it, rename a new file to its name."
+                )
     return sha256.hexdigest()
 
 

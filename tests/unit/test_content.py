@@ -3,11 +3,13 @@
 import functools
 import hashlib
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
 from once import Routine, content
 from once.exceptions import RoutineError
@@ -42,6 +44,38 @@ def test_digest_changes_with_the_bytes_and_returns_with_them(directory: Path) ->
     assert digest_of(directory, "*.csv") != before
     (directory / "b.csv").write_text("2")
     assert digest_of(directory, "*.csv") == before
+
+
+def test_digest_of_large_files_is_read_in_pieces(directory: Path) -> None:
+    data = bytes(range(256)) * 40_001
+    (directory / "a.csv").write_bytes(data)
+    tracemalloc.start()
+    found = digest_of(directory, "*.csv")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(data) / 10
+    # As the records of earlier releases have it.
+    whole = b"5:a.csv%d:" % len(data) + data + b"5:b.csv1:2"
+    assert found == hashlib.sha256(whole).hexdigest()
+
+
+@pytest.mark.parametrize("changed", ["", "1" * 300_000])
+def test_file_whose_size_changes_while_it_is_read_is_refused(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    read = hashlib.file_digest
+
+    def write_and_read(file: Any, algorithm: Any) -> Any:
+        (directory / "b.csv").write_text(changed)
+        return read(file, algorithm)
+
+    monkeypatch.setattr(hashlib, "file_digest", write_and_read)
+    with pytest.raises(ImproperlyConfigured) as refusal:
+        digest_of(directory, "b.csv")
+    sizes = f"of 1 bytes it had {len(changed)}."
+    assert f"b.csv changed while it was read: {sizes} Start again" in str(refusal.value)
+    monkeypatch.undo()
+    assert digest(content("b.csv"), directory) == digest_of(directory, "b.csv")
 
 
 def rename(directory: Path) -> None:
