@@ -13,15 +13,8 @@ from django.core.management.base import CommandParser
 
 from once import conf
 from once.cli import exit_codes, output
-from once.cli.options import (
-    add_database,
-    add_names,
-    add_noinput,
-    named,
-    recorded,
-    refuse_ambiguity,
-    user,
-)
+from once.cli.choice import named, recorded, refuse_ambiguity
+from once.cli.options import add_database, add_names, add_noinput, user
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.databases import database

@@ -7,7 +7,8 @@ from django.core.management.base import CommandParser
 from django.core.management.color import Style
 
 from once.cli import exit_codes, output
-from once.cli.options import add_database, add_flags, add_names, named, recorded
+from once.cli.choice import named, recorded
+from once.cli.options import add_database, add_flags, add_names
 from once.cli.output import TerminalCommand
 from once.models import State
 from once.routines.registry import Registry

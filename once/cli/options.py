@@ -4,7 +4,7 @@ import getpass
 import os
 import re
 from argparse import SUPPRESS, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from django.core.management import CommandError
@@ -14,13 +14,8 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from once.cli import exit_codes
 from once.cli.output import TerminalCommand
 from once.routines.base import Routine
-from once.routines.names import CALL
-from once.routines.registry import Registry, match
-from once.status import attempts
-from once.status.decisions import Decision, refusal
-from once.status.state import Status
-from once.status.survey import recording, statuses
-from once.text import escaped, inline
+from once.routines.registry import Registry
+from once.text import escaped
 
 EXIT_CODES = (
     "Exit code: 0 done; 1 a routine failed; 2 usage; 3 not everything is done; 4 gave up waiting; "
@@ -92,76 +87,9 @@ def add_noinput(parser: CommandParser) -> None:
     )
 
 
-def refuse_ambiguity(recorded: Iterable[tuple[str, str]]) -> None:
-    """Raise if a name, of those with the database of each record, is recorded in several."""
-    found: dict[str, list[str]] = {}
-    for name, using in recorded:
-        found.setdefault(name, []).append(using)
-    for name, where in found.items():
-        if len(where) > 1:
-            raise exit_codes.misused(
-                f"{name} is recorded in several databases: {', '.join(where)}. Name one by "
-                "--database."
-            )
-
-
 def databases(registry: Registry, options: Namespace) -> list[str]:
     """Return the database that --database names, or those of routines, or else the default one."""
     return [options.database] if options.database else registry.databases or [DEFAULT_DB_ALIAS]
-
-
-def recorded(registry: Registry, options: Namespace) -> list[tuple[str, str]]:
-    """Return each name with a database that has a record of it, or only of --database."""
-    aliases = [options.database] if options.database else recording(registry)
-    return [(name, using) for using in aliases for name in attempts.names(using)]
-
-
-def named(registry: Registry, names: Iterable[str], known: Iterable[str]) -> set[str]:
-    """Return the known names, and those of this code, that names, labels or patterns mean."""
-    # A command may be named by its key alone.
-    labels = {name: name.removeprefix(CALL) for name in known} | registry.labels
-    return set[str]().union(*match(names, labels).values())
-
-
-def chosen(registry: Registry, options: Namespace) -> list[Status]:
-    """Return the status of what the names mean, recorded or registered, in one database or all."""
-    names, database = [registry.current(name) for name in options.names], options.database
-    registered = {routine.name: routine.using for routine in registry.recorded}
-    databases = set(connections.settings)
-    if database is not None:
-        databases = {database}
-    elif names and set(names) <= set(registered):
-        # Because another database may be out of reach, only those of the routines are read.
-        databases = {registered[name] for name in names}
-    everything = statuses(registry, databases=databases)
-    if not names:
-        return [each for each in everything if database in (None, each.database)]
-    meant = named(registry, names, (each.name for each in everything))
-    found = [each for each in everything if each.name in meant]
-    if database is not None and not found:
-        raise _not_in(database)
-    return found
-
-
-def allowed(command: TerminalCommand, decision: Decision, listed: Iterable[Status]) -> list[Status]:
-    """Return the routines about which a decision can be carried out.
-
-    Where a routine stands as it was decided anyway, print that.
-
-    Raises:
-        CommandError: it can never be carried out about one of them, or not now.
-
-    """
-    able = []
-    for status in listed:
-        refused = refusal(decision, status)
-        if refused is None:
-            able.append(status)
-        elif refused.exit_code:
-            raise CommandError(inline(refused.message), returncode=refused.exit_code)
-        else:
-            command.stdout.write(f"  {inline(refused.message)}")
-    return able
 
 
 def selected(
@@ -176,11 +104,11 @@ def selected(
     routines = registry.select(options.names) if options.names else default
     there = [each for each in routines if options.database in (None, each.using)]
     if options.names and not there:
-        raise _not_in(options.database)
+        raise not_in(options.database)
     return there
 
 
-def _not_in(database: str) -> CommandError:
+def not_in(database: str) -> CommandError:
     """Return what to raise where none of the names is in a database."""
     return exit_codes.misused(
         f"None of these routines is in database {database!r}. Leave out --database, or name other "

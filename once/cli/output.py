@@ -22,7 +22,6 @@ from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status import state, text
 from once.status.state import RoutineState, Status
-from once.status.survey import statuses_of
 from once.text import escaped, inline
 
 #: Columns for names at most; a longer name moves the rest of its line to the right.
@@ -199,12 +198,12 @@ def conclude(
     """
     if options.as_json:
         routines = [result.routine for result in results]
-        print_json(command, state.to_json(statuses_of(registry, routines), results))
+        print_json(command, state.to_json(_statuses(registry, routines), results))
     elif options.verbosity:
         nothing = [each for each in results if _asks_for_nothing(each)]
         is_done = len(nothing) == len(results)
         is_asked = is_done and 0 < len(asked) <= _ASKED
-        for status in statuses_of(registry, asked) if is_asked else []:
+        for status in _statuses(registry, asked) if is_asked else []:
             command.stdout.write(f"  {inline(text.done_already(status))}")
         if is_done and not is_asked:
             command.stdout.write("  No routines to run.")
@@ -212,6 +211,12 @@ def conclude(
             if result.message:
                 command.stdout.write(f"  {result.routine.name}: {inline(result.message)}")
     exit_codes.after(results, no_wait=options.no_wait)
+
+
+def _statuses(registry: Registry, routines: Sequence[Routine]) -> list[Status]:
+    from once.status.survey import statuses_of  # and all that reads the record thoroughly
+
+    return statuses_of(registry, routines)
 
 
 def _asks_for_nothing(result: Result) -> bool:

@@ -7,15 +7,8 @@ from argparse import Namespace
 
 from django.core.management.base import CommandParser
 
-from once.cli.options import (
-    add_database,
-    add_flags,
-    add_names,
-    allowed,
-    chosen,
-    refuse_ambiguity,
-    user,
-)
+from once.cli.choice import allowed, chosen, refuse_ambiguity
+from once.cli.options import add_database, add_flags, add_names, user
 from once.cli.output import TerminalCommand
 from once.models import Wish
 from once.routines.registry import Registry

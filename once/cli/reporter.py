@@ -20,7 +20,6 @@ from once.results import Outcome, Result
 from once.routines.base import Routine
 from once.routines.names import CALL
 from once.status import text
-from once.status.reading import progress
 from once.text import inline, trace
 
 #: Seconds between two lines about progress, where there is no terminal.
@@ -118,6 +117,8 @@ class Reporter:
         if self.out.isatty():
             self._draw(attempt)
         elif seconds // _PROGRESS > (seconds - lap) // _PROGRESS:
+            from once.status.reading import progress  # and all that reads the record thoroughly
+
             self.out.write(f"    {text.progress(**progress(attempt, seconds))}")
             self.out.flush()
 

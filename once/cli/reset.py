@@ -10,16 +10,8 @@ from collections.abc import Sequence
 from django.core.management.base import CommandParser
 
 from once.cli import exit_codes, output
-from once.cli.options import (
-    add_database,
-    add_flags,
-    add_names,
-    add_noinput,
-    allowed,
-    chosen,
-    refuse_ambiguity,
-    user,
-)
+from once.cli.choice import allowed, chosen, refuse_ambiguity
+from once.cli.options import add_database, add_flags, add_names, add_noinput, user
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.databases import database

@@ -20,7 +20,6 @@ from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.routines.state import State
 from once.status import state
-from once.status.readiness import undone
 from once.status.state import RoutineState
 
 USAGE = "[NAME ...]"
@@ -164,6 +163,8 @@ def _routines(registry: Registry, options: Namespace) -> list[Routine]:
 def _plan(
     command: TerminalCommand, registry: Registry, routines: list[Routine], options: Namespace
 ) -> None:
+    from once.status.readiness import undone  # and all that reads the record thoroughly
+
     run_options = RunOptions(trigger=Trigger.COMMAND, role=_role(options))
     by_name = {each.name: each for each in undone(registry, routines)}
     elsewhere: dict[str, Result] = {}

@@ -9,7 +9,8 @@ from django.db import Error
 from django.utils.text import capfirst
 
 from once.cli import exit_codes, output
-from once.cli.options import add_database, add_flags, add_names, chosen
+from once.cli.choice import chosen
+from once.cli.options import add_database, add_flags, add_names
 from once.cli.output import TerminalCommand
 from once.databases import unapplied
 from once.routines.registry import Registry

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.apps import apps
-from django.db.migrations.recorder import MigrationRecorder
 
 __all__ = ["MODELS", "ask", "execute", "grants", "migrations", "name", "quoted"]
 
@@ -26,6 +25,8 @@ def quoted(connection: Any, model: str) -> str:
 
 def migrations() -> str:
     """Return the name of the table in which Django records the migrations that it applied."""
+    from django.db.migrations.recorder import MigrationRecorder  # which most processes do without
+
     table: str = MigrationRecorder.Migration._meta.db_table
     return table
 

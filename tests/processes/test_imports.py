@@ -1,9 +1,11 @@
 """What a process loads: imports are most of what a start with nothing to do costs."""
 
 import sys
+from textwrap import dedent
 
 import pytest
 
+from once.management.commands.once import SUBCOMMANDS
 from tests.project import Process, Project
 
 pytestmark = pytest.mark.django_db(databases=[])
@@ -103,3 +105,17 @@ def test_server_that_finds_everything_done_loads_what_reads_the_record(project: 
     modules = loaded(served(project))
     assert modules >= {"once.record.history", "once.engine.executor"}
     assert modules & RUNNING == set()
+
+
+def test_command_that_finds_everything_done_loads_no_other_subcommand(project: Project) -> None:
+    project.routines(ROUTINES)
+    project.manage("once", "run")
+    code = f"""
+        from django.core.management import execute_from_command_line
+        execute_from_command_line(["manage.py", "once", "run"])
+        {SHOW}
+    """
+    modules = loaded(project.start(sys.executable, "-c", dedent(code)))
+    commands = {f"once.cli.{name}" for name in SUBCOMMANDS}
+    assert modules & commands == {"once.cli.run"}
+    assert modules & (RUNNING | {"once.status.survey", "once.status.reading"}) == set()
