@@ -14,13 +14,9 @@ from typing import ClassVar, Self, TypeVar
 
 from once.exceptions import InsideRun
 
-__all__ = ["ATTENTION", "POOL", "AdvisoryLock", "NoLock"]
+__all__ = ["POOL", "AdvisoryLock", "NoLock"]
 
 T = TypeVar("T")
-
-#: Seconds between two questions of a process that is to notice at once that a lock is free.
-ATTENTION = 0.05
-
 
 #: The needs of a run, for a person whose pooler lends too little: a sentence without full stop.
 POOL = (

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, TypeVar
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from once.databases.lock import ATTENTION, AdvisoryLock
+from once.databases.lock import AdvisoryLock
 from once.databases.sessions import Session
-from once.databases.standby import Place, Standby
+from once.databases.standby import ATTENTION, Place, Standby
 from once.databases.tables import ask, execute
 from once.exceptions import LockLost
 

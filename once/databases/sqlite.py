@@ -18,11 +18,14 @@ from django.db import OperationalError
 from filelock import FileLock, SoftFileLock, Timeout
 
 from once.databases.base import Database
-from once.databases.lock import ATTENTION, AdvisoryLock
+from once.databases.lock import AdvisoryLock
 from once.databases.transactions import TransactionState
 from once.exceptions import AttemptLost, OnceError
 
 __all__ = ["SQLite"]
+
+#: Seconds between two tries of a waiter.
+_ATTENTION = 0.05
 
 
 class SQLite(Database):
@@ -158,7 +161,7 @@ class SQLiteLock(SingleLock):
         # Because asking is only a call of the operating system, every waiter asks often.
         until = monotonic() + seconds
         while (left := until - monotonic()) > 0:
-            time.sleep(min(left, ATTENTION))
+            time.sleep(min(left, _ATTENTION))
             if not self.is_owned and self.take():
                 self.release()
                 return
