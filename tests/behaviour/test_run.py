@@ -10,7 +10,8 @@ import pytest
 from django.core.management import call_command
 from django.db import connections, transaction
 
-from once import Routine, cli, state
+from once import Routine, state
+from once.cli import run as subcommand
 from once.databases import database
 from once.exceptions import UnknownRoutine
 from once.management.commands.once import Command
@@ -263,7 +264,7 @@ def test_options_of_django_are_taken_before_and_after_the_subcommand(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got: list[Namespace] = []
-    monkeypatch.setattr(cli.run, "handle", lambda *given: got.append(given[-1]))
+    monkeypatch.setattr(subcommand, "handle", lambda *given: got.append(given[-1]))
     Answer(*arguments)
     assert (got[0].traceback, got[0].verbosity) == (True, 1)
 
