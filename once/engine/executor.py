@@ -116,6 +116,7 @@ class _Pass:
     def through(self, routines: Sequence[Routine], results: dict[str, Result]) -> None:
         """Add one result for each routine, in order."""
         stands, due = self._read(routines), self.options.due
+        done = {Standing.DONE, Standing.SUPERSEDED}.difference(due)
         for number, routine in enumerate(routines):
             known = stands.get(routine.name)  # what is not known is open, which is due in any case
             uncarried = None
@@ -125,9 +126,16 @@ class _Pass:
                 uncarried = renaming.carry(routine, known, self.options, self._claim)
                 stands = self._read(routines[number:])
                 known = stands.get(routine.name)
+            if known and known.standing in done:  # as most are
+                results[routine.name] = already_done(routine)
+                if known.is_overtaken:
+                    results[routine.name] = replace(results[routine.name], reason=Reason.OVERTAKEN)
+                continue
             elsewhere = roles.left(routine, self.registry, self.options, results)
             if known and known.standing not in due and (known.is_done or not elsewhere):
-                result = self._left(routine, known)
+                from once.engine import verdict
+
+                result = verdict.left(routine, known)
             elif left := elsewhere or uncarried:
                 result = left
             elif blocker := self._stopped or self._blocker(routine, known, results):
@@ -191,15 +199,6 @@ class _Pass:
         self._suspicions = self._suspicions or Suspicions(self.registry)
         ask = partial(self._patiently, routine=routine)
         self._suspicions.tell(routine, routines, stands, ask)
-
-    def _left(self, routine: Routine, known: Record) -> Result:
-        """Return the result if there is nothing to do."""
-        if known.standing in (Standing.DONE, Standing.SUPERSEDED):
-            done = already_done(routine)
-            return replace(done, reason=Reason.OVERTAKEN) if known.is_overtaken else done
-        from once.engine import verdict
-
-        return verdict.left(routine, known)
 
     def _claim(self, routine: Routine, options: RunOptions, known: Record | None = None) -> "Claim":
         from once.engine.claim import Claim

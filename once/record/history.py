@@ -285,7 +285,7 @@ def _read(
     renamed = {name for name, version, _ in wanted if name in buried and version < TOMBSTONE}
     for name in queries.unfinished(using, renamed) if renamed else ():
         records[name] = replace(records[name], is_overtaken=True)
-    return records | _paused(using, records)
+    return records | _paused(using, records) if unsure else records
 
 
 def _paused(using: str, records: dict[str, Record]) -> dict[str, Record]:
