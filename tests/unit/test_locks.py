@@ -418,7 +418,7 @@ def test_holder_that_is_late_to_ping_is_expected_to_end(
     ("is_standby", "is_turn", "took", "interval"),
     [
         (False, False, 0.0, 5.0),
-        (True, False, 0.0, 0.01),
+        (True, False, 0.0, 0.02),
         (True, False, 0.02, 0.2),
         (True, False, 9.0, 5.0),
         (True, True, 0.0, 5.0),
