@@ -98,7 +98,19 @@ class AdvisoryLock(ABC):
         """Free the lock, but stay its standby where this is."""
         self.release()
 
-    # For a waiter. These ask in the calling thread's session.
+    # For a waiter.
+
+    @property
+    def shared_key(self) -> str:
+        """Key of the lock among the processes of a host; empty where each asks by itself."""
+        return ""
+
+    @property
+    def is_asking(self) -> bool:
+        """True if the lock's own session asks for it again and again, as its standby."""
+        return False
+
+    # These ask in the calling thread's session.
 
     def is_worth_trying(self) -> bool:
         """Return True unless another process still holds the lock, which it had a moment ago."""
@@ -120,9 +132,10 @@ class AdvisoryLock(ABC):
         """Seconds that a waiter's pauses grow to, unless its looks are slow."""
         return 5.0
 
-    def wait(self, seconds: float) -> None:
-        """Sleep for that long, or until the lock may be had, where this can know."""
+    def wait(self, seconds: float) -> bool:
+        """Sleep for that long, or return True once the lock may be had, where this can know."""
         time.sleep(seconds)
+        return False
 
     @contextmanager
     def lent(self) -> Iterator[None]:

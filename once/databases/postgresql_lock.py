@@ -91,6 +91,8 @@ class PostgreSQLLock(SessionLock):
     def __init__(self, using: str, name: str, liveness: float) -> None:
         #: The keys of each lock and of its standby's, once the server was asked for them.
         self._keys: dict[str, list[int]] = {}
+        #: The key of each lock as this process last saw it, by whichever session.
+        self._seen: dict[str, int] = {}
         super().__init__(using, name, liveness)
 
     def _names(self, name: str) -> list[str]:
@@ -132,14 +134,21 @@ class PostgreSQLLock(SessionLock):
             (f"SELECT {calls}", pairs),
             (take, [standby, session.backend_pid, *names]),
         )
+        self._seen[name] = self._keys[name][0]
         self.is_pooled = not is_direct
         if is_taken:
             return Place.HOLDER
         return Place.NONE if place is None else Place.STANDBY
 
+    @property
+    def shared_key(self) -> str:
+        # Tenants wait for locks of one name, each in its own schema.
+        return f"{super().shared_key}:{self._seen[self.name]}" if self.name in self._seen else ""
+
     def look(self) -> bool:
         # Not the keys: this session may be in another place, which refuse_other_place tells.
-        [(is_free, has_no_standby, *_)] = self.ask(*self._with_keys(_LOOK, self.name))
+        [(is_free, has_no_standby, key, _)] = self.ask(*self._with_keys(_LOOK, self.name))
+        self._seen[self.name] = key
         return is_free or (has_no_standby and not self.is_pooled)
 
     def find_holder(self) -> bool:

@@ -1,7 +1,6 @@
 """A lock that lives in a database session, which its server ends if it falls silent."""
 
 import random
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -131,11 +130,17 @@ class SessionLock(AdvisoryLock):
             self.find_holder()  # it may be about to be evicted, which no standby looks for
         return self.look()
 
-    def wait(self, seconds: float) -> None:
-        if self.standby.has_place:
-            self.standby.wait(seconds)
-        else:
-            time.sleep(seconds)
+    def wait(self, seconds: float) -> bool:
+        return self.standby.wait(seconds) if self.standby.has_place else super().wait(seconds)
+
+    @property
+    def is_asking(self) -> bool:
+        return self.standby.is_asking
+
+    @property
+    def shared_key(self) -> str:
+        settings = connections[self.using].settings_dict
+        return ":".join(str(settings[key]) for key in ("HOST", "PORT", "NAME")) + f":{self.name}"
 
     def read(self, function: Callable[[], T]) -> T:
         def read() -> T:

@@ -157,14 +157,15 @@ class SQLiteLock(SingleLock):
             )
         return True
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> bool:
         # Because asking is only a call of the operating system, every waiter asks often.
         until = monotonic() + seconds
         while (left := until - monotonic()) > 0:
             time.sleep(min(left, _ATTENTION))
             if not self.is_owned and self.take():
                 self.release()
-                return
+                return True
+        return False
 
     def release(self) -> None:
         self.unmark()

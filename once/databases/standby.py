@@ -54,9 +54,9 @@ class Standby:
         """True if the session is to ask for the lock again and again."""
         return self.has_place and not self.is_due
 
-    def wait(self, seconds: float) -> None:
-        """Sleep for that long, or until there is news."""
-        self._turn.wait(seconds)
+    def wait(self, seconds: float) -> bool:
+        """Sleep for that long, or return True once there is news."""
+        return self._turn.wait(seconds)
 
     # In the session's thread:
 

@@ -1,8 +1,7 @@
 """The one law of retrying: look again at growing intervals, without a connection meanwhile.
 
-Only the standby of a lock has a session meanwhile, which is the lock's own. The law of the pauses
-follows measurements (docs/explanation/fleets.md): because one look costs the server about as much
-as a connection, the load grows with the number of waiters.
+Only the standby of a lock has a session meanwhile, which is the lock's own. Because one look costs
+the server about as much as a connection (docs/explanation/fleets.md), a host's waiters take turns.
 """
 
 import random
@@ -21,6 +20,7 @@ from once import conf, signals
 from once.databases import PATIENCE, database
 from once.databases.lock import POOL, AdvisoryLock, NoLock
 from once.engine import shutdown
+from once.engine.siblings import Siblings, later
 from once.exceptions import (
     AttemptLost,
     CannotFence,
@@ -45,6 +45,7 @@ class Retry:
 
     #: The obstacle that another process is.
     reason: Sentence = ""
+    is_holder: bool = False  # of the lock, for which the waiters of a host take turns to look
 
     @property
     def message(self) -> str:
@@ -72,12 +73,14 @@ class Wait:
     patience: float = field(default_factory=conf.startup_timeout)
     #: The lock, which may know before a pause ends that another look is worth while.
     lock: AdvisoryLock = field(default_factory=NoLock)
+    siblings: Siblings = field(default_factory=Siblings)
     started: float = field(default_factory=monotonic)
     #: True if anything was in the way.
     has_paused: bool = False
     #: Since when the database has given nothing but errors, or no answer yet.
     _unreachable_since: float | None = None
     _next_report: float = 0.0
+    _said: tuple[str, float] = ("", inf)  # in the last report, and when
     #: Seconds that the last two looks took; 0 for a failed look, whose pause has a law of its own.
     _looks: tuple[float, float] = (0.0, 0.0)
 
@@ -94,8 +97,10 @@ class Wait:
                 answer = look()
                 if not isinstance(answer, Retry):
                     return answer
+                self.siblings.join_or_leave(self.lock if answer.is_holder else None)
                 self.retreat(answer.reason)  # which may ask the database for the sentence
             except (Error, NoConnection) as error:
+                self.siblings.leave()
                 self.lock.release()  # a standby's session, too, because other processes may lack it
                 self.survive(error)
             except (AttemptLost, CannotFence, LockLost) as error:
@@ -219,7 +224,8 @@ class Wait:
                 f"For {lasted:.1f} s, {reason}.{self._next_step(error)}"
             ) from error
         # Because a refused connection may mean more waiters than connections, the pause is long.
-        self._sleep(max(0.5, min(10.0, self.seconds / 5)), self._left())
+        since = self.siblings.told_at or self.started  # the crowd ends with the wait
+        self._sleep(max(0.5, min(10.0, (monotonic() - since) / 5)), self._left())
 
     def worked(self, seconds: float) -> None:
         """Take note that an attempt lasted for so long: that time tells nothing of the database."""
@@ -264,12 +270,18 @@ class Wait:
     def _left(self) -> float:
         return inf if self.deadline is None else self.deadline - monotonic()
 
-    def _report(self, reason: Sentence) -> None:
-        if self.is_report_due:
+    def _report(self, reason: Sentence, *, is_repeated: bool = False) -> None:
+        if is_repeated or self.is_report_due:
             waited = self.seconds
-            self._next_report = max(1.0, min(2 * waited, waited + 60))
-            reason = Retry(reason).message
-            signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
+            if not is_repeated:
+                self._next_report = max(1.0, min(2 * waited, waited + 60))
+            self._said = Retry(reason).message, waited
+            signals.waiting.send_robust(None, name=self.name, reason=self._said[0], waited=waited)
+
+    def _repeat(self) -> None:
+        said, then = self._said  # long ago, because siblings look instead
+        if (waited := self.seconds) >= max(1.25 * self._next_report, 2 * then):
+            self._report(later(said, waited - then), is_repeated=True)
 
     def _sleep(self, least: float, most: float, kept: BaseDatabaseWrapper | None = None) -> None:
         self.has_paused = True
@@ -278,10 +290,11 @@ class Wait:
             if not connection.in_atomic_block and connection is not kept:
                 connection.close()
         # Slow looks and errors make pauses that are longer than the lock's longest.
-        pause = max(0.05, least, min(self.lock.longest_pause, self.seconds / 10))
+        longest = self.siblings.longest_pause(self.lock, min(self._looks))
+        pause = max(0.05, least, min(longest, self.seconds / 10))
         pause *= random.uniform(0.5, 1.0)  # noqa: S311
         if self.lock.freed_in is not None:
             pause = min(pause, self.lock.freed_in + random.uniform(0.05, 0.5))  # noqa: S311
             self.lock.freed_in = None
         with shutdown.heeded():
-            self.lock.wait(max(0.0, min(pause, most)))
+            self.siblings.wait(self.lock, max(0.0, min(pause, most)), most, self._repeat)

@@ -67,11 +67,18 @@ class Claim:
         Where it is done, the lock may still be owned, for the next claim to take over.
         """
         try:
-            return self.wait.until(self._look)
+            result = self.wait.until(self._look)
         except TimedOut as error:
             return skipped(
                 self.routine, str(error), seconds=self.wait.seconds, reason=Reason.TIMED_OUT
             )
+        finally:
+            self.wait.siblings.leave()
+        if not result.is_done:
+            self.lock.release()  # before its waiters look
+        if self.options.wait or result.outcome is not Outcome.SKIPPED:
+            self.wait.siblings.tell(self.lock)
+        return result
 
     def _look(self) -> Result | Retry:
         """Look at the lock and the record once, and attempt the routine if it is due."""
@@ -118,9 +125,14 @@ class Claim:
 
     def _poll(self) -> Result | Retry:
         with self.wait.asking():
-            # Before anything that takes longer, or a second connection.
-            if self.wait.has_paused and self._is_in_other_hands():
-                return Retry(self._name_holder)
+            # First the cheapest look. A waiter that was told of an end, or is to report, reads the
+            # record as well, because a process that is done may keep the lock.
+            is_taken = False
+            if self.wait.has_paused and not self.wait.siblings.told_at:
+                self.lock.refuse_own_thread()
+                is_taken = not self.lock.is_worth_trying()
+            if is_taken and not self.wait.is_report_due:
+                return Retry(self._name_holder, is_holder=True)
             # Because time has passed, a routine that was backing off may be due.
             record = self.known if self.known and not self.known.retry_in else self._record()
             if record.standing not in self.options.due:
@@ -132,6 +144,8 @@ class Claim:
             # Because an attempt that runs may be a dead process's, the lock is asked for.
             if self._is_put_off(record) and not record.is_running:
                 return verdict.put_off(self.routine, record)
+            if is_taken:
+                return Retry(self._name_holder, is_holder=True)
         # Before the lock, because their databases may be out of reach for long.
         for other in self.elsewhere:
             there = replace(self.wait, using=other.using)
@@ -155,17 +169,6 @@ class Claim:
         found = history.read([self.routine], thoroughly=self.options.is_thorough)
         return found[self.routine.name]
 
-    def _is_in_other_hands(self) -> bool:
-        """True if another process holds the lock and no report is due: the cheapest look there is.
-
-        Now and then the record is read as well, because a process that is done may still hold the
-        lock: it is frozen, or a hook after its commit takes long.
-        """
-        self.lock.refuse_own_thread()
-        if self.lock.is_worth_trying():
-            return False
-        return not self.wait.is_report_due
-
     def _name_holder(self) -> str:
         return f"{self.routine.name} is run by {self.wait.holder()}"
 
@@ -173,7 +176,8 @@ class Claim:
         """Lock, claim and work; or find out what keeps this process from it."""
         if not self.lock.acquire(self.wait.answer_within):
             self.lock.refuse_own_thread()
-            return Retry(self._name_holder)
+            return Retry(self._name_holder, is_holder=True)
+        self.wait.siblings.leave()
         ahead = self.lock.read(lambda: history.next_attempt(self.routine))
         if ahead.record.standing not in self.options.due:
             return AGAIN

@@ -354,7 +354,7 @@ def test_standby_attends_its_turn_and_others_sleep(
     lock: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(session_lock, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(locks, "time", SimpleNamespace(sleep=slept.append))
     lock.wait(3.0)
     assert slept == [3.0]
     lock.standby.has_place = True
