@@ -90,6 +90,7 @@ class _Pass:
     _stopped: str = ""
     #: True if no connection that was open before is asked.
     _renews: bool = False
+    _is_new: bool = False  # since the last look of a waiter
     #: Aliases of the databases to which a connection was open before.
     _found_open: set[str] = field(
         default_factory=lambda: {
@@ -144,8 +145,7 @@ class _Pass:
                 self._suspect(routine, routines, stands)
                 claim = self._claim(routine, self.options, known)
                 result = claim.settle()
-                if not result.is_done:
-                    self._lock.release()
+                self._is_new = claim.wait.has_paused and result.outcome is Outcome.WAITED
                 if claim.wait.has_paused:  # in which another process may have done the next
                     stands = self._read(routines[number + 1 :])
                 shutdown.heed()
@@ -167,9 +167,9 @@ class _Pass:
             return []
         if any(each.outcome is Outcome.FAILED for each in results.values()):
             return []
-        # Because a session stays on a database server that is no primary any more.
-        self._renews = True
-        self.end()
+        if not self._is_new:  # a session stays on a database server that is no primary any more
+            self._renews = True
+            self.end()
         done = [each for each in results.values() if each.is_done]
         deadline = self.deadline
         if deadline is not None:  # after which a body may have ended: done is done
