@@ -3,7 +3,8 @@
     python -m benchmarks.simulation WAITERS SECONDS CONNECTIONS [LAW ...]
 
 prints a line for each law: what these waiters cost a server with that many connections while a
-routine runs for that long, and when they know of its end.
+routine runs for that long, and when they know of its end. Each waiter is on a host of its own: the
+waiters of one host look as one of them would.
 """
 
 import asyncio
@@ -75,41 +76,50 @@ class Outcome:
 
 def once() -> Law:
     """The law of once itself."""
-    from once.databases.lock import AdvisoryLock
+    from once.databases.lock import AdvisoryLock, NoLock
     from once.engine.backoff import Wait
+    from once.engine.siblings import Siblings
     from once.exceptions import NoConnection
 
-    class Noting(AdvisoryLock):
+    class OfServer(NoLock):
+        longest_pause = 60.0
+
+    class Noting(Siblings):
         """Takes note of a pause instead of sleeping."""
 
-        longest_pause = 60.0
+        are_joined = True
         pause = 0.0
 
-        def wait(self, seconds: float) -> None:
-            self.pause = seconds
-
-        def acquire(self, within: float = 0.0) -> bool:
-            return False
-
-        def release(self) -> None:
-            pass
+        def wait(
+            self,
+            lock: AdvisoryLock,
+            pause: float,
+            most: float,
+            meanwhile: Callable[[], object] = lambda: None,
+        ) -> None:
+            self.pause = pause
 
     class Waiting:
         def __init__(self) -> None:
-            self._lock = Noting()
+            self._siblings = Noting()
             self._wait = Wait(
-                name="", using="default", deadline=None, patience=float("inf"), lock=self._lock
+                name="",
+                using="default",
+                deadline=None,
+                patience=float("inf"),
+                lock=OfServer(),
+                siblings=self._siblings,
             )
 
         def answered(self, look: float) -> float:
             self._look(look)
             self._wait.pause("held")
-            return self._lock.pause
+            return self._siblings.pause
 
         def refused(self, look: float) -> float:
             self._look(look)
             self._wait.survive(NoConnection("refused"))
-            return self._lock.pause
+            return self._siblings.pause
 
         def _look(self, seconds: float) -> None:
             self._wait._looks = (seconds, seconds)  # as if that had been measured

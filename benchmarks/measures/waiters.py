@@ -1,7 +1,8 @@
 """Waiters: what one look costs, and what a crowd of waiters costs a server.
 
-A look is how a process that waits asks whether the routine's lock is free. Those of a crowd are
-real, from one program (:mod:`benchmarks.simulation`): the machine bears no thousand processes.
+A look is how a process that waits asks whether the routine's lock is free. The waiters of one host
+are real processes, and take turns. The looks of a crowd of hosts are real, from one program
+(:mod:`benchmarks.simulation`): the machine bears no thousand processes.
 """
 
 import time
@@ -14,24 +15,31 @@ from time import process_time
 from django.db import connection
 
 from benchmarks.figures import FLOOR, Figure, Row, Unit
-from benchmarks.fleet import Usage, own_server
+from benchmarks.fleet import Usage, own_server, scene
 from benchmarks.project.work import names, truncate
 from benchmarks.simulation import Crowd, once, simulate
 from benchmarks.stage import Stage
 from once.databases import database
 from once.routines.base import Routine
 from once.status import readiness
+from tests.waiting import wait_until
 
 __all__ = ["figures"]
 
 #: Waiters, connections of the server, and seconds that the routine runs.
 CROWDS = ((200, 20, 10.0), (1_000, 100, 30.0), (10_000, 100, 120.0))
+#: Waiters of one host, seconds of their routine, and seconds in which they come.
+HOSTS = (8, 80)
+SECONDS = 6.0
+ARRIVAL = 1.5
 LOOKS = 300
 
 
 def figures(stage: Stage) -> Iterator[Figure]:
-    """CPU time of a look, beside a bare connection; then crowds, by their size."""
+    """CPU time of a look, beside a bare connection; then hosts, and crowds of them, by size."""
     yield from _looks(stage)
+    for size in HOSTS:
+        yield from _host(stage, size)
     for size, connections, seconds in CROWDS[: 1 if stage.rounds == 1 else None]:
         with own_server(connections) as server:
             yield from _crowd(server.url, size, connections, seconds)
@@ -77,6 +85,30 @@ def _cost(look: Callable[[], object], usage: Usage) -> tuple[float, float]:
     own = process_time() - own
     time.sleep(0.2)
     return own / LOOKS, (usage.seconds - server) / LOOKS
+
+
+def _host(stage: Stage, size: int) -> Iterator[Figure]:
+    processors, delays = [], []
+    with own_server(size + 20) as server:
+        for _ in range(stage.times(3)):
+            with scene("once", server) as here:
+                usage = Usage(server.url)
+                fleet = here.fleet(size)
+                fleet.start()
+                wait_until(here.calls, what="a body to begin")
+                time.sleep(ARRIVAL)
+                before = usage.seconds
+                time.sleep(SECONDS - ARRIVAL)
+                processors.append((usage.seconds - before) / (SECONDS - ARRIVAL))
+                here.end_bodies()
+                ready = [answer.at for answer in fleet.wait(60) if not answer.error]
+                [call] = here.calls()
+                delays.append(max(ready) - (call.ended or 0.0))
+    title = f"{size} waiters of one host, a routine of {SECONDS:.0f} s"
+    cost = Row(measure="waiters", title=f"{title}: processors of the server", unit="", relation="-")
+    last = Row(measure="waiters", title=f"{title}: the last is ready after", relation="-")
+    yield Figure(row=cost, contender="once", values=tuple(processors))
+    yield Figure(row=last, contender="once", values=tuple(delays))
 
 
 def _crowd(url: str, size: int, connections: int, seconds: float) -> Iterator[Figure]:
