@@ -19,6 +19,7 @@ from once.engine.backoff import Wait
 from once.exceptions import AttemptLost, BatchError, BodyError, Paused
 from once.models import DECISIONS, Attempt, Trigger
 from once.record import anchors, failed_items, recorder, wishes
+from once.record.standing import Standing
 from once.routines.base import Routine, Run
 from once.routines.batches import START
 from once.text import one_line
@@ -65,6 +66,15 @@ class Work:
     session: object = field(default=None, init=False)
     #: The first error of a hook that ran after a commit.
     _afterwards: Exception | None = field(default=None, init=False)
+
+    def carry_out(self, before: Standing) -> None:
+        """Do what the attempt is for, at a routine that stood so before it."""
+        if self.attempt.trigger == Trigger.RESET:
+            self.reset(anew=before is Standing.EARLIER)
+        elif self.attempt.trigger == Trigger.FAKE:
+            self.fake(is_done=before is Standing.DONE)
+        else:
+            self.do()
 
     def do(self) -> None:
         """Call the body and record its effects, in the way of the routine's kind.

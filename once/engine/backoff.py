@@ -20,7 +20,7 @@ from once import conf, signals
 from once.databases import PATIENCE, database
 from once.databases.lock import POOL, AdvisoryLock, NoLock
 from once.engine import shutdown
-from once.engine.siblings import Siblings, later
+from once.engine.siblings import Siblings
 from once.exceptions import (
     AttemptLost,
     CannotFence,
@@ -80,7 +80,6 @@ class Wait:
     #: Since when the database has given nothing but errors, or no answer yet.
     _unreachable_since: float | None = None
     _next_report: float = 0.0
-    _said: tuple[str, float] = ("", inf)  # in the last report, and when
     #: Seconds that the last two looks took; 0 for a failed look, whose pause has a law of its own.
     _looks: tuple[float, float] = (0.0, 0.0)
 
@@ -270,18 +269,12 @@ class Wait:
     def _left(self) -> float:
         return inf if self.deadline is None else self.deadline - monotonic()
 
-    def _report(self, reason: Sentence, *, is_repeated: bool = False) -> None:
-        if is_repeated or self.is_report_due:
+    def _report(self, reason: Sentence) -> None:
+        if self.is_report_due:
             waited = self.seconds
-            if not is_repeated:
-                self._next_report = max(1.0, min(2 * waited, waited + 60))
-            self._said = Retry(reason).message, waited
-            signals.waiting.send_robust(None, name=self.name, reason=self._said[0], waited=waited)
-
-    def _repeat(self) -> None:
-        said, then = self._said  # long ago, because siblings look instead
-        if (waited := self.seconds) >= max(1.25 * self._next_report, 2 * then):
-            self._report(later(said, waited - then), is_repeated=True)
+            self._next_report = max(1.0, min(2 * waited, waited + 60))
+            reason = Retry(reason).message
+            signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
 
     def _sleep(self, least: float, most: float, kept: BaseDatabaseWrapper | None = None) -> None:
         self.has_paused = True
@@ -297,4 +290,4 @@ class Wait:
             pause = min(pause, self.lock.freed_in + random.uniform(0.05, 0.5))  # noqa: S311
             self.lock.freed_in = None
         with shutdown.heeded():
-            self.siblings.wait(self.lock, max(0.0, min(pause, most)), most, self._repeat)
+            self.siblings.wait(self.lock, max(0.0, min(pause, most)), most)

@@ -137,9 +137,8 @@ class Claim:
             record = self.known if self.known and not self.known.retry_in else self._record()
             if record.standing not in self.options.due:
                 return self._leave(record)
-            is_of_items = self.options.trigger in (Trigger.ITEMS, Trigger.FAKE)
-            is_done = record.standing is Standing.DONE
-            if is_of_items and is_done and not failed_items.counts([self.routine]):
+            may_be_needless = record.standing is Standing.DONE and self.options.is_of_items
+            if may_be_needless and not failed_items.counts([self.routine]):
                 return already_done(self.routine)
             # Because an attempt that runs may be a dead process's, the lock is asked for.
             if self._is_put_off(record) and not record.is_running:
@@ -222,12 +221,7 @@ class Claim:
             is_announced = True
             signals.attempt_started.send_robust(self.routine, attempt=attempt)
             refuse_left_open(self.here)
-            if attempt.trigger == Trigger.RESET:
-                work.reset(anew=ahead.record.standing is Standing.EARLIER)
-            elif attempt.trigger == Trigger.FAKE:
-                work.fake(is_done=ahead.record.standing is Standing.DONE)
-            else:
-                work.do()
+            work.carry_out(ahead.record.standing)
             attempt.state = State.SUCCEEDED
         except BaseException as error:  # recorded, then reported or raised again
             problem = exit_of_body(error) if isinstance(error, SystemExit) else error

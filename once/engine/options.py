@@ -46,6 +46,11 @@ class RunOptions:
         """True if it is asked of what is done, too, whether a later value began."""
         return self.reverts or self.even_done or self.trigger == Trigger.ITEMS
 
+    @property
+    def is_of_items(self) -> bool:
+        """True if a routine that is done matters for its failed items alone."""
+        return self.trigger in (Trigger.ITEMS, Trigger.FAKE)
+
     def takes(self, routine: Routine) -> bool:
         """Return True if a routine is for a process of this role."""
         return self.role is None or routine.role in ("", self.role)

@@ -13,17 +13,16 @@ by itself, now and then. Where there can be no file, each waiter asks as if it w
 import hashlib
 import os
 import random
-import re
 import stat
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
-from once.databases.lock import ATTENTION, AdvisoryLock
+from once.databases.lock import AdvisoryLock
+from once.databases.standby import ATTENTION
 
-__all__ = ["Siblings", "later"]
+__all__ = ["Siblings"]
 
 #: Seconds that the pauses of a host grow to; and those of a look which mean that many hosts look.
 _LONGEST = 5.0
@@ -79,20 +78,13 @@ class Siblings:
         if file is not None:
             os.close(file)
 
-    def wait(
-        self,
-        lock: AdvisoryLock,
-        pause: float,
-        most: float,
-        meanwhile: Callable[[], object] = lambda: None,
-    ) -> None:
+    def wait(self, lock: AdvisoryLock, pause: float, most: float) -> None:
         """Sleep until it is this waiter's turn to look.
 
         Args:
             lock: the lock, whose own session may notice first that it is free.
             pause: seconds since the last look of a sibling.
             most: seconds until the deadline.
-            meanwhile: is called again and again.
 
         """
         self.told_at = None
@@ -120,7 +112,6 @@ class Siblings:
                 turn = monotonic() + max(pause, _LEAST)
             if lock.is_asking:
                 self._mark(self._file)
-            meanwhile()
         self._mark(self._file)
 
     def tell(self, lock: AdvisoryLock) -> None:
@@ -133,11 +124,6 @@ class Siblings:
         with suppress(OSError):
             os.utime(file)
             self._marked = os.fstat(file).st_mtime_ns
-
-
-def later(reason: str, seconds: float) -> str:
-    """Return what is in the way, as it was seen so many seconds ago, for the holder runs longer."""
-    return re.sub(r"(?<= for )\d+(?= s\b)", lambda it: str(int(it[0]) + round(seconds)), reason)
 
 
 def _path(key: str, *, is_made: bool = False) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from once.databases.lock import AdvisoryLock
 from once.engine import siblings as module
-from once.engine.siblings import Siblings, later
+from once.engine.siblings import Siblings
 
 KEY = "db.example:5432:shop:shop.seed:17"
 
@@ -244,15 +244,3 @@ def test_file_that_cannot_be_asked_any_more_is_left(
         waiter.wait(lock, 3.0, inf)
     assert not waiter.are_joined
     assert 1003.0 <= lock.now < 1003.1
-
-
-def test_long_pause_beside_siblings_is_reported_as_it_was_seen(
-    lock: Lock, new: New, marks: Callable[[], None]
-) -> None:
-    waiter = new(lock)
-    lock.happens = marks
-    times: list[float] = []
-    waiter.wait(lock, 1.0, 2.0, lambda: times.append(lock.now))
-    assert len(times) > 30
-    assert later("x is run by web-1 (pid 7) for 3 s", 4.2) == "x is run by web-1 (pid 7) for 7 s"
-    assert later("x is run by web-1 (session 7)", 4.2) == "x is run by web-1 (session 7)"
