@@ -31,8 +31,6 @@ from once.exceptions import (
 )
 from once.text import one_line
 
-__all__ = ["AGAIN", "Retry", "Wait"]
-
 T = TypeVar("T")
 
 #: A sentence without its full stop, or a function that finds it, called only if it is reported.
@@ -80,6 +78,8 @@ class Wait:
     #: Since when the database has given nothing but errors, or no answer yet.
     _unreachable_since: float | None = None
     _next_report: float = 0.0
+    #: The last reason that was found out, and seconds of the wait when it was, and was reported.
+    _said: tuple[str, float, float] = ("", inf, inf)
     #: Seconds that the last two looks took; 0 for a failed look, whose pause has a law of its own.
     _looks: tuple[float, float] = (0.0, 0.0)
 
@@ -90,8 +90,7 @@ class Wait:
         leads to another look. During a pause the lock is free, but a standby stays it.
         """
         while True:
-            if self._unreachable_since is None:
-                self._unreachable_since = monotonic()
+            self._unreachable_since = self._unreachable_since or monotonic()
             try:
                 answer = look()
                 if not isinstance(answer, Retry):
@@ -213,8 +212,7 @@ class Wait:
             DatabaseUnavailable: such errors have come for longer than patience or deadline allow.
 
         """
-        if self._unreachable_since is None:
-            self._unreachable_since = monotonic()
+        self._unreachable_since = self._unreachable_since or monotonic()
         lasted = monotonic() - self._unreachable_since
         reason = self._trouble(error)
         self._report(reason)
@@ -274,6 +272,15 @@ class Wait:
             waited = self.seconds
             self._next_report = max(1.0, min(2 * waited, waited + 60))
             reason = Retry(reason).message
+            self._said = reason, waited, waited
+            signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
+
+    def _report_again(self) -> None:
+        """Report what was found out long ago, because siblings look meanwhile."""
+        (reason, seen, told), waited = self._said, self.seconds
+        if self.is_report_due and waited > 2 * told:  # and the next look is a thorough one still
+            self._said = reason, seen, waited
+            reason += f", as seen {waited - seen:.0f} s ago"
             signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
 
     def _sleep(self, least: float, most: float, kept: BaseDatabaseWrapper | None = None) -> None:
@@ -284,10 +291,9 @@ class Wait:
                 connection.close()
         # Slow looks and errors make pauses that are longer than the lock's longest.
         longest = self.siblings.longest_pause(self.lock, min(self._looks))
-        pause = max(0.05, least, min(longest, self.seconds / 10))
-        pause *= random.uniform(0.5, 1.0)  # noqa: S311
+        pause = max(0.05, least, min(longest, self.seconds / 10)) * random.uniform(0.5, 1.0)  # noqa: S311
         if self.lock.freed_in is not None:
             pause = min(pause, self.lock.freed_in + random.uniform(0.05, 0.5))  # noqa: S311
             self.lock.freed_in = None
         with shutdown.heeded():
-            self.siblings.wait(self.lock, max(0.0, min(pause, most)), most)
+            self.siblings.wait(self.lock, max(0.0, min(pause, most)), most, self._report_again)

@@ -15,6 +15,7 @@ import os
 import random
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -78,13 +79,20 @@ class Siblings:
         if file is not None:
             os.close(file)
 
-    def wait(self, lock: AdvisoryLock, pause: float, most: float) -> None:
+    def wait(
+        self,
+        lock: AdvisoryLock,
+        pause: float,
+        most: float,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> None:
         """Sleep until it is this waiter's turn to look.
 
         Args:
             lock: the lock, whose own session may notice first that it is free.
             pause: seconds since the last look of a sibling.
             most: seconds until the deadline.
+            meanwhile: is called again and again.
 
         """
         self.told_at = None
@@ -107,6 +115,7 @@ class Siblings:
                 rush = min(_LONGEST_RUSH, found.st_size * _EACH) * random.random()  # noqa: S311
                 time.sleep(max(0.0, min(rush, end - monotonic())))
                 return
+            meanwhile()
             if found.st_mtime_ns != self._marked:
                 self._marked = found.st_mtime_ns
                 turn = monotonic() + max(pause, _LEAST)

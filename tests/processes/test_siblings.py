@@ -85,7 +85,9 @@ def test_one_asks_and_all_are_told(project: Project, shared: Path) -> None:
 def test_each_waiter_says_for_which_process_it_waits(project: Project, shared: Path) -> None:
     holder, waiters = _begin(project, 3)
     for waiter in waiters:
-        waiter.wait_for(f"pid {holder.pid}", times=2)  # at last by a question of its own
+        # Before the first question of its own, after at least 10 s.
+        waiter.wait_for(f"pid {holder.pid}", times=3, timeout=9)
+        assert " s, as seen " in waiter.output
     project.release("body")
     assert [process.finish() for process in (holder, *waiters)] == [0] * 4
 
