@@ -6,8 +6,9 @@ import re
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import indent
+from types import MappingProxyType
 from typing import Any
 from unicodedata import east_asian_width
 
@@ -136,8 +137,16 @@ def heading(command: TerminalCommand, name: str, using: str) -> None:
     command.stdout.write(command.style.MIGRATE_HEADING(inline(name)) + where)
 
 
-def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterator[str]:
-    """Yield a line for each routine, and more for what a person should know of it."""
+def lines(
+    listed: Sequence[Status],
+    style: Style,
+    verbosity: int = 1,
+    facts: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({}),
+) -> Iterator[str]:
+    """Yield a line for each routine, and more for what a person should know of it.
+
+    Below some are facts by their names, each with its label.
+    """
     paints = {
         RoutineState.COMPLETED: style.SUCCESS,
         RoutineState.FAILED: style.ERROR,
@@ -159,6 +168,8 @@ def lines(listed: Sequence[Status], style: Style, verbosity: int = 1) -> Iterato
             yield of_error(status.error, verbosity)
         if status.message:
             yield f"      {inline(status.message)}"
+        for label, fact in facts.get(status.name, ()):
+            yield f"      {f'{label}:':<13}{inline(fact)}"
 
 
 def of_error(error: str, verbosity: int) -> str:

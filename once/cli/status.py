@@ -15,6 +15,7 @@ from once.cli.output import TerminalCommand
 from once.databases import unapplied
 from once.routines.registry import Registry
 from once.status import state
+from once.status.facts import facts
 from once.status.state import RoutineState, Status
 from once.text import one_line
 
@@ -44,7 +45,10 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     if options.as_json:
         output.print_json(command, state.to_json(listed, lacking=lacking, unread=unread))
     else:
-        for line in output.lines(listed, command.style, options.verbosity):
+        # Because a pattern may mean many, only a routine that is named in full is told in full.
+        named_in_full = [each for each in listed if each.name in options.names]
+        told = {each.name: facts(each, registry) for each in named_in_full}
+        for line in output.lines(listed, command.style, options.verbosity, told):
             command.stdout.write(line)
         if not listed:
             command.stdout.write("No routines. Declare them in the routines.py of an app.")

@@ -243,6 +243,7 @@ class Reading:
         ran = {
             "started_at": started,
             "duration_seconds": seconds if has_taken else None,
+            "elapsed_seconds": round(seconds, 1) if is_running else None,
             "host": attempt.host,
             "pid": attempt.pid,
             "trigger": attempt.trigger,

@@ -90,6 +90,8 @@ class Status:
     renamed_to: str | None = None
     #: The throttle that the running attempt waits for, and the seconds that it says.
     throttled: str | None = None
+    #: Seconds that the running attempt has taken until now.
+    elapsed_seconds: float | None = None
 
     @property
     def is_settled(self) -> bool:

@@ -1,8 +1,10 @@
 """``once status``: what it does, prints and ends with."""
 
+import getpass
 import os
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db import OperationalError
@@ -183,11 +185,49 @@ def test_status_shows_the_progress_of_what_runs_and_the_time_left(
         mine = Attempt.objects.using(using).filter(pk=attempt.pk)
         mine.update(started_at=F("started_at") - timedelta(seconds=100))
         answer, shown = Answer("status"), Answer("status", "--json").json
+        alone = Answer("status", routine.name)
     (row,) = shown["routines"]
     assert (row["state"], row["processed"], row["total"]) == ("running", 4, 5)
+    assert row["elapsed_seconds"] == pytest.approx(100, abs=20)
+    assert re.search(r"Runs: +on \S+ \(pid \d+\) for 2 min", alone.out)
     assert row["rate"] == pytest.approx(0.02, rel=0.2)
     assert row["seconds_left"] == pytest.approx(50, rel=0.2)
     assert re.search(r"running  since .*  4 of 5 \(80%\), [\d,]+/s, \d+s left", answer.out)
+
+
+def described(batch: list[int]) -> None:
+    """Fill what
+    is empty.
+
+    Further words.
+    """
+
+
+def test_status_of_a_routine_named_in_full_tells_what_the_code_says_of_it(
+    using: str, declared: list[Routine]
+) -> None:
+    def slow(run: object) -> float:
+        return 0.0
+
+    first = seed(using, "shop.first")
+    options: dict[str, Any] = {"after": [first], "rest": 0.5, "throttle": slow}
+    fill = seed(using, "shop.fill", function=described, over=lambda: [1], **options)
+    declared += [first, fill]
+    Answer("set", "shop.fill", "batch_size=7")
+    line = described.__code__.co_firstlineno
+    user = getpass.getuser()
+    facts = [
+        "Description: Fill what is empty.",
+        f"Source:      {__name__}, line {line}",
+        "After:       shop.first",
+        f"Pace:        batch_size=7 (set by {user}), rest=0.5 (in the code)",
+        "Throttle:    slow",
+    ]
+    shown = Answer("status", "shop.fill").out
+    assert [each.strip() for each in shown.splitlines()[-5:]] == facts
+    assert "Further" not in shown
+    for names in ([], ["shop.*"]):  # a pattern means many
+        assert "Source:" not in Answer("status", *names).out
 
 
 def test_status_of_what_is_not_batched_shows_no_progress(
