@@ -23,8 +23,7 @@ class Action(NamedTuple):
 ACTIONS: dict[Decision, Action] = {
     Trigger.RESET: Action(
         "Reset: have it run again",
-        "These run again, the next time that they are started: by `manage.py once run` or, "
-        "where servers run them, as one starts. What comes after them does not run again.",
+        "These run again. What comes after them does not.",
         "“{}” is pending again.",
         "reset_routine",
     ),
@@ -43,7 +42,7 @@ ACTIONS: dict[Decision, Action] = {
     ),
     Wish.Kind.RESUME: Action(
         "Resume",
-        "These go on where they stand, by `manage.py once run` or the next start of a server.",
+        "These are no longer paused.",
         "{}",
         "pause_routine",
     ),
@@ -81,7 +80,10 @@ class PaceForm(ReasonForm):
         help_text="Seconds that a batch should take.",
     )
 
+    as_declared = forms.BooleanField(required=False, label="All as the code has it")
+
     def clean(self) -> dict[str, Any]:
-        if all(self.cleaned_data.get(name) is None for name in wishes.VALUES):
-            raise forms.ValidationError("Fill in what is to be set.")
+        is_set = any(self.cleaned_data.get(name) is not None for name in wishes.VALUES)
+        if is_set == bool(self.cleaned_data.get("as_declared")):
+            raise forms.ValidationError("Fill in values, or have all as the code has it.")
         return self.cleaned_data

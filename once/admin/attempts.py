@@ -1,6 +1,7 @@
 """The history of attempts, of all routines: read only."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -126,10 +127,10 @@ class AttemptAdmin(ReadOnlyAdmin):
 
     @admin.display(ordering="started_at")
     def began(self, attempt: Attempt) -> str:
-        return _row(attempt).began
+        return _moment(_row(attempt).started_at)
 
     def ended(self, attempt: Attempt) -> str | None:
-        return _row(attempt).ended or None
+        return _moment(_row(attempt).finished_at) or None
 
     def took(self, attempt: Attempt) -> str | None:
         return _row(attempt).lasted or None
@@ -162,6 +163,12 @@ def _row(attempt: Attempt) -> "PastAttempt":
     from once.status.attempts import PastAttempt  # which loads most of the package
 
     return PastAttempt(attempt)
+
+
+def _moment(when: datetime | None) -> str:
+    from once.admin.rows import moment  # which loads as much
+
+    return moment(when)
 
 
 def _aliases() -> list[str]:

@@ -1,7 +1,10 @@
 """The page of all routines, where a person decides about some, and the page of each."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from django import VERSION
@@ -9,6 +12,7 @@ from django.contrib import messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.core.paginator import Paginator
 from django.db import Error, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -18,7 +22,7 @@ from django.views import View
 
 from once.admin.actions import ACTIONS, PaceForm, ReasonForm
 from once.admin.attempts import ReadOnlyAdmin
-from once.admin.rows import Row, marked
+from once.admin.rows import Row, marked, moment, seconds
 from once.exceptions import OnceError
 from once.models import Attempt, Routine, Wish
 from once.record import wishes
@@ -26,9 +30,13 @@ from once.results import Outcome, Result
 from once.routines import registry
 from once.status import attempts, decisions, items
 from once.status.decisions import Decision
+from once.status.facts import facts
 from once.status.state import RoutineState, Status
 from once.status.survey import statuses
 from once.text import one_line
+
+#: Routines on a page of the list.
+PER_PAGE = 100
 
 
 class Page(View):
@@ -51,8 +59,16 @@ class Page(View):
     def rows(self, databases: Iterable[str]) -> list[Row]:
         """Return how routines stand in some databases: first those that ask for a person."""
         by_hand = {routine.name for routine in self.registry if not routine.startup}
+        labels = self.registry.labels
         listed = statuses(self.registry, databases=[*databases], unread=self.unread)
-        rows = [Row(status=each, runs_at_startup=each.name not in by_hand) for each in listed]
+        rows = [
+            Row(
+                status=each,
+                runs_at_startup=each.name not in by_hand,
+                app=labels.get(each.name) or re.split("[.:]", each.name)[0],
+            )
+            for each in listed
+        ]
         states = [*RoutineState]
         return sorted(rows, key=lambda row: states.index(row.status.state))
 
@@ -81,35 +97,67 @@ class Page(View):
         return HttpResponseRedirect(url)
 
     def page(self, template: str, *, title: str, **context: Any) -> HttpResponse:
+        """Return a page, or its part that changes, for the script that reads that again.
+
+        The part shows no messages: they are for the next page that the person sees.
+        """
         self.request.current_app = self.site.name
-        common = {
-            **self.site.each_context(self.request),
-            "title": title,
-            "opts": self.admin.opts,
-            "has_crumb_list": VERSION >= (6, 1),
-            "checkbox_name": ACTION_CHECKBOX_NAME,
-        }
+        common = {"opts": self.admin.opts, "checkbox_name": ACTION_CHECKBOX_NAME}
+        if self.request.headers.get("X-Requested-With") == "XMLHttpRequest":
+            template = f"parts/{template}"
+        else:
+            common |= {
+                **self.site.each_context(self.request),
+                "title": title,
+                "has_crumb_list": VERSION >= (6, 1),
+            }
         return TemplateResponse(self.request, f"admin/once/{template}", common | context)
 
 
 class ListPage(Page):
-    """All routines, or those in one state; and by POST a decision about some."""
+    """All routines, or those that are looked for; and by POST a decision about some."""
 
     def get(self, request: HttpRequest) -> HttpResponse:
         rows = self.rows(connections)
-        state = request.GET.get("state", "")
-        counts = {each: sum(row.status.state is each for row in rows) for each in RoutineState}
+        given = {name: request.GET.get(name, "").strip() for name in ("q", "app", "state")}
+        found = [
+            row
+            for row in rows
+            if given["q"].lower() in row.status.name.lower() and given["app"] in ("", row.app)
+        ]
+        counts = Counter(row.status.state for row in found)
+        listed = [row for row in found if given["state"] in ("", row.status.state)]
+        shown = Paginator(listed, PER_PAGE).get_page(request.GET.get("p"))
+        states = [(each, counts[each]) for each in RoutineState if counts[each]]
         return self.page(
             "routines.html",
-            title="Routines",
-            rows=[row for row in rows if not state or row.status.state == state],
+            title=gettext("Routines"),
+            rows=shown.object_list,
+            seconds=seconds(rows),
             problems=self.problems(),
-            state=state,
-            states=[(each.value, count) for each, count in counts.items() if count],
-            total=len(rows),
+            given=given,
+            has_any=bool(rows),
+            apps=sorted({row.app for row in rows}),
+            states=[
+                ("", len(found), self._address(state="")),
+                *((state.value, count, self._address(state=state)) for state, count in states),
+            ],
+            pages=[
+                (number, self._address(p=number) if isinstance(number, int) else "")
+                for number in shown.paginator.get_elided_page_range(shown.number)
+            ],
+            number=shown.number,
             actions=[(each.value, ACTIONS[each].label) for each in self.permitted()],
             has_databases=len({row.status.database for row in rows} - {None}) > 1,
         )
+
+    def _address(self, **changes: Any) -> str:
+        """Return the address of this list with other choices, on its first page."""
+        query = self.request.GET.copy()
+        query.pop("p", None)
+        for name, value in changes.items():
+            query[name] = str(value)
+        return f"?{query.urlencode()}"
 
     def post(self, request: HttpRequest) -> HttpResponse:
         """Ask for confirmation and a reason, or carry out what was confirmed."""
@@ -137,7 +185,7 @@ class ListPage(Page):
             return self.to_list()
         return self.page(
             "confirm.html",
-            title=gettext("Are you sure?"),
+            title=ACTIONS[decision].label,
             decision=decision.value,
             action=ACTIONS[decision].label,
             introduction=marked(ACTIONS[decision].introduction),
@@ -179,7 +227,11 @@ class ListPage(Page):
         by = {"user": self.request.user.get_username(), "reason": given["reason"]}
         if isinstance(decision, Wish.Kind):
             values = {name: given[name] for name in wishes.VALUES if given.get(name) is not None}
-            return decisions.record_wish(decision, status, **by, values=values)
+            if given.get("as_declared"):
+                values = dict.fromkeys(wishes.VALUES)
+            told, is_made = decisions.record_wish(decision, status, **by, values=values)
+            # Because the admin begins each message with a capital letter, the name is quoted.
+            return told.replace(status.name, f"“{status.name}”", 1), is_made
         result = decisions.carry_out(decision, status, self.registry, **by)
         if result.outcome is not Outcome.RECORDED:
             return _why_left(result), False
@@ -211,15 +263,24 @@ class RoutinePage(Page):
             "routine.html",
             title=name,
             row=row,
-            history=attempts.merged(past[: attempts.LAST], made),
+            seconds=seconds([row]),
+            facts=facts(row.status, self.registry),
+            history=[
+                (each, moment(_began(each)))
+                for each in attempts.merged(past[: attempts.LAST], made)
+            ],
             has_more=len(past) > attempts.LAST,
             last=attempts.LAST,
-            failed=failed[-items.LAST :],
+            failed=[(each, moment(each.failed_at)) for each in failed[-items.LAST :]],
             actions=[(each.value, ACTIONS[each].label) for each in may_decide],
             # A site of one's own may have routines alone.
             sees_attempts=self.site.is_registered(Attempt)
             and request.user.has_perm("once.view_attempt"),
         )
+
+
+def _began(past: attempts.PastAttempt | attempts.PastWish) -> datetime:
+    return past.made_at if isinstance(past, attempts.PastWish) else past.started_at
 
 
 def _why_left(result: Result) -> str:

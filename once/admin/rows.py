@@ -1,8 +1,11 @@
 """Rows of the admin's list of routines."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 
+from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
@@ -10,6 +13,10 @@ from once.models import Trigger, Wish
 from once.status import text
 from once.status.decisions import Decision, refusal
 from once.status.state import RoutineState, Status
+
+_UNREADY = "A server that starts meanwhile is not ready until it is done."
+#: Seconds after which a page is read again, while something runs, and while something waits.
+_RUNS, _WAITS = 3, 10
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,8 @@ class Row:
     status: Status
     #: True if starting servers run it.
     runs_at_startup: bool
+    #: The label of its app, as far as that is known.
+    app: str = ""
 
     @property
     def id(self) -> str:
@@ -32,7 +41,7 @@ class Row:
     @property
     def began(self) -> str:
         """Time at which the last attempt began, or else the routine was completed."""
-        return text.moment(self.status.started_at or self.status.completed_at)
+        return moment(self.status.started_at or self.status.completed_at)
 
     @property
     def lasted(self) -> str:
@@ -65,9 +74,10 @@ class Row:
     def consequence(self, decision: Decision) -> SafeString:
         """Return what comes of a decision, for the person that is asked to confirm it."""
         if isinstance(decision, Wish.Kind):
-            return marked("")
+            return marked(self._wished(decision))
         if decision is Trigger.FAKE:
-            return marked("Is recorded as done. Its function is not called.")
+            waits = " Starting servers wait for it no longer." if self.runs_at_startup else ""
+            return marked(f"Is recorded as done. Its function is not called.{waits}")
         parts = ["It goes on where it stands, under the same key."]
         if self.status.state is RoutineState.COMPLETED:
             parts = ["It ran. It runs again, from the start, under a new key."]
@@ -75,9 +85,46 @@ class Row:
                 parts = [f"Its function was not called: {self.without_body}. Now it will be."]
         if self.status.kind == "external" or self.status.state is RoutineState.HELD:
             parts.append("What it did outside of the database may be done twice.")
-        if self.status.kind == "call":
-            parts.append("Call it again by `manage.py once call`.")
+        parts.append(self._taken_up)
+        if self.runs_at_startup and self.status.kind != "call":
+            parts.append(f"{_UNREADY} A server that is ready stays ready.")
         return marked(" ".join(parts))
+
+    @property
+    def _taken_up(self) -> str:
+        """The process that runs it, once it is pending."""
+        pending = replace(self.status, state=RoutineState.PENDING, message=None, retry_at=None)
+        return text.next_step(pending, runs_at_startup=self.runs_at_startup)
+
+    def _wished(self, kind: Wish.Kind) -> str:
+        status = self.status
+        if kind == Wish.Kind.SET:
+            values = (status.pace or {}).items()
+            pace = ", ".join(f"{name}={value:g}" for name, value in values if value is not None)
+            by = f"as {status.set_by} set it" if status.set_by else "as the code has it"
+            return f"It has {pace}, {by}."
+        if kind == Wish.Kind.RESUME:
+            return f"It goes on where it stands. {self._taken_up}"
+        stops = "No process takes it up."
+        if status.state is RoutineState.RUNNING:
+            until = "the batch in hand" if status.kind == "batched" else "its body"
+            stops = f"It stops on {status.place} after {until}."
+        return f"{stops} {_UNREADY}" if self.runs_at_startup else stops
+
+
+def seconds(rows: Iterable[Row]) -> int:
+    """Return the seconds after which a page of these is to be read again, or 0 for never."""
+    statuses = [row.status for row in rows if row.status.kind != "process"]
+    states = {status.state for status in statuses}
+    if RoutineState.RUNNING in states:
+        return _RUNS
+    waits = states & {RoutineState.PENDING, RoutineState.BLOCKED}
+    return _WAITS if waits or any(status.retry_at for status in statuses) else 0
+
+
+def moment(when: datetime | None) -> str:
+    """Return a time in the reader's zone, with its day in the reader's language, or nothing."""
+    return f"{date_format(text.local(when))}, {text.local(when):%H:%M:%S %Z}" if when else ""
 
 
 def marked(sentence: str) -> SafeString:

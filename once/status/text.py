@@ -14,14 +14,16 @@ _FAILED = (RoutineState.FAILED, RoutineState.HELD)
 
 
 def moment(when: datetime | None) -> str:
-    """Return a time in the reader's zone, in UTC if this machine lacks data of that, or nothing."""
-    if when is None:
-        return ""
+    """Return a time in the reader's zone, to the second, or nothing."""
+    return f"{local(when):%Y-%m-%d %H:%M:%S %Z}" if when else ""
+
+
+def local(when: datetime) -> datetime:
+    """Return a time in the reader's zone, or in UTC if this machine lacks data of that."""
     try:
-        local = localtime(when)
+        return localtime(when)
     except ZoneInfoNotFoundError:
-        local = when.astimezone(UTC)
-    return f"{local:%Y-%m-%d %H:%M:%S %Z}"
+        return when.astimezone(UTC)
 
 
 def duration(seconds: float | None, digits: int = 3) -> str:

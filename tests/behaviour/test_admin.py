@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
 
@@ -12,6 +13,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission, User
 from django.db import IntegrityError, OperationalError, connections
+from django.db.models import F
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
@@ -19,9 +21,10 @@ from django.utils.html import strip_tags
 
 from once import Routine, content
 from once.admin import AttemptAdmin, RoutineAdmin
+from once.admin.pages import PER_PAGE
 from once.admin.rows import marked
 from once.databases import database
-from once.models import Attempt, Completion, State
+from once.models import Attempt, Completion, Now, State
 from once.models import Routine as RoutineModel
 from once.record import history, recorder
 from once.routines.names import CALL
@@ -216,6 +219,116 @@ def test_number_of_queries_does_not_grow_with_that_of_routines(
     assert len(queries) <= one + 2  # attempts, and wishes
 
 
+def test_queries_are_as_many_for_two_hundred_routines_with_a_long_history(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    def ask() -> int:
+        with CaptureQueriesContext(connections[using]) as queries:
+            assert staff.get(LIST).status_code == 200
+        return len(queries)
+
+    declared += in_every_state(using, 1)
+    ask()  # what is cached from the first one on
+    one = ask()
+    declared += [seed(using, f"shop.many{number}") for number in range(200)]
+    same = {"key": "0" * 32, "state": "failed", "trigger": "test", "pid": 1, "version": 1}
+    ended = {"started_at": Now(), "finished_at": Now()}
+    Attempt.objects.using(using).bulk_create(
+        Attempt(routine=f"shop.many{number}", number=attempt + 1, **same, **ended)
+        for number in range(200)
+        for attempt in range(50)
+    )
+    assert ask() == one
+    assert staff.get(LIST).content.decode().count('class="once-error"') < 10
+
+
+def test_list_is_searched_by_name_app_and_state(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    def names(**query: str) -> list[str]:
+        return [row.status.name for row in staff.get(LIST, query).context["rows"]]
+
+    declared += [failing(using), seed(using, "shop.seed"), seed(using, "bank.Seed")]
+    run(declared[0])
+    assert names() == ["shop.bad", "shop.seed", "bank.Seed"]
+    assert names(q=" seed ") == ["shop.seed", "bank.Seed"]
+    assert names(app="bank") == ["bank.Seed"]
+    assert names(q="seed", app="shop") == ["shop.seed"]
+    assert names(state="failed", app="bank") == []
+    shown = staff.get(LIST, {"q": "seed", "state": "failed"})
+    assert "No routine is like that." in text(shown)
+    assert 'href="?q=seed&amp;state=pending"' in shown.content.decode()
+    assert "All 2 Pending 2" in text(shown)
+
+
+def test_app_of_a_routine_is_that_of_its_function(staff: Client, declared: list[Routine]) -> None:
+    declared += [Routine(function=effects_of_shop, name="elsewhere.seed"), seed("default", "a.b")]
+    effects_of_shop.__module__ = "tests.shop.routines"
+    rows = staff.get(LIST).context["rows"]
+    assert {row.status.name: row.app for row in rows} == {"elsewhere.seed": "shop", "a.b": "a"}
+
+
+def effects_of_shop() -> None: ...
+
+
+def test_list_of_many_routines_has_pages(staff: Client, declared: list[Routine]) -> None:
+    declared += [seed("default", f"shop.n{number:03}") for number in range(201)]
+    first = staff.get(LIST, {"q": "shop"})
+    assert [row.status.name for row in first.context["rows"]] == [
+        f"shop.n{number:03}" for number in range(PER_PAGE)
+    ]
+    assert "All 201 Pending 201" in text(first)
+    content = first.content.decode()
+    assert '<span aria-current="page">1</span>' in content
+    assert content.count("?q=shop&amp;p=3") == 1
+    last = staff.get(LIST, {"q": "shop", "p": "3"})
+    assert [row.status.name for row in last.context["rows"]] == ["shop.n200"]
+    assert 'href="?q=shop&amp;state=pending"' in last.content.decode()  # from its first page on
+    chosen = decide(staff, "fake", "shop.n000", "shop.n200")  # whatever page they are on
+    assert text(chosen).count(" pending Is recorded as done.") == 2
+
+
+def test_part_of_a_page_is_read_again_and_takes_no_message_away(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared.append(failing(using))
+    run(declared[0])
+    address = f"{LIST}{quote(f'{using}:shop.bad')}/change/"
+    ids = {"action": "reset", "_selected_action": [f"{using}:shop.bad"]}
+    staff.post(LIST, {**ids, "post": "yes", "seen": ["failed"], "reason": "x"})
+    for each in (LIST, address):
+        part = staff.get(each, headers={"X-Requested-With": "XMLHttpRequest"}).content.decode()
+        assert part.strip().startswith('<div id="once-live" data-seconds="10">')
+        assert "<body" not in part
+    assert "“shop.bad” is pending again." in text(staff.get(LIST))
+
+
+def test_page_is_read_again_as_long_as_something_runs_or_waits(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    def shown() -> int:
+        seconds: int = staff.get(LIST).context["seconds"]
+        return seconds
+
+    warm = Routine(function=lambda: None, name="shop.warm", scope="process")
+    declared += [warm, seed(using), failing(using)]
+    assert shown() == 10
+    with elsewhere(declared[1]):
+        assert shown() == 3
+    run(*declared[1:])
+    assert shown() == 10  # servers try the failed one again
+    with override_settings(ONCE_RETRY_DELAY=0):
+        assert shown() == 0
+
+
+def test_list_leads_to_the_whole_error(using: str, staff: Client, declared: list[Routine]) -> None:
+    declared.append(failing(using))
+    run(declared[0])
+    address = f"{LIST}{quote(f'{using}:shop.bad')}/change/"
+    assert f'href="{address}#traceback"' in staff.get(LIST).content.decode()
+    assert '<details id="traceback" open>' in staff.get(address).content.decode()
+
+
 def test_list_shows_how_far_a_batched_routine_is(
     using: str, staff: Client, declared: list[Routine]
 ) -> None:
@@ -330,9 +443,45 @@ def test_page_of_a_routine_shows_its_failed_items(
     said = page(staff, "shop.fill", using)
     assert "Failed items1 " in said
     assert "1 item failed: manage.py once items shop.fill lists what to fix." in said
-    assert re.search(r"Item Attempt Failed Error 2 1 20\S+ .*? LookupError: no item 2", said)
+    assert re.search(
+        r"Item Attempt Failed Error 2 1 \w+\.? \d+, 20\d\d, .*? LookupError: no item 2", said
+    )
     run(routine, trigger="reset", even_done=True)
     assert "Failed items" not in page(staff, "shop.fill", using)
+
+
+def test_page_of_a_routine_shows_what_its_code_says_and_the_process_that_runs_it(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    def body(batch: list[int]) -> None:
+        """Fill it."""
+
+    options: dict[str, Any] = {"function": body, "over": lambda: [1], "rest": 0.5}
+    declared += [
+        seed(using, "shop.first"),
+        seed(using, "shop.fill", after=["shop.first"], **options),
+    ]
+    with elsewhere(declared[1]):
+        Attempt.objects.using(using).update(started_at=F("started_at") - timedelta(seconds=600))
+        said = page(staff, "shop.fill", using)
+    assert re.search(r" Runs on \S+ \(pid \d+\) for 10 min Description Fill it\. ", said)
+    assert f"Source {__name__}, line {body.__code__.co_firstlineno} After shop.first " in said
+    assert "Pace batch_size=1000 (in the code), rest=0.5 (in the code)" in said
+
+
+@override_settings(LANGUAGE_CODE="de", TIME_ZONE="Europe/Berlin")
+def test_times_are_in_the_zone_and_the_language_of_the_reader(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    declared.append(seed(using))
+    run(declared[0])
+    Attempt.objects.using(using).update(started_at=datetime(2026, 5, 9, 12, 0, 1, tzinfo=UTC))
+    moment = "9. Mai 2026, 14:00:01 CEST"
+    assert moment in text(staff.get(LIST))
+    assert moment in page(staff, "shop.seed", using)
+    [attempt] = Attempt.objects.using(using).all()
+    address = f"/admin/once/attempt/{attempt.pk}/change/?database={using}"
+    assert moment in text(staff.get(address))
 
 
 def test_page_of_a_routine_in_memory_says_so(staff: Client, declared: list[Routine]) -> None:
@@ -462,6 +611,54 @@ def test_decision_asks_for_confirmation_first(
     assert "shop.new1 is pending, so not done: nothing to reset." in refused
     assert "shop.gone1 is unknown: another release of the code knows more of it." in refused
     assert attempts(using) == before
+
+
+def test_confirmation_names_the_act_and_its_consequences(
+    using: str, staff: Client, declared: list[Routine]
+) -> None:
+    def fill(name: str, **options: Any) -> Routine:
+        return seed(using, name, function=lambda batch: None, over=lambda: [1], **options)
+
+    declared += [fill("shop.a", role="worker"), fill("shop.b", startup=False), fill("shop.c")]
+    run(*declared[:2])
+    client = login(*ALL, "pause_routine", name="eve")
+    shown = decide(client, "reset", "shop.a", "shop.b", using=using)
+    by_server, by_hand = text(shown).split("shop.b")
+    assert "Reset: have it run again These run again." in by_server
+    unready = "A server that starts meanwhile is not ready until it is done. A server that is ready"
+    who = "The next manage.py once run shop.a or server start with the role worker runs it."
+    assert f"under a new key. {who} {unready} stays ready." in by_server
+    assert "Only manage.py once run runs it, or manage.py once work." in by_hand
+    assert unready not in by_hand
+    assert '<input type="submit" value="Reset: have it run again">' in shown.content.decode()
+    said = text(decide(client, "fake", "shop.c", using=using))
+    assert "Its function is not called. Starting servers wait for it no longer." in said
+    assert "No process takes it up. A server" in text(
+        decide(client, "pause", "shop.c", using=using)
+    )
+    with elsewhere(declared[2]):
+        said = text(decide(client, "pause", "shop.c", using=using))
+        assert re.search(r"It stops on \S+ \(pid \d+\) after the batch in hand\.", said)
+    said = text(decide(client, "set", "shop.c", using=using))
+    assert "It has batch_size=1000, rest=0, as the code has it." in said
+
+
+def test_pace_is_set_and_is_again_as_the_code_has_it(using: str, declared: list[Routine]) -> None:
+    declared.append(seed(using, "shop.a", function=lambda batch: None, over=lambda: [1], rest=2.0))
+    client = login(*ALL, "pause_routine")
+    choice: dict[str, Any] = {"using": using, "seen": "pending"}
+    told = text(decide(client, "set", "shop.a", batch_size="7", **choice))
+    assert "“shop.a” has batch_size=7, as soon as it runs." in told
+    said = text(decide(client, "set", "shop.a", using=using))
+    assert "It has batch_size=7, rest=2, as ada set it." in said
+    both = {"batch_size": "8", "as_declared": "on"}
+    for given in ({}, both):
+        refused = text(decide(client, "set", "shop.a", **given, **choice))
+        assert "Fill in values, or have all as the code has it." in refused
+    decide(client, "set", "shop.a", as_declared="on", **choice)
+    assert "Pace batch_size=1000 (in the code), rest=2 (in the code)" in page(
+        client, "shop.a", using
+    )
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 1001])

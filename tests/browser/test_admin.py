@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connections
 from pytest_django.live_server_helper import LiveServer
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
@@ -18,11 +21,15 @@ from once import Routine
 from once.databases import database
 from once.models import Attempt
 from once.record import history, recorder
+from tests.project import Project, with_database
+from tests.servers import database_url
 from tests.support import attempts, begin, last, run, seed, take
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
 LIST = "/admin/once/routine/"
+FILL = f"{LIST}default_3Aplant.fill/change/"
+CHECKBOX = "_selected_action"
 ALL = ("view_routine", "view_attempt", "reset_routine", "fake_routine")
 #: The least contrast of text that WCAG 2.2 asks for at level AA (1.4.3).
 CONTRAST = 4.5
@@ -239,3 +246,117 @@ def test_text_stands_out_in_light_and_dark(
         assert len(page) > 5
         faint = [said for said, front, behind in page if contrast(front, behind) < CONTRAST]
         assert faint == []
+
+
+# Pages that move by themselves
+
+
+def tuned(browser: Chrome, live_server: LiveServer, action: str, **fields: str) -> None:
+    """Decide about the backfill on its page, and come back to that."""
+    browser.get(f"{live_server.url}{FILL}")
+    follow(browser, one(browser, f".submit-row button[value={action}]"))
+    for name, value in fields.items():
+        one(browser, f"#id_{name}").send_keys(value)
+    confirm(browser, "because")
+    browser.get(f"{live_server.url}{FILL}")
+    browser.execute_script("window.isTheSame = true")
+
+
+def wait_for(browser: Chrome, is_there: Callable[[], bool]) -> None:
+    """Wait until the page that is shown has moved so far, which was not loaded again."""
+    errors = [StaleElementReferenceException]
+    WebDriverWait(browser, 60, 0.1, errors).until(lambda browser: is_there())
+    assert browser.execute_script("return window.isTheSame")
+
+
+def test_backfill_of_another_process_is_paused_tuned_resumed_and_seen_to_end(
+    browser: Chrome,
+    live_server: LiveServer,
+    login: Callable[..., None],
+    declared: list[Routine],
+    tmp_path: Path,
+) -> None:
+    def state() -> str:
+        return one(browser, ".once-facts .once-state").text
+
+    def done() -> int:
+        return int(one(browser, "progress").get_attribute("value") or 0)
+
+    url = with_database(database_url(), str(connections["default"].settings_dict["NAME"]))
+    project = Project(tmp_path, url, url)
+    project.routines("""
+        @routine(over=lambda: range(2000), batch_size=1, rest=0.1)
+        def fill(batch):
+            pass
+        """)
+    options: dict[str, Any] = {"over": lambda: [1], "batch_size": 1, "rest": 0.1}
+    declared.append(seed("default", "plant.fill", function=lambda batch: None, **options))
+    login(*ALL, "pause_routine")
+    process = project.once("work")
+    try:
+        process.wait_for("event=started")
+        browser.get(f"{live_server.url}{FILL}")
+        browser.execute_script("window.isTheSame = true")
+        wait_for(browser, lambda: state() == "running" and done() > 0)
+        before = done()
+        wait_for(browser, lambda: done() > before)
+        assert f"(pid {process.pid}) for " in one(browser, ".once-facts").text
+        tuned(browser, live_server, "pause")
+        wait_for(browser, lambda: state() == "paused")
+        tuned(browser, live_server, "set", batch_size="1000", rest="0")
+        pace = "batch_size=1000 (set by ada), rest=0 (set by ada)"
+        assert pace in one(browser, ".once-facts").text
+        tuned(browser, live_server, "resume")
+        wait_for(browser, lambda: state() == "completed")
+        assert one(browser, "#once-live").get_attribute("data-seconds") == "0"
+        assert texts(browser, "#attempts .once-state") == ["succeeded", "interrupted"]
+    finally:
+        project.close()
+
+
+def test_list_that_moves_keeps_ticks_focus_details_and_what_is_typed(
+    browser: Chrome, live_server: LiveServer, login: Callable[..., None], declared: list[Routine]
+) -> None:
+    declared += [seed("default", "shop.one"), seed("default", "shop.two"), failing()]
+    run(declared[2])
+    login(*ALL)
+    browser.get(f"{live_server.url}{LIST}")
+    browser.execute_script("window.isTheSame = true")
+    one(browser, "[name=q]").send_keys("shop")
+    Select(one(browser, "select[name=action]")).select_by_value("fake")
+    two = one(browser, "[aria-label='Select shop.two']")
+    two.click()
+    run(declared[0])
+    wait_for(browser, lambda: "completed" in texts(browser, "td .once-state"))
+    assert texts(browser, "#result_list tbody th") == ["shop.bad", "shop.two", "shop.one"]
+    assert browser.switch_to.active_element == two
+    assert [each.is_selected() for each in browser.find_elements(By.NAME, CHECKBOX)] == [
+        *(False, True, False)
+    ]
+    assert one(browser, "select[name=action]").get_attribute("value") == "fake"
+    assert one(browser, "[name=q]").get_attribute("value") == "shop"
+
+
+def test_page_that_cannot_be_read_again_says_so(
+    browser: Chrome, live_server: LiveServer, login: Callable[..., None], declared: list[Routine]
+) -> None:
+    declared.append(seed("default"))
+    login(*ALL)
+    browser.get(f"{live_server.url}{LIST}")
+    browser.execute_script("window.isTheSame = true")
+    assert not one(browser, "#once-stale").is_displayed()
+    browser.delete_all_cookies()
+    wait_for(browser, lambda: one(browser, "#once-stale").is_displayed())
+    assert texts(browser, "#result_list tbody th") == ["shop.seed"]
+
+
+def test_all_routines_of_a_page_are_ticked_at_once(
+    browser: Chrome, live_server: LiveServer, login: Callable[..., None], declared: list[Routine]
+) -> None:
+    declared += [seed("default", "shop.one"), seed("default", "shop.two")]
+    login(*ALL)
+    browser.get(f"{live_server.url}{LIST}")
+    one(browser, "#once-all").click()
+    assert all(each.is_selected() for each in browser.find_elements(By.NAME, CHECKBOX))
+    one(browser, "[aria-label='Select shop.two']").click()
+    assert not one(browser, "#once-all").is_selected()
