@@ -14,8 +14,6 @@ from once.databases.transactions import TransactionState, WorkTransaction
 from once.exceptions import InsideTransaction
 from once.text import one_line
 
-__all__ = ["PATIENCE", "Context", "Database", "Execute"]
-
 #: Django's ``execute_wrapper``: the call to make, and the call's context.
 Execute: TypeAlias = Callable[[str, Any, bool, dict[str, Any]], Any]
 Context: TypeAlias = dict[str, Any]

@@ -7,8 +7,6 @@ from django.utils.module_loading import import_string
 
 from once.databases.base import Database
 
-__all__ = ["SUPPORTED", "database", "is_supported", "of_kind"]
-
 #: Vendor of a Django connection to the class that serves it; "mysql" is MariaDB's as well.
 SUPPORTED = {
     "mysql": "once.databases.mysql.MySQL",

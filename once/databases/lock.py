@@ -14,8 +14,6 @@ from typing import ClassVar, Self, TypeVar
 
 from once.exceptions import InsideRun
 
-__all__ = ["POOL", "AdvisoryLock", "NoLock"]
-
 T = TypeVar("T")
 
 #: The needs of a run, for a person whose pooler lends too little: a sentence without full stop.

@@ -11,16 +11,6 @@ from typing import Any, TypeAlias
 from once.databases.base import Context, Database, Execute
 from once.databases.tables import execute as send
 
-__all__ = [
-    "Statement",
-    "followed",
-    "message",
-    "preceded",
-    "together",
-    "whole_savepoint",
-    "whole_transaction",
-]
-
 #: SQL and its parameters.
 Statement: TypeAlias = tuple[str, Sequence[Any]]
 

@@ -16,8 +16,6 @@ from once.databases.servers import ServerDatabase, mark_name
 from once.databases.transactions import TransactionState
 from once.exceptions import CannotFence
 
-__all__ = ["MySQL"]
-
 #: Variables by which the server ends idle sessions, with the value that disables each. Set during
 #: the work, restored after it. The first has the least of all systems' maxima, in seconds.
 _IDLE_TIMEOUTS = {"wait_timeout": 2147483}

@@ -13,8 +13,6 @@ from once.databases.session_lock import SessionLock, foreign
 from once.databases.standby import Place
 from once.exceptions import OnceError
 
-__all__ = ["LOCK", "OWN", "MySQLLock", "digest", "refusals", "variables"]
-
 #: The lock of a name, by :func:`digest` of it. Such names count for the whole server, without
 #: regard to case, and are of 64 characters at most (manual, "Locking Functions").
 LOCK = "CONCAT('once:', LEFT(SHA2(CONCAT(DATABASE(), ':', %s), 256), 48))"

@@ -22,8 +22,6 @@ from once.databases.servers import ServerDatabase, mark_name
 from once.databases.tables import MODELS, ask, execute, quoted
 from once.databases.transactions import TransactionState
 
-__all__ = ["PostgreSQL"]
-
 #: The names, of several, whose lock is taken, each with whether by a process of once.
 _TAKEN = f"""SELECT k.name, bool_or(starts_with(a.application_name, 'once '))
     FROM (SELECT name, {KEY.replace("|| %s", "|| name")} AS key

@@ -18,8 +18,6 @@ from once.databases.session_lock import SessionLock, foreign
 from once.databases.standby import Place
 from once.exceptions import OnceError
 
-__all__ = ["HOLDERS", "KEY", "PostgreSQLLock", "keyed", "milliseconds", "unlimited"]
-
 #: The 64-bit key of a name: eight bytes of SHA-256 over the schema of the record and the name, so
 #: that the tenants of a database do not exclude each other. Before the first migration it is the
 #: schema in which the record is going to be created, by the same name: quoted where it must be.

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from once.databases.base import Database
 from once.databases.tables import ask, execute
 
-__all__ = ["changes", "limit_locks"]
-
 #: Limits the waits for locks in this transaction. MySQL has no limit for less than a session.
 _LIMITS = {
     "postgresql": "SET LOCAL lock_timeout = '{0}s'",

@@ -16,8 +16,6 @@ from once.databases.servers import ServerDatabase
 from once.exceptions import ThrottleError
 from once.text import one_line
 
-__all__ = ["Replicas", "denied"]
-
 #: Seconds for which a replica is waited for that was there.
 _PATIENCE = 600.0
 

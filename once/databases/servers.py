@@ -17,8 +17,6 @@ from once.databases.base import PATIENCE, Database
 from once.databases.session_lock import SessionLock
 from once.exceptions import CannotFence
 
-__all__ = ["ServerDatabase", "apart", "mark_name"]
-
 #: Of MySQL's client library: it cannot connect (manual, "Client Error Message Reference").
 _CANNOT_CONNECT = 2003
 

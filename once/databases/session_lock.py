@@ -18,8 +18,6 @@ from once.databases.standby import ATTENTION, Place, Standby
 from once.databases.tables import ask, execute
 from once.exceptions import LockLost
 
-__all__ = ["SessionLock", "foreign"]
-
 T = TypeVar("T")
 
 

@@ -19,7 +19,6 @@ from once.text import one_line
 if TYPE_CHECKING:
     from once.databases.session_lock import SessionLock
 
-__all__ = ["Session"]
 
 T = TypeVar("T")
 

@@ -22,8 +22,6 @@ from once.databases.lock import AdvisoryLock
 from once.databases.transactions import TransactionState
 from once.exceptions import AttemptLost, OnceError
 
-__all__ = ["SQLite"]
-
 #: Seconds between two tries of a waiter.
 _ATTENTION = 0.05
 

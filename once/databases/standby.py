@@ -17,8 +17,6 @@ import enum
 import threading
 from collections.abc import Callable
 
-__all__ = ["ATTENTION", "Place", "Standby"]
-
 #: Seconds between two questions of the standby, unless its server is slow.
 ATTENTION = 0.02
 

@@ -5,8 +5,6 @@ from typing import Any
 
 from django.apps import apps
 
-__all__ = ["MODELS", "ask", "execute", "grants", "migrations", "name", "quoted"]
-
 #: The models that have a table.
 MODELS = ("attempt", "completion", "anchor", "wish", "faileditem")
 

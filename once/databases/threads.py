@@ -6,8 +6,6 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TypeVar
 
-__all__ = ["fulfil", "start"]
-
 T = TypeVar("T")
 
 

@@ -14,8 +14,6 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from once import conf
 from once.databases.base import Context, Execute
 
-__all__ = ["exchange", "expected", "keep_alive", "rest", "within"]
-
 
 @contextmanager
 def expected(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:

@@ -18,15 +18,6 @@ from once.exceptions import BodyError, InsideTransaction
 if TYPE_CHECKING:
     from once.databases.base import Database
 
-__all__ = [
-    "TransactionState",
-    "WorkTransaction",
-    "discard",
-    "is_left_open",
-    "put_to_rest",
-    "refuse_left_open",
-]
-
 
 class TransactionState(enum.Enum):
     """The state of a session's transaction."""

@@ -13,8 +13,6 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from once.databases import PATIENCE, database, is_supported, tables
 
-__all__ = ["ahead", "behind", "blocker", "databases", "lacking", "loaded", "names", "of_code"]
-
 
 def databases(of_routines: Iterable[str]) -> list[str]:
     """Return aliases of databases that must have all migrations: of routines, and ``default``.

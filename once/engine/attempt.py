@@ -24,8 +24,6 @@ from once.routines.base import Routine, Run
 from once.routines.batches import START
 from once.text import one_line
 
-__all__ = ["Work"]
-
 T = TypeVar("T")
 
 #: Repetitions, in one attempt, of a transaction that another transaction was in the way of.

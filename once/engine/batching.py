@@ -27,7 +27,6 @@ from once.text import of_body, one_line, whole, written
 if TYPE_CHECKING:
     from once.engine.attempt import Work
 
-__all__ = ["go_through", "try_failed_items"]
 
 T = TypeVar("T")
 

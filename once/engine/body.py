@@ -18,17 +18,6 @@ from once.exceptions import BodyError
 from once.routines.base import Routine, Run
 from once.text import one_line
 
-__all__ = [
-    "SAVEPOINT",
-    "call",
-    "call_alone",
-    "call_outside",
-    "exit_of_body",
-    "intact",
-    "is_found",
-    "refuse_own_lock",
-]
-
 T = TypeVar("T")
 
 #: Begins what a body may not end: every work transaction has it.

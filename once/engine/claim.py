@@ -36,8 +36,6 @@ from once.results import Outcome, Reason, Result, already_done, skipped
 from once.routines.base import Routine
 from once.text import one_line
 
-__all__ = ["Claim"]
-
 #: Attempts of one call, if each ended for a reason outside its body.
 _ATTEMPTS = 10
 

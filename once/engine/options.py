@@ -6,8 +6,6 @@ from once.models import DECISIONS, Trigger
 from once.record.standing import Standing
 from once.routines.base import Routine
 
-__all__ = ["RunOptions"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:

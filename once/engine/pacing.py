@@ -21,7 +21,6 @@ from once.text import inline, one_line
 if TYPE_CHECKING:
     from once.engine.attempt import Work
 
-__all__ = ["Pacing"]
 
 #: Seconds between two looks at what people and throttles want, while a routine rests.
 _LOOK = 1.0

@@ -26,8 +26,6 @@ from once.routines.base import Routine, Run
 from once.routines.batches import START, Batches, Progress, batches
 from once.routines.registry import Registry
 
-__all__ = ["LOCKS", "Rehearsal", "rehearse"]
-
 #: Seconds that a statement waits for a lock, so that no transaction waits behind it for long.
 LOCKS = 2
 

@@ -16,8 +16,6 @@ from once.results import Result
 from once.routines.base import Routine, Run
 from once.routines.names import TOMBSTONE
 
-__all__ = ["carry"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _OldName(Routine):

@@ -7,8 +7,6 @@ from once.results import Reason, Result, skipped
 from once.routines.base import Routine
 from once.routines.registry import Registry
 
-__all__ = ["left"]
-
 
 def left(
     routine: Routine, registry: Registry, options: RunOptions, results: Mapping[str, Result]

@@ -9,17 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = [
-    "Signalled",
-    "check",
-    "deferred",
-    "handled",
-    "heed",
-    "heeded",
-    "interrupt",
-    "is_handled",
-]
-
 _NOTE = (
     "\nEnding: first the batch in hand, or the body whose effects are outside, comes to its end. "
     "A second signal ends at once. Of SIGTERM, two within 5 s count as one.\n"

@@ -23,8 +23,6 @@ from time import monotonic
 from once.databases.lock import AdvisoryLock
 from once.databases.standby import ATTENTION
 
-__all__ = ["Siblings"]
-
 #: Seconds that the pauses of a host grow to; and those of a look which mean that many hosts look.
 _LONGEST = 5.0
 _CROWDED = 0.1

@@ -11,8 +11,6 @@ from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.routines.renamed import Suspicion
 
-__all__ = ["Suspicions"]
-
 
 class Suspicions:
     """The suspicions of a pass over routines, each of which is told once."""

@@ -33,18 +33,6 @@ from once.text import one_line, whole
 if TYPE_CHECKING:  # because a status tells of attempts, and makes none
     from once.engine.attempt import Work
 
-__all__ = [
-    "conclude",
-    "describe",
-    "earlier",
-    "ended",
-    "hint",
-    "is_worth_repeating",
-    "left",
-    "put_off",
-    "too_early",
-    "uncarried",
-]
 
 #: The part of a failed attempt that stays, by kind of routine.
 _KEPT = {

@@ -10,8 +10,6 @@ from once.models import Anchor, Attempt, Completion, FailedItem, Now, State, Wis
 from once.record import recorder
 from once.routines.state import PREFIX
 
-__all__ = ["forget", "is_first", "move", "prune"]
-
 #: Rows that one statement deletes, because it holds their locks until it ends.
 _CHUNK = 1000
 

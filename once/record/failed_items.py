@@ -10,8 +10,6 @@ from once.exceptions import BatchError
 from once.models import Attempt, FailedItem, Now
 from once.routines.base import Routine
 
-__all__ = ["add", "count", "counts", "explain", "forget", "last", "names", "remove"]
-
 _COMPLETION = ("routine", "version", "scope_key")
 _ITEM: Any = FailedItem._meta.get_field("item")
 

@@ -23,18 +23,6 @@ from once.record import history
 from once.routines import registry
 from once.routines.base import Routine
 
-__all__ = [
-    "Behind",
-    "Gate",
-    "before",
-    "behind",
-    "elided",
-    "gated",
-    "inside",
-    "leading",
-    "passed",
-]
-
 
 class Gate(Operation):
     """An operation before which a routine is completed."""

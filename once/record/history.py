@@ -19,24 +19,6 @@ from once.routines.state import State as ScopeState
 if TYPE_CHECKING:  # because most processes go through no batches
     from once.routines.batches import Progress
 
-__all__ = [
-    "LOST_TABLES",
-    "NextAttempt",
-    "attempts",
-    "has_successor",
-    "held",
-    "is_installed",
-    "last_failures",
-    "next_attempt",
-    "progress",
-    "read",
-    "read_if_installed",
-    "read_under_lock",
-    "recorded",
-    "undone",
-    "unknown",
-]
-
 
 LOST_TABLES = (
     "The tables of once are missing, though their migration is recorded. Restore them, or run "

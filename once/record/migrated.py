@@ -7,8 +7,6 @@ from django.db import IntegrityError
 from once.databases import database
 from once.models import Completion
 
-__all__ = ["is_migrated", "record_migrated"]
-
 
 def is_migrated(using: str, name: str, digest: str) -> bool:
     """True if a database was brought to the migrations of this digest."""

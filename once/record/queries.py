@@ -13,8 +13,6 @@ from once.record.standing import Attempts
 from once.routines.base import Routine
 from once.routines.names import TOMBSTONE
 
-__all__ = ["attempted", "completed", "renamed", "unfinished"]
-
 #: Renames of one routine that are followed.
 _RENAMES = 20
 

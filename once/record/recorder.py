@@ -26,21 +26,6 @@ from once.routines.base import Routine
 from once.routines.batches import Progress
 from once.text import written
 
-__all__ = [
-    "advance",
-    "begin",
-    "close",
-    "complete",
-    "lock_attempt",
-    "lost_error",
-    "rehearse",
-    "resume",
-    "succeed",
-    "throttled",
-    "undo",
-    "work_name",
-]
-
 #: Each ends the session in the way, waits for its end and tries again: seconds in all.
 _FENCE_TRIES = 4
 _UNDEFINED_TABLE = "42P01"

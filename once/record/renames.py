@@ -15,8 +15,6 @@ from once.record import history
 from once.routines.base import Routine
 from once.routines.names import TOMBSTONE
 
-__all__ = ["carry"]
-
 #: Rows that one statement moves.
 _CHUNK = 500
 

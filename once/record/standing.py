@@ -10,18 +10,6 @@ from once import conf
 from once.models import State
 from once.routines.base import Routine
 
-__all__ = [
-    "BAD",
-    "DOUBLINGS",
-    "HOLDING",
-    "Attempts",
-    "Record",
-    "Standing",
-    "by_completions",
-    "holds",
-    "judge",
-]
-
 #: Doublings of the liveness timeout, at most, for attempts that were lost in a row.
 DOUBLINGS = 3
 

@@ -9,8 +9,6 @@ from once.databases import Database, database, tables
 from once.databases.messages import Statement
 from once.models import Attempt, Now, State
 
-__all__ = ["TRANSITIONS", "claim", "complete", "end", "lock", "move_cursor"]
-
 #: The states that an attempt may go to from each. An end is final: an attempt that ended has no
 #: right to commit, and each update has the state that it comes from in its condition.
 TRANSITIONS: dict[State, set[State]] = {state: set() for state in State}

@@ -9,8 +9,6 @@ from once.models import Anchor, Attempt, Completion
 from once.routines.base import Routine
 from once.routines.state import PREFIX
 
-__all__ = ["earlier", "leave"]
-
 
 def earlier(using: str, routines: Collection[Routine]) -> dict[str, bool]:
     """Return the routines with an earlier value, by name: True if no later one is recorded.

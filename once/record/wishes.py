@@ -11,19 +11,6 @@ from once.models import Wish
 from once.routines.base import Routine
 from once.text import inline, written
 
-__all__ = [
-    "VALUES",
-    "Pace",
-    "add",
-    "explain",
-    "history",
-    "last",
-    "pace",
-    "paused",
-    "paused_by",
-    "values",
-]
-
 #: Wishes of other processes, made at the same moment, after which this one is given up.
 _TRIES = 10
 

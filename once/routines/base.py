@@ -19,8 +19,6 @@ from once.routines.contexts import call_apart, outside_event_loop
 from once.routines.scopes import Scope
 from once.routines.values import VALUES
 
-__all__ = ["BATCH_SIZE", "Kind", "Routine", "Run", "Throttle"]
-
 Kind = Literal["atomic", "batched", "external", "process"]
 
 BATCH_SIZE = 1000

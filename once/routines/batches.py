@@ -14,9 +14,6 @@ from once.exceptions import BatchError
 from once.routines.base import Routine
 from once.routines.keys import key_of
 
-__all__ = ["START", "Batch", "Batches", "Progress", "batches"]
-
-
 _POSITION = "position"
 
 

@@ -11,8 +11,6 @@ from django.core.exceptions import ImproperlyConfigured
 
 from once.exceptions import RoutineError
 
-__all__ = ["Content", "content", "digest", "matches"]
-
 
 class Content(NamedTuple):
     """Files whose digest is the scope of a routine."""

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TypeVar
 
-__all__ = ["call_apart", "outside_event_loop"]
-
 T = TypeVar("T")
 
 

@@ -13,8 +13,6 @@ from once.routines.base import BATCH_SIZE, Routine, Throttle
 from once.routines.names import CALL
 from once.routines.scopes import Scope
 
-__all__ = ["routine"]
-
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from once.routines import registry
 from once.routines.base import Routine
 
-__all__ = ["has_run", "run"]
-
 _lock = threading.RLock()
 
 

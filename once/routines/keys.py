@@ -19,8 +19,6 @@ from once.routines.base import Routine
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
 
-__all__ = ["Key", "key_of"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:

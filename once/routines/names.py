@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["CALL", "NAME_LENGTH", "RESERVED", "TOMBSTONE", "listed", "problem"]
-
 NAME_LENGTH = 200
 #: Beginning of the names of this package's own records.
 RESERVED = "once."

@@ -13,8 +13,6 @@ from django.utils.module_loading import module_has_submodule
 from once.exceptions import RoutineError, UnknownRoutine
 from once.routines.base import Routine
 
-__all__ = ["Registry", "Site", "discover", "load", "match", "site"]
-
 MODULE = "routines"
 #: Routines that a message lists at most.
 _LISTED = 20

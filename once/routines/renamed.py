@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from once.routines.names import CALL, RESERVED
 from once.routines.registry import Registry
 
-__all__ = ["Suspicion", "suspicions"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspicion:

@@ -13,8 +13,6 @@ from once.routines import content, state
 from once.routines.content import Content
 from once.routines.state import State
 
-__all__ = ["Scope", "check", "key"]
-
 Scope = Literal["database", "release", "process"] | Content | State
 
 

@@ -12,8 +12,6 @@ from django.core.signals import setting_changed
 from once.exceptions import RoutineError
 from once.routines.content import Content
 
-__all__ = ["PREFIX", "State", "Unusable", "digest", "state"]
-
 #: Beginning of the scope keys of states.
 PREFIX = "state:"
 

@@ -9,8 +9,6 @@ from once.routines import names
 from once.routines.content import Content
 from once.routines.state import State
 
-__all__ = ["VALUES"]
-
 #: The largest number that databases hold, and more than any memory holds of a batch.
 _INTEGER_MAX = 2**31 - 1
 _SCOPES = ("database", "release", "process")
