@@ -45,9 +45,8 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     if options.as_json:
         output.print_json(command, state.to_json(listed, lacking=lacking, unread=unread))
     else:
-        # Because a pattern may mean many, only a routine that is named in full is told in full.
-        named_in_full = [each for each in listed if each.name in options.names]
-        told = {each.name: facts(each, registry) for each in named_in_full}
+        is_verbose = options.verbosity > 1
+        told = {each.name: facts(each, registry) for each in listed} if is_verbose else {}
         for line in output.lines(listed, command.style, options.verbosity, told):
             command.stdout.write(line)
         if not listed:

@@ -5,6 +5,7 @@ the server about as much as a connection (docs/explanation/fleets.md), a host's 
 """
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -78,8 +79,8 @@ class Wait:
     #: Since when the database has given nothing but errors, or no answer yet.
     _unreachable_since: float | None = None
     _next_report: float = 0.0
-    #: The last reason that was found out, and seconds of the wait when it was, and was reported.
-    _said: tuple[str, float, float] = ("", inf, inf)
+    _next_told: float = 0.0
+    _said: tuple[str, float] = ("", 0.0)  # the reason that was found out last, and when
     #: Seconds that the last two looks took; 0 for a failed look, whose pause has a law of its own.
     _looks: tuple[float, float] = (0.0, 0.0)
 
@@ -214,8 +215,7 @@ class Wait:
         """
         self._unreachable_since = self._unreachable_since or monotonic()
         lasted = monotonic() - self._unreachable_since
-        reason = self._trouble(error)
-        self._report(reason)
+        self._report(reason := self._trouble(error))
         if lasted > self.patience or self._left() <= 0:
             raise DatabaseUnavailable(
                 f"For {lasted:.1f} s, {reason}.{self._next_step(error)}"
@@ -269,19 +269,20 @@ class Wait:
 
     def _report(self, reason: Sentence) -> None:
         if self.is_report_due:
-            waited = self.seconds
-            self._next_report = max(1.0, min(2 * waited, waited + 60))
-            reason = Retry(reason).message
-            self._said = reason, waited, waited
-            signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
+            self._next_report = self._later()
+            self._said = Retry(reason).message, self.seconds
+            self._tell()
 
-    def _report_again(self) -> None:
-        """Report what was found out long ago, because siblings look meanwhile."""
-        (reason, seen, told), waited = self._said, self.seconds
-        if self.is_report_due and waited > 2 * told:  # and the next look is a thorough one still
-            self._said = reason, seen, waited
-            reason += f", as seen {waited - seen:.0f} s ago"
-            signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
+    def _tell(self) -> None:
+        """Report what was found out, perhaps long ago, because siblings look meanwhile."""
+        (said, then), waited = self._said, self.seconds
+        if waited >= self._next_told:
+            self._next_told = self._later()
+            said = re.sub(r"\d+(?= s$)", lambda it: f"{int(it[0]) + round(waited - then)}", said)
+            signals.waiting.send_robust(None, name=self.name, reason=said, waited=waited)
+
+    def _later(self) -> float:
+        return max(1.0, min(2 * self.seconds, self.seconds + 60))
 
     def _sleep(self, least: float, most: float, kept: BaseDatabaseWrapper | None = None) -> None:
         self.has_paused = True
@@ -290,10 +291,10 @@ class Wait:
             if not connection.in_atomic_block and connection is not kept:
                 connection.close()
         # Slow looks and errors make pauses that are longer than the lock's longest.
-        longest = self.siblings.longest_pause(self.lock, min(self._looks))
-        pause = max(0.05, least, min(longest, self.seconds / 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+        most_often = min(self.siblings.longest_pause(self.lock, min(self._looks)), self.seconds / 10)
+        pause = max(0.05, least, most_often) * random.uniform(0.5, 1.0)  # noqa: S311
         if self.lock.freed_in is not None:
             pause = min(pause, self.lock.freed_in + random.uniform(0.05, 0.5))  # noqa: S311
             self.lock.freed_in = None
         with shutdown.heeded():
-            self.siblings.wait(self.lock, max(0.0, min(pause, most)), most, self._report_again)
+            self.siblings.wait(self.lock, max(0.0, min(pause, most)), most, self._tell)

@@ -35,11 +35,12 @@ def _serves(thread: threading.Thread) -> bool:
 
 
 @pytest.fixture
-def browser(_chromium: Chrome) -> Chrome:
-    """A browser in which nobody is logged in."""
+def browser(_chromium: Chrome) -> Iterator[Chrome]:
+    """A browser in which nobody is logged in, and whose page reads nothing once the test ends."""
     _chromium.delete_all_cookies()
     prefer(_chromium, "light")
-    return _chromium
+    yield _chromium
+    _chromium.get("about:blank")
 
 
 @pytest.fixture
