@@ -164,12 +164,12 @@ def lines(
         parts += [f"v{version}"] if version else []  # a tombstone may be all that is recorded
         parts += [paints.get(status.state, str)(status.state.value)]
         yield "  ".join([*parts, *map(inline, text.details(status))])
+        for label, fact in facts.get(status.name, ()):
+            yield f"      {f'{label}:':<13}{inline(fact)}"
         if status.error:
             yield of_error(status.error, verbosity)
         if status.message:
             yield f"      {inline(status.message)}"
-        for label, fact in facts.get(status.name, ()):
-            yield f"      {f'{label}:':<13}{inline(fact)}"
 
 
 def of_error(error: str, verbosity: int) -> str:

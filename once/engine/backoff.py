@@ -74,7 +74,6 @@ class Wait:
     lock: AdvisoryLock = field(default_factory=NoLock)
     siblings: Siblings = field(default_factory=Siblings)
     started: float = field(default_factory=monotonic)
-    #: True if anything was in the way.
     has_paused: bool = False
     #: Since when the database has given nothing but errors, or no answer yet.
     _unreachable_since: float | None = None
@@ -278,8 +277,8 @@ class Wait:
         (said, then), waited = self._said, self.seconds
         if waited >= self._next_told:
             self._next_told = self._later()
-            said = re.sub(r"\d+(?= s$)", lambda it: f"{int(it[0]) + round(waited - then)}", said)
-            signals.waiting.send_robust(None, name=self.name, reason=said, waited=waited)
+            reason = re.sub(r"\d+(?= s$)", lambda it: f"{int(it[0]) + round(waited - then)}", said)
+            signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
 
     def _later(self) -> float:
         return max(1.0, min(2 * self.seconds, self.seconds + 60))
@@ -291,8 +290,9 @@ class Wait:
             if not connection.in_atomic_block and connection is not kept:
                 connection.close()
         # Slow looks and errors make pauses that are longer than the lock's longest.
-        most_often = min(self.siblings.longest_pause(self.lock, min(self._looks)), self.seconds / 10)
-        pause = max(0.05, least, most_often) * random.uniform(0.5, 1.0)  # noqa: S311
+        longest = self.siblings.longest_pause(self.lock, min(self._looks))
+        pause = max(0.05, least, min(longest, self.seconds / 10))
+        pause *= random.uniform(0.5, 1.0)  # noqa: S311
         if self.lock.freed_in is not None:
             pause = min(pause, self.lock.freed_in + random.uniform(0.05, 0.5))  # noqa: S311
             self.lock.freed_in = None

@@ -185,7 +185,7 @@ def test_status_shows_the_progress_of_what_runs_and_the_time_left(
         mine = Attempt.objects.using(using).filter(pk=attempt.pk)
         mine.update(started_at=F("started_at") - timedelta(seconds=100))
         answer, shown = Answer("status"), Answer("status", "--json").json
-        alone = Answer("status", routine.name)
+        alone = Answer("status", routine.name, "-v2")
     (row,) = shown["routines"]
     assert (row["state"], row["processed"], row["total"]) == ("running", 4, 5)
     assert row["elapsed_seconds"] == pytest.approx(100, abs=20)
