@@ -273,7 +273,7 @@ class Wait:
             self._tell()
 
     def _tell(self) -> None:
-        """Report what was found out, perhaps long ago, because siblings look meanwhile."""
+        """Report what was found out, perhaps long ago where siblings look; the holder runs on."""
         (said, then), waited = self._said, self.seconds
         if waited >= self._next_told:
             self._next_told = self._later()

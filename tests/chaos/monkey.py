@@ -174,11 +174,13 @@ class Round:
         self.figures[event.what] += 1
 
     def _pause(self, name: str) -> None:
-        """Pause a routine, or resume it if it is paused."""
+        """Pause a routine, or resume it if it may be paused."""
         what = "resume" if name in self._paused else "pause"
-        self._paused ^= {name}
         wish = self._start([*_ONCE, what, name], len(self._releases) - 1)
-        self._note(f"{what} {name} ended with {wish.finish()}:", wish.pid)
+        code = wish.finish()
+        if what == "pause" or code == 0:  # else it may be paused still
+            self._paused ^= {name}
+        self._note(f"{what} {name} ended with {code}:", wish.pid)
 
     def _change(self, event: Event) -> None:
         """Begin to change a table of the record; it may have to wait for a body."""
