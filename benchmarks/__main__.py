@@ -62,7 +62,8 @@ def _url(given: str | None) -> str:
         return given
     from tests.servers import embedded_postgresql
 
-    url: str = embedded_postgresql().get_uri()  # it ends with this process
+    # Because a COMMIT waits for the disk in production, it does here.
+    url: str = embedded_postgresql(on_disk=True).get_uri()  # it ends with this process
     return url
 
 

