@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,6 +47,8 @@ class Session:
         self.answered = monotonic()
         self.took = 0.0
         self._give_up_at: float | None = None
+        #: Time at which the thread looks by itself what is due.
+        self._wakes_at = inf
         self._thread = threads.start(self._serve, f"once lock of {lock.name}")
 
     @property
@@ -86,8 +89,9 @@ class Session:
 
     def abandon_after(self, seconds: float | None) -> None:
         """Have the session end itself after that many seconds; or not, if ``None``."""
-        self._give_up_at = None if seconds is None else monotonic() + seconds
-        if seconds is not None:
+        self._give_up_at = give_up_at = None if seconds is None else monotonic() + seconds
+        # Waking the thread costs more than a statement, and most answers come at once.
+        if give_up_at is not None and give_up_at < self._wakes_at:
             self._wake()
 
     def stop_heartbeat(self) -> None:
@@ -145,10 +149,14 @@ class Session:
         try:
             while True:
                 give_up_at = self._give_up_at  # the caller's thread may change it at any time
+                self._wakes_at = self._due(give_up_at)
+                if give_up_at != self._give_up_at:
+                    continue  # because the caller may have read when the thread woke before
+                pause = None if self._wakes_at == inf else max(0.0, self._wakes_at - monotonic())
                 try:
-                    call = self._calls.get(timeout=self._pause(give_up_at))
+                    call = self._calls.get(timeout=pause)
                 except queue.Empty:
-                    self._beat(give_up_at)
+                    self._beat()
                     continue
                 if call is None:
                     break
@@ -157,15 +165,18 @@ class Session:
         finally:
             self._close()
 
-    def _pause(self, give_up_at: float | None) -> float | None:
+    def _due(self, give_up_at: float | None) -> float:
         if self._connection is None or self._lost is not None or self._is_silent:
-            return None  # nothing to keep alive
-        next_beat = self.answered + self.lock.interval(self.took)
-        wake = min(next_beat, give_up_at or next_beat)
-        return max(0.0, wake - monotonic())
+            return inf  # nothing to keep alive
+        return min(self._next_beat, give_up_at or inf)
 
-    def _beat(self, give_up_at: float | None) -> None:
-        if give_up_at is not None and self._give_up_at and monotonic() >= give_up_at:
+    @property
+    def _next_beat(self) -> float:
+        return self.answered + self.lock.interval(self.took)
+
+    def _beat(self) -> None:
+        give_up_at = self._give_up_at
+        if give_up_at is not None and monotonic() >= give_up_at:
             try:
                 obstacle = self.context.run(self.lock.obstacle)
             except Error as error:
@@ -178,7 +189,7 @@ class Session:
                     f"gave itself up. {obstacle}"
                 )
             )
-        else:
+        elif monotonic() >= self._next_beat:
             with suppress(LockLost):  # the next call raises it
                 self.context.run(self._ask, self.lock.heartbeat)
 

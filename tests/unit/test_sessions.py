@@ -256,15 +256,17 @@ def test_signs_of_life_come_by_themselves_and_make_answers_young(
 
 def test_signs_of_life_do_not_come_before_their_time(session: Session, holder: Holder) -> None:
     ask(session)
-    ask(session)
-    assert session._pause(None) == pytest.approx(60, abs=5)
-    assert session._pause(time.monotonic() + 7) == pytest.approx(7, abs=5)
-    assert session._pause(time.monotonic() - 7) == 0.0
+    session.abandon_after(0.05)
+    session.abandon_after(None)
+    threading.Event().wait(0.2)  # it has looked at the time, and went back to sleep
     assert holder.beats == 0
 
 
-def test_nothing_is_kept_alive_before_it_is_connected(session: Session) -> None:
-    assert session._pause(None) is None
+def test_nothing_is_kept_alive_before_it_is_connected(session: Session, holder: Holder) -> None:
+    holder.pause = 0.0
+    session.abandon_after(0.05)  # it reads the pause anew
+    threading.Event().wait(0.2)
+    assert (holder.beats, session.is_lost) == (0, False)
 
 
 def test_sign_of_life_that_fails_is_the_loss_and_the_last_one(
@@ -276,8 +278,8 @@ def test_sign_of_life_that_fails_is_the_loss_and_the_last_one(
     with pytest.raises(LockLost, match="gone"):
         session.check()
     wait_until(lambda: "close" in holder.done)
+    threading.Event().wait(0.1)
     assert holder.beats == 1
-    assert session._pause(None) is None
 
 
 def test_silence_is_kept(session: Session, holder: Holder) -> None:
@@ -331,16 +333,22 @@ def test_keeps_itself_where_the_work_has_its_answer_while_the_obstacle_is_asked_
     assert ask(session) == 1
 
 
-def test_does_not_give_itself_up_after_all(
-    session: Session, holder: Holder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 0.0
-    monkeypatch.setattr(sessions, "monotonic", lambda: now)
+@pytest.mark.parametrize("later", [None, 60.0])
+def test_does_not_give_itself_up_after_all(session: Session, later: float | None) -> None:
     ask(session)
     session.abandon_after(0.05)
-    wait_until(lambda: holder.beats)  # it knows its time, which does not come
-    session.abandon_after(None)
-    now = 1.0
+    session.abandon_after(later)
     threading.Event().wait(0.2)
     assert not session.is_lost
     assert ask(session) == 1
+
+
+@pytest.mark.parametrize(("before", "seconds"), [(0.1, 0.2), (60.0, 0.1)])
+def test_gives_itself_up_in_time_whatever_it_waited_for_before(
+    session: Session, before: float, seconds: float
+) -> None:
+    ask(session)
+    session.abandon_after(before)
+    session.abandon_after(None)
+    session.abandon_after(seconds)
+    wait_until(lambda: session.is_lost)
