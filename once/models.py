@@ -156,6 +156,10 @@ class Attempt(Scoped):
     total = models.PositiveBigIntegerField(null=True, blank=True)
     #: The throttle for which it waits before the next batch, and for how long.
     throttled = models.TextField(blank=True)
+    #: Of the process that works on it, no columns: the key by which its transactions are marked,
+    #: and whether its claim moved the anchor.
+    mark: Any = None
+    is_anchored = False
 
     class Meta:
         constraints = [

@@ -10,6 +10,7 @@ from django.db import DataError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once.databases.lock import AdvisoryLock
+from once.databases.messages import Statement, together
 from once.databases.transactions import TransactionState, WorkTransaction
 from once.exceptions import InsideTransaction
 from once.text import one_line
@@ -168,11 +169,18 @@ class Database(ABC):
             yield
 
     @abstractmethod
-    def mark_backend(self, name: str) -> bool:
-        """Mark the transaction in hand, by its first statement, as working on ``name``.
+    def marking(self, name: str, key: Any = None) -> Sequence[Statement]:
+        """Return the first statements of a transaction, which mark it as working on ``name``.
 
-        Return True if no other transaction bears that mark now.
+        The last statement answers the key of the mark, which need not be looked up again, and
+        whether no other transaction bears that mark now. Where one writer at a time is admitted,
+        there are no statements.
         """
+
+    def mark_backend(self, name: str) -> bool:
+        """Send :meth:`marking`. Return True if no other transaction bears that mark now."""
+        answers = together(self, *self.marking(name))
+        return not answers or bool(answers[-1][0][-1])
 
     def unmark_backend(self) -> None:
         """Remove what :meth:`mark_backend` left in the session, if it outlives a transaction."""

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db import DatabaseError, Error
 
-from once.databases.messages import followed, message, whole_transaction
+from once.databases.messages import Statement, followed, message, whole_transaction
 from once.databases.postgresql_lock import (
     HOLDERS,
     KEY,
@@ -109,16 +109,15 @@ class PostgreSQL(ServerDatabase):
         }
         return states.get(driver.connection.info.transaction_status.name, TransactionState.OPEN)
 
-    def mark_backend(self, name: str) -> bool:
+    def marking(self, name: str, key: Any = None) -> Sequence[Statement]:
         # The role's own idle timeout would end a transaction while its body computes for long.
         timeouts = unlimited(self.connection, "idle_in_transaction_session_timeout")
         settings = "".join(f"set_config('{timeout}', '0', true), " for timeout in timeouts)
-        [(*_, is_marked)] = ask(
-            self.connection,
-            f"SELECT {settings} pg_try_advisory_xact_lock({KEY})",
-            keyed(self.connection, mark_name(name)),
-        )
-        return bool(is_marked)
+        known = ("%s::bigint", [key])
+        own, params = known if key else (KEY, keyed(self.connection, mark_name(name)))
+        # By OFFSET the server computes it once, and not wherever it is named.
+        keys = f"(SELECT {own} AS key OFFSET 0) AS keys"
+        return [(f"SELECT {settings}key, pg_try_advisory_xact_lock(key) FROM {keys}", params)]
 
     def lock_table(self, table: str, *, alone: bool = False) -> None:
         # PostgreSQL manual, 13.3.1, Table-Level Locks.

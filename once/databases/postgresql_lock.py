@@ -170,8 +170,11 @@ class PostgreSQLLock(SessionLock):
         return "; and ".join(starmap(_blocker, self.read(lambda: self.ask(_BLOCKERS, [session]))))
 
     def obstacle(self) -> str:
-        if waits := ", ".join(wait for (wait,) in self.ask(_WAITS)):
-            return f"The server itself holds it up: {waits} (pg_stat_activity)"
+        waits = [wait for (wait,) in self.ask(_WAITS)]
+        if any(wait.startswith("Lock ") for wait in waits):
+            return ""
+        if waits:
+            return f"The server itself holds it up: {', '.join(waits)} (pg_stat_activity)"
         if not self.is_pooled:
             return super().obstacle()
         return f"The pooler had no connection for it. {POOL}"

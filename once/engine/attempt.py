@@ -13,10 +13,9 @@ from django.db import DatabaseError, Error
 
 from once.databases import Database
 from once.databases.lock import AdvisoryLock
-from once.databases.messages import followed
 from once.engine import batching, body, shutdown
 from once.engine.backoff import Wait
-from once.exceptions import AttemptLost, BatchError, BodyError, Paused
+from once.exceptions import BatchError, BodyError, Paused
 from once.models import DECISIONS, Attempt, Trigger
 from once.record import anchors, failed_items, recorder, wishes
 from once.record.standing import Standing
@@ -242,11 +241,7 @@ class Work:
     def _take_right_to_commit(self) -> None:
         """Make the transaction in hand the one that may commit for this attempt."""
         with self.lock.yielding(), self.here.answering():
-            is_marked = self.here.mark_backend(recorder.work_name(self.attempt))
-        if not is_marked:
-            raise AttemptLost(f"Another session claims to work on {self.attempt}.")
-        with followed(self.here, body.SAVEPOINT):
-            self.last_wish = recorder.lock_attempt(self.attempt)
+            self.last_wish = recorder.lock_attempt(self.attempt, (body.SAVEPOINT, []))
         self.session = self.here.connection.connection
 
     @property

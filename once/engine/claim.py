@@ -67,9 +67,8 @@ class Claim:
         try:
             result = self.wait.until(self._look)
         except TimedOut as error:
-            return skipped(
-                self.routine, str(error), seconds=self.wait.seconds, reason=Reason.TIMED_OUT
-            )
+            waited = self.wait.seconds
+            return skipped(self.routine, str(error), seconds=waited, reason=Reason.TIMED_OUT)
         finally:
             self.wait.siblings.leave()
         if not result.is_done:
@@ -152,7 +151,7 @@ class Claim:
         self.here.connection.ensure_connection()
         refuse_left_open(self.here)
         try:
-            return self._try()
+            return self._try(record)
         except NoConnection:
             raise
         except LockLost as error:
@@ -169,13 +168,16 @@ class Claim:
     def _name_holder(self) -> str:
         return f"{self.routine.name} is run by {self.wait.holder()}"
 
-    def _try(self) -> Result | Retry:
+    def _try(self, before: Record) -> Result | Retry:
         """Lock, claim and work; or find out what keeps this process from it."""
         if not self.lock.acquire(self.wait.answer_within):
             self.lock.refuse_own_thread()
             return Retry(self._name_holder, is_holder=True)
         self.wait.siblings.leave()
-        ahead = self.lock.read(lambda: history.next_attempt(self.routine))
+        if before.is_untried and not (self._has_changed or self.routine.renamed_from):
+            ahead = history.first_attempt(before)
+        else:
+            ahead = self.lock.read(lambda: history.next_attempt(self.routine))
         if ahead.record.standing not in self.options.due:
             return AGAIN
         if self._is_put_off(ahead.record):
@@ -194,9 +196,12 @@ class Claim:
             if ahead.record.tries:
                 recorder.rehearse(self.routine.using)
             trigger = self.options.next_trigger(ahead.record.standing)
-            decided = {"user": self.options.user, "reason": self.options.reason}
-            details = decided if trigger in DECISIONS else {}
-            attempt = recorder.begin(self.routine, ahead, trigger, **details)
+            # Between the claim and the body, nothing may be left to fence, to ask or to read.
+            is_asked = self.after or self.routine.done_if or self.routine.kind == "batched"
+            decides = trigger in DECISIONS
+            by = (self.options.user, self.options.reason) if decides else ("", "")
+            acts = not (decides or ahead.predecessors or is_asked)
+            attempt = recorder.begin(self.routine, ahead, trigger, *by, acts=acts)
         return AGAIN if attempt is None else self._carry_out(attempt, ahead)
 
     def _carry_out(self, attempt: Attempt, ahead: NextAttempt) -> Result | Retry:
@@ -278,9 +283,8 @@ class Claim:
                     break
             predecessor.state = ended
             if ended is State.LOST:
-                signals.attempt_lost.send_robust(
-                    self.routine, attempt=predecessor, successor=attempt
-                )
+                pair = {"attempt": predecessor, "successor": attempt}
+                signals.attempt_lost.send_robust(self.routine, **pair)
 
     def _leave(self, record: Record) -> Result:
         """Return the result if there is nothing to do for this process."""

@@ -5,9 +5,10 @@ from typing import Any
 
 from django.db.models import Exists, OuterRef, Subquery
 
-from once.databases import database, tables
+from once.databases import database
+from once.databases.messages import together
 from once.models import Anchor, Attempt, Completion, FailedItem, Now, State, Wish
-from once.record import recorder
+from once.record import recorder, statements
 from once.routines.state import PREFIX
 
 #: Rows that one statement deletes, because it holds their locks until it ends.
@@ -24,22 +25,13 @@ def move(attempt: Attempt) -> None:
     Only the last attempt may act: a number may be free again because its attempt has moved to
     another name, or was pruned. So a process that was frozen before its claim may take that number.
     """
+    if attempt.is_anchored:  # by its claim
+        return
     here = database(str(attempt._state.db))
-    unique, changed = ("routine", "version", "scope_key"), ("number", "attempt_id")
-    columns = ", ".join((*unique, *changed))
-    anchors, attempts = (tables.quoted(here.connection, model) for model in ("anchor", "attempt"))
-    later = f"SELECT 1 FROM {attempts} WHERE routine = own.routine AND number > own.number"
-    # The lock of the row keeps a process that was frozen here from undoing its successor's move.
-    sql = (
-        f"INSERT INTO {anchors} ({columns}) "
-        f"SELECT {', '.join(unique)}, number, id FROM {attempts} AS own "
-        f"WHERE id = %s AND state = %s AND NOT EXISTS ({later}) "
-        f"{here.row_lock} {here.or_update(unique, changed)}"
-    )
-    with here.statements(), here.connection.cursor() as cursor:
-        cursor.execute(sql, [attempt.pk, State.RUNNING])
-        if not cursor.rowcount:
-            raise recorder.lost_error(attempt)
+    with here.statements():
+        [moved] = together(here, statements.move_anchor(attempt))
+    if not moved:
+        raise recorder.lost_error(attempt)
 
 
 def is_first(attempt: Attempt) -> bool:

@@ -10,7 +10,7 @@ from django.db.models import Max, Q
 
 from once.databases import database, tables
 from once.models import Attempt, Completion, State
-from once.record import failed_items, queries, states, wishes
+from once.record import failed_items, queries, statements, states, wishes
 from once.record.standing import BAD, HOLDING, Attempts, Record, Standing, by_completions, judge
 from once.routines.base import Routine
 from once.routines.names import TOMBSTONE
@@ -36,7 +36,9 @@ class NextAttempt:
     #: The idempotency key to carry on.
     key: str
     #: Attempts that still have the right to commit.
-    predecessors: tuple[Attempt, ...]
+    predecessors: tuple[Attempt, ...] = ()
+    #: True if nothing was recorded of the routine, and it is claimed only where that is still so.
+    is_first: bool = False
 
 
 def read(routines: Collection[Routine], *, thoroughly: bool = False) -> dict[str, Record]:
@@ -116,6 +118,14 @@ def read_under_lock(routine: Routine) -> Record:
     return _read(routine.using, [routine], attempts)[routine.name]
 
 
+def first_attempt(record: Record) -> NextAttempt:
+    """Return what the next attempt is, if nothing is recorded of a routine now as little as before.
+
+    Its claim finds that out, and needs no reading under the lock.
+    """
+    return NextAttempt(record=record, number=1, key=uuid.uuid4().hex, is_first=True)
+
+
 def next_attempt(routine: Routine) -> NextAttempt:
     """Return what the next attempt would be. Call it in the session that holds the lock."""
     # First the last number, then the running attempts. Because a process that claims in between
@@ -137,13 +147,9 @@ def next_attempt(routine: Routine) -> NextAttempt:
 
 def _is_known(routine: Routine) -> bool:
     # As most are not, this saves queries that take longer to build than to answer.
-    connection = database(routine.using).connection
-    parts = [
-        f"SELECT 1 FROM {tables.quoted(connection, model)} WHERE routine = %s"
-        for model in tables.MODELS
-    ]
-    question = f"{' UNION ALL '.join(parts)} LIMIT 1"
-    return bool(tables.ask(connection, question, [routine.name] * len(parts)))
+    here = database(routine.using)
+    question = f"{statements.known_to_record(here)} LIMIT 1"
+    return bool(tables.ask(here.connection, question, [routine.name] * len(tables.MODELS)))
 
 
 def is_installed(using: str) -> bool:

@@ -47,11 +47,20 @@ def rehearse(using: str) -> None:
 
 
 def begin(
-    routine: Routine, upcoming: NextAttempt, trigger: str, *, user: str = "", reason: str = ""
+    routine: Routine,
+    upcoming: NextAttempt,
+    trigger: str,
+    user: str = "",
+    reason: str = "",
+    *,
+    acts: bool = False,
 ) -> Attempt | None:
     """Claim the next attempt: a row in state running, and with it the right to commit.
 
-    Return ``None`` if another process claimed that number: the lock was lost.
+    If it acts at once, because there is no predecessor to fence, the claim moves the anchor to it.
+
+    Return ``None`` if another process claimed that number, or recorded anything of a routine of
+    which nothing was recorded.
     """
     attempt = Attempt(
         routine=routine.name,
@@ -69,13 +78,16 @@ def begin(
     here = database(routine.using)
     attempt._state.db = here.using
 
-    def insert(texts: dict[str, str]) -> int:
+    def insert(texts: dict[str, str]) -> int | None:
         for name, text in texts.items():
             field: Any = Attempt._meta.get_field(name)
             setattr(attempt, name, text[: field.max_length])
+        claim = statements.claim(attempt, is_first=upcoming.is_first)
+        anchor = [statements.move_anchor(attempt)] if acts else []
         with here.statements():
-            _, [(pk,)] = together(here, *statements.claim(attempt))
-        return int(pk)
+            _, found, *moved = together(here, *claim, *anchor)
+        attempt.is_anchored = any(moved)
+        return found[0][0] if found else None
 
     try:
         attempt.pk = written(insert, texts, here.is_unwritable_text)
@@ -85,7 +97,7 @@ def begin(
             raise  # because it is a damaged table
         return None
     attempt._state.adding = False
-    return attempt
+    return attempt if attempt.pk else None
 
 
 def close(
@@ -122,12 +134,21 @@ def close(
     )
 
 
-def lock_attempt(attempt: Attempt) -> int:
-    """Keep an attempt's right to commit for the work transaction in hand, until that ends.
+def lock_attempt(attempt: Attempt, *behind: Statement) -> int:
+    """Have the transaction in hand, by its first statements, be the only one to work on an attempt.
+
+    Until it ends it has the mark, by which a successor ends it, and the lock of the row, with the
+    right to commit. Statements behind those travel with them.
 
     Return the number of the last wish for its routine, which so costs no question of its own.
     """
-    [found] = _sent(attempt, statements.lock(attempt))
+    marking = database(str(attempt._state.db)).marking(work_name(attempt), attempt.mark)
+    answers = _sent(attempt, *marking, statements.lock(attempt), *behind)
+    if marking:
+        *_, attempt.mark, is_marked = answers[len(marking) - 1][0]
+        if not is_marked:
+            raise AttemptLost(f"Another session claims to work on {attempt}.")
+    found = answers[len(marking)]
     if not found:
         raise lost_error(attempt)
     return found[0][0] or 0

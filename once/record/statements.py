@@ -17,8 +17,11 @@ TRANSITIONS[State.RUNNING] = {*State} - {State.RUNNING}
 _OF_DATABASE = ("id", "started_at")
 
 
-def claim(attempt: Attempt) -> tuple[Statement, Statement]:
-    """Return the statements that insert an attempt, and that find its id."""
+def claim(attempt: Attempt, *, is_first: bool = False) -> tuple[Statement, Statement]:
+    """Return the statements that insert an attempt, and that find its id.
+
+    The first attempt at a routine is inserted only where nothing is recorded of that.
+    """
     here = _of(attempt)
     fields = [each for each in Attempt._meta.concrete_fields if each.attname not in _OF_DATABASE]
     columns = _quoted(here, [each.attname for each in fields])
@@ -26,11 +29,45 @@ def claim(attempt: Attempt) -> tuple[Statement, Statement]:
         each.get_db_prep_save(getattr(attempt, each.attname), here.connection) for each in fields
     ]
     table, marks = tables.quoted(here.connection, "attempt"), ", ".join(["%s"] * len(fields))
-    row = [attempt.routine, attempt.number]
+    what = f"VALUES ({marks})"
+    if is_first:
+        known = known_to_record(here)
+        what = f"SELECT {marks} FROM (SELECT 1 AS one) AS own WHERE NOT EXISTS ({known})"
+        values += [attempt.routine] * len(tables.MODELS)
+    condition, row = _own_row(attempt)
     return (
-        (f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", values),
-        (f"SELECT id FROM {table} WHERE routine = %s AND number = %s", row),
+        (f"INSERT INTO {table} ({', '.join(columns)}) {what}", values),
+        (f"SELECT id FROM {table} WHERE {condition}", row),
     )
+
+
+def known_to_record(here: Database) -> str:
+    """Return SQL that answers a row if anything is recorded of a routine.
+
+    Its name is a parameter for each of the tables.
+    """
+    quoted = [tables.quoted(here.connection, model) for model in tables.MODELS]
+    return " UNION ALL ".join(f"SELECT 1 FROM {table} WHERE routine = %s" for table in quoted)
+
+
+def move_anchor(attempt: Attempt) -> Statement:
+    """Return the statement that moves the anchor to the last attempt, while that runs.
+
+    The lock of the row keeps a process that was frozen here from undoing its successor's move.
+    """
+    here = _of(attempt)
+    unique, changed = ("routine", "version", "scope_key"), ("number", "attempt_id")
+    columns = ", ".join((*unique, *changed))
+    anchors, attempts = (tables.quoted(here.connection, model) for model in ("anchor", "attempt"))
+    later = f"SELECT 1 FROM {attempts} WHERE routine = own.routine AND number > own.number"
+    condition, row = _own_row(attempt)
+    sql = (
+        f"INSERT INTO {anchors} ({columns}) "
+        f"SELECT {', '.join(unique)}, number, id FROM {attempts} AS own "
+        f"WHERE {condition} AND state = %s AND NOT EXISTS ({later}) "
+        f"{here.row_lock} {here.or_update(unique, changed)}"
+    )
+    return sql, [*row, State.RUNNING]
 
 
 def lock(attempt: Attempt) -> Statement:
@@ -81,6 +118,16 @@ def end(attempt: Attempt, state: State, **values: object) -> Statement:
 
 def _of(attempt: Attempt) -> Database:
     return database(str(attempt._state.db))
+
+
+def _own_row(attempt: Attempt) -> Statement:
+    """Return the condition on the row of an attempt that may not know its id yet.
+
+    By the key as well: where a first claim inserts nothing, the row is another process's.
+    """
+    [key] = _quoted(_of(attempt), ["key"])
+    condition = f"routine = %s AND number = %s AND {key} = %s"
+    return condition, [attempt.routine, attempt.number, attempt.key]
 
 
 def _quoted(here: Database, columns: Iterable[str]) -> list[str]:

@@ -4,10 +4,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db.models import Model
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
@@ -15,9 +18,9 @@ from once import Routine
 from once.databases import database
 from once.doctor.record_probes import try_statements
 from once.exceptions import AttemptLost, CannotFence
-from once.models import Attempt, Completion, Now, State
-from once.record import history, migrated, recorder
-from once.record.standing import Standing
+from once.models import Anchor, Attempt, Completion, FailedItem, Now, State, Wish
+from once.record import anchors, history, migrated, recorder
+from once.record.standing import Record, Standing
 from once.routines.batches import Progress
 from once.status import reading
 from tests.support import attempts, begin, beside, rows, seed, standings
@@ -228,6 +231,61 @@ def test_complete_after_a_fence_is_refused_and_leaves_nothing(using: str) -> Non
     assert not Completion.objects.using(using).exists()
 
 
+def claim_first(routine: Routine, **options: Any) -> Attempt | None:
+    """Claim as a process that has read that nothing is recorded."""
+    ahead = history.first_attempt(Record(standing=Standing.OPEN))
+    return recorder.begin(routine, ahead, "test", **options)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        Completion(routine="shop.seed", version=9),
+        Wish(routine="shop.seed", number=1, kind=Wish.Kind.SET),
+        FailedItem(routine="shop.seed", version=1, item="1", number=1),
+    ],
+    ids=lambda known: type(known).__name__,
+)
+def test_first_claim_is_refused_where_anything_is_recorded(using: str, known: Model) -> None:
+    routine = seed(using)
+    copy(known).save(using=using, force_insert=True)
+    assert claim_first(routine) is None
+    assert attempts(using) == []
+
+
+def test_first_claim_is_refused_after_another_attempt_and_beside_one(using: str) -> None:
+    routine = seed(using)
+    first = claim_first(routine)
+    assert first is not None
+    assert claim_first(routine) is None
+    recorder.close(first, State.FAILED)
+    assert claim_first(routine) is None
+    assert attempts(using) == [("shop.seed", 1, "failed")]
+
+
+def test_claim_of_an_attempt_that_acts_at_once_moves_the_anchor(using: str) -> None:
+    routine = seed(using)
+    first = claim_first(routine, acts=True)
+    assert first is not None
+    assert Anchor.objects.using(using).get().attempt_id == first.pk
+    recorder.close(first, State.FAILED)
+    begin(routine)  # which is fenced first
+    assert Anchor.objects.using(using).get().attempt_id == first.pk
+
+
+def test_claim_of_a_number_before_the_last_one_moves_no_anchor(using: str) -> None:
+    routine = seed(using)
+    first, second = begin(routine), begin(routine)
+    anchors.move(second)
+    first.delete(using=using)
+    ahead = replace(history.next_attempt(routine), number=1)
+    frozen = recorder.begin(routine, ahead, "test", acts=True)
+    assert frozen is not None
+    assert Anchor.objects.using(using).get().attempt_id == second.pk
+    with pytest.raises(AttemptLost):
+        anchors.move(frozen)
+
+
 def test_close_ends_the_session_that_may_still_commit() -> None:
     routine = seed("default")
     attempt = begin(routine)
@@ -236,7 +294,6 @@ def test_close_ends_the_session_that_may_still_commit() -> None:
 
     def work() -> None:
         with worker.work():
-            assert worker.mark_backend(recorder.work_name(attempt))
             recorder.lock_attempt(attempt)
             with transaction.atomic():  # inside a savepoint too
                 rows("default", "SELECT 1")
@@ -260,7 +317,7 @@ def test_close_cannot_fence_a_session_without_the_work_lock() -> None:
 
     def lock() -> None:
         with transaction.atomic():
-            recorder.lock_attempt(attempt)
+            list(Attempt.objects.select_for_update())
             locked.set()
             assert tried.wait(30)
 

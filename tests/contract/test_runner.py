@@ -23,6 +23,7 @@ from django.test.utils import CaptureQueriesContext
 from once import Routine, Run, signals
 from once.databases import database, tables
 from once.databases.lock import AdvisoryLock
+from once.databases.messages import Statement
 from once.databases.session_lock import SessionLock
 from once.exceptions import (
     BodyError,
@@ -482,6 +483,8 @@ def test_lock_that_never_gets_a_connection_for_the_work_is_said(
 def test_lock_lost_before_the_attempt_is_announced_is_told_to_who_does_not_wait(
     using: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    recorder.close(begin(seed(using)), State.INTERRUPTED)  # so that there is something to read
+
     def lose(self: AdvisoryLock, *arguments: Any) -> None:
         raise LockLost("evicted")
 
@@ -489,7 +492,7 @@ def test_lock_lost_before_the_attempt_is_announced_is_told_to_who_does_not_wait(
     (result,) = run(seed(using), wait=False)
     assert (result.outcome, result.message) == (Outcome.SKIPPED, "evicted")
     assert result.reason != "failed"
-    assert {state for _, _, state in attempts(using)} <= {"interrupted"}
+    assert {state for _, _, state in attempts(using)} == {"interrupted"}
 
 
 def test_claim_and_fence_and_lock_are_waited_for_while_the_lock_may_give_up(
@@ -575,13 +578,13 @@ def test_predecessor_that_cannot_be_fenced_is_told_to_who_does_not_wait(using: s
 def test_work_that_another_session_claims_is_no_work_of_this_one(
     using: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusals = [False]
+    refusals: list[list[Statement]] = [[("SELECT 1, 0", [])]]
     here = type(database(using))
-    mark_backend = here.mark_backend
+    marking = here.marking
     monkeypatch.setattr(
         here,
-        "mark_backend",
-        lambda self, name: refusals.pop() if refusals else mark_backend(self, name),
+        "marking",
+        lambda self, *name: refusals.pop() if refusals else marking(self, *name),
     )
     (result,) = run(seed(using))
     assert result.outcome is Outcome.RAN
@@ -722,10 +725,10 @@ def test_conflict_before_the_body_is_repeated_by_the_attempt_or_by_the_next_one(
     lock = recorder.lock_attempt
     errors = [conflict(using)]
 
-    def fail_first(attempt: Attempt) -> None:
+    def fail_first(attempt: Attempt, *behind: Statement) -> int:
         if errors:
             raise errors.pop()
-        lock(attempt)
+        return lock(attempt, *behind)
 
     monkeypatch.setattr(recorder, "lock_attempt", fail_first)
     (result,) = run(seed(using, retry=retry))

@@ -62,7 +62,9 @@ byte pauses = PAUSES, since;               /* still to come; bodies that began s
 #ifndef REPEATS
 #define REPEATS 2                          /* of a recording */
 #endif
+#ifndef ATTEMPTS
 #define ATTEMPTS (CRASHES + BREAKS + 1 + 2 * PAUSES)    /* enough, as claim_insert asserts; at most 5 */
+#endif
 
 #define FREE PROCESSES                     /* `holder` is a process or one of these two */
 #define DEAD (PROCESSES + 1)               /* a session whose client is gone */
@@ -146,23 +148,28 @@ inline read() {
     atomic { if CRASH
     :: completion || held -> goto finish
     :: !completion && !held && paused -> goto gone
-    :: !completion && !held && !paused
+    :: !completion && !held && !paused -> is_first = (last == 0)
     fi }
 }
 
-/* 1. Take the lock or poll; then read in its session: attempts, completion, predecessors. */
+/* 1. Take the lock or poll; then read in its session: attempts, completion, predecessors. Where
+ *    nothing was recorded before, nothing is read: the claim finds out whether that is still so. */
 inline acquire() {
     atomic { if CRASH
     :: holder == FREE -> holder = me; unaware[me] = false
     :: holder != FREE -> goto poll
     fi };
+    if
+    :: is_first
+    :: !is_first ->
 #if defined(COMPLETION_FIRST)
-    read_completion(); read_attempts(); read_predecessors(runs)
+       read_completion(); read_attempts(); read_predecessors(runs)
 #elif defined(PREDECESSORS_FIRST)
-    read_predecessors(true); read_attempts(); read_completion()
+       read_predecessors(true); read_attempts(); read_completion()
 #else
-    read_attempts(); read_completion(); read_predecessors(runs)
+       read_attempts(); read_completion(); read_predecessors(runs)
 #endif
+    fi
 }
 
 #ifdef READ_OUTSIDE_LOCK
@@ -213,7 +220,7 @@ inline claim_insert() {
 #ifdef NUMBER_NOT_UNDER_LOCK
     :: known = last;
 #else
-    :: row[known + 1] != ABSENT -> goto leave      /* unique violation: the lock was lost */
+    :: row[known + 1] != ABSENT -> goto leave      /* unique violation, or no first attempt */
     :: row[known + 1] == ABSENT ->
 #endif
        number[me] = known + 1; last = number[me]; mine = RUNNING;
@@ -416,13 +423,13 @@ inline release() {
 
 inline forget() {
     number[me] = 0; known = 0; named = 0; n = 0; seen = 0; runs = false; begun = false; at = 0;
-    unaware[me] = false
+    is_first = false; unaware[me] = false
 }
 
 proctype process(byte me) {
     byte known, named, n;                  /* last number, predecessors; a counter */
     byte seen, at;                         /* the cursor */
-    bool runs, begun, applied;
+    bool runs, begun, applied, is_first;
 
 poll:
     atomic { forget() };

@@ -333,6 +333,22 @@ def test_keeps_itself_where_the_work_has_its_answer_while_the_obstacle_is_asked_
     assert ask(session) == 1
 
 
+def test_keeps_itself_where_giving_up_would_not_help(session: Session, holder: Holder) -> None:
+    asked = threading.Event()
+
+    def obstacle() -> str:
+        asked.set()
+        return ""
+
+    holder.obstacle = obstacle  # type: ignore[method-assign]
+    ask(session)
+    session.abandon_after(0.05)
+    assert asked.wait(30)
+    assert ask(session) == 1
+    holder.obstacle = lambda: "Nobody knows why"  # type: ignore[method-assign]
+    wait_until(lambda: session.is_lost)
+
+
 @pytest.mark.parametrize("later", [None, 60.0])
 def test_does_not_give_itself_up_after_all(session: Session, later: float | None) -> None:
     ask(session)
