@@ -30,7 +30,9 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 # What other packages document is not in this site, and nothing is fetched to find it.
-nitpick_ignore_regex = [(r"py:\w+", r"(django|health_check)\..*|[A-Z]\w+Error|KeyboardInterrupt")]
+nitpick_ignore_regex = [
+    (r"py:\w+", r"(django|health_check|prometheus_client)\..*|[A-Z]\w+Error|KeyboardInterrupt")
+]
 
 
 def setup(app: Sphinx) -> None:

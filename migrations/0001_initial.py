@@ -6,7 +6,7 @@ import once.models
 
 ID = models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")
 STATES = ["running", "succeeded", "failed", "interrupted", "lost"]
-WISHES = ["pause", "resume", "set"]
+WISHES = ["pause", "resume", "set", "run"]
 TRIGGERS = [
     ("command", "command"),
     ("startup", "server start"),
@@ -136,6 +136,7 @@ class Migration(migrations.Migration):
                     models.CharField(choices=[(kind, kind) for kind in WISHES], max_length=10),
                 ),
                 ("is_paused", models.BooleanField(default=False)),
+                ("run_after", models.PositiveIntegerField(blank=True, null=True)),
                 ("version", models.PositiveIntegerField(default=0)),
                 ("batch_size", models.PositiveIntegerField(blank=True, null=True)),
                 ("rest", models.FloatField(blank=True, null=True)),
@@ -150,6 +151,14 @@ class Migration(migrations.Migration):
                     models.UniqueConstraint(fields=("routine", "number"), name="once_wish_number"),
                 ],
             },
+        ),
+        migrations.CreateModel(
+            name="Worker",
+            fields=[
+                ("id", ID),
+                ("role", once.models.ExactCharField(blank=True, max_length=50, unique=True)),
+                ("looked_at", models.DateTimeField(db_default=once.models.Now())),
+            ],
         ),
         migrations.CreateModel(
             name="FailedItem",
@@ -177,6 +186,7 @@ class Migration(migrations.Migration):
                     ("reset_routine", "Can reset routine"),
                     ("fake_routine", "Can record routine as done"),
                     ("pause_routine", "Can pause, resume and set routine"),
+                    ("run_routine", "Can have routine run now"),
                 ],
                 "proxy": True,
                 "default_permissions": ("view",),

@@ -1,7 +1,7 @@
 """The record: completions, attempts and their anchors, failed items, and what people wish.
 
-:mod:`once.record.recorder`, :mod:`once.record.anchors`, :mod:`once.record.failed_items` and
-:mod:`once.record.wishes` write it.
+:mod:`once.record.recorder`, :mod:`once.record.anchors`, :mod:`once.record.failed_items`,
+:mod:`once.record.wishes` and :mod:`once.record.workers` write it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ __all__ = [
     "State",
     "Trigger",
     "Wish",
+    "Worker",
 ]
 
 
@@ -204,8 +205,9 @@ class Wish(models.Model):
     """The last row of a routine says all that people want of it now; the rows before are history.
 
     Numbers count 1, 2, 3 for each routine, so that no wish is made without knowing the one before.
-    Attempts read it and never write it. A pause holds for every version, until it is resumed. The
-    other values hold for the version that they were set for, and where not NULL.
+    Attempts read it and never write it. A pause holds for every version, until it is resumed. A run
+    is wanted until an attempt begins. The other values hold for the version that they were set for,
+    and where not NULL.
     """
 
     class Kind(models.TextChoices):
@@ -214,11 +216,14 @@ class Wish(models.Model):
         PAUSE = "pause", "pause"
         RESUME = "resume", "resume"
         SET = "set", "set"
+        RUN = "run", "run"
 
     routine = ExactCharField(max_length=NAME_LENGTH)
     number = models.PositiveIntegerField()
     kind = models.CharField(max_length=10, choices=Kind.choices)
     is_paused = models.BooleanField(default=False)
+    #: Number of the last attempt when a run was wanted, which a later attempt answers.
+    run_after = models.PositiveIntegerField(null=True, blank=True)
     #: The version that the values below are for; 0 where nothing was set.
     version = models.PositiveIntegerField(default=0)
     batch_size = models.PositiveIntegerField(null=True, blank=True)
@@ -236,6 +241,19 @@ class Wish(models.Model):
 
     def __str__(self) -> str:
         return f"{self.routine} wish {self.number}"
+
+
+class Worker(models.Model):
+    """The last look of a ``once work`` with this role, as the proof that wishes for a run are read.
+
+    Because it is one row for all processes of a role, no row is left of a process that is gone.
+    """
+
+    role = ExactCharField(max_length=50, blank=True, unique=True)
+    looked_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.role
 
 
 class FailedItem(Scoped):
@@ -273,6 +291,7 @@ class Routine(Completion):
             ("reset_routine", "Can reset routine"),
             ("fake_routine", "Can record routine as done"),
             ("pause_routine", "Can pause, resume and set routine"),
+            ("run_routine", "Can have routine run now"),
         ]
 
     def __str__(self) -> str:

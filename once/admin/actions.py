@@ -33,6 +33,13 @@ ACTIONS: dict[Decision, Action] = {
         "“{}” is recorded as done.",
         "fake_routine",
     ),
+    Wish.Kind.RUN: Action(
+        "Run now",
+        "These are tried within seconds by `manage.py once work`, each once, although they failed "
+        "lately.",
+        "{}",
+        "run_routine",
+    ),
     Wish.Kind.PAUSE: Action(
         "Pause",
         "These stop: a batched routine after the batch in hand, any other one after its body. "

@@ -147,7 +147,11 @@ class ListPage(Page):
                 for number in shown.paginator.get_elided_page_range(shown.number)
             ],
             number=shown.number,
-            actions=[(each.value, ACTIONS[each].label) for each in self.permitted()],
+            actions=[
+                (each.value, ACTIONS[each].label)
+                for each in self.permitted()
+                if each != Wish.Kind.RUN or any(row.status.has_worker for row in rows)
+            ],
             has_databases=len({row.status.database for row in rows} - {None}) > 1,
         )
 

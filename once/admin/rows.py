@@ -105,6 +105,10 @@ class Row:
             return f"It has {pace}, {by}."
         if kind == Wish.Kind.RESUME:
             return f"It goes on where it stands. {self._taken_up}"
+        if kind == Wish.Kind.RUN:
+            if status.state is RoutineState.COMPLETED:
+                return f"Only its failed items ({status.failed_items}) are tried, each alone."
+            return "It goes on where it stands. If it fails again, its delay doubles."
         stops = "No process takes it up."
         if status.state is RoutineState.RUNNING:
             until = "the batch in hand" if status.kind == "batched" else "its body"
@@ -119,7 +123,7 @@ def seconds(rows: Iterable[Row]) -> int:
     if RoutineState.RUNNING in states:
         return _RUNS
     waits = states & {RoutineState.PENDING, RoutineState.BLOCKED}
-    return _WAITS if waits or any(status.retry_at for status in statuses) else 0
+    return _WAITS if waits or any(each.retry_at or each.wanted for each in statuses) else 0
 
 
 def moment(when: datetime | None) -> str:

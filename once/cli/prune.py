@@ -21,9 +21,9 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--older-than",
         type=whole_number("number of days", 0, 36500),
-        required=True,
+        default=90,
         metavar="DAYS",
-        help="Delete attempts that ended more than so many days ago.",
+        help="Delete attempts that ended more than so many days ago; 90 by default.",
     )
     add_database(parser, "Only in this database.")
 

@@ -1,6 +1,7 @@
 """Run what is pending for the role of this process, again and again, until it is told to stop.
 
-It also runs routines with `startup=False`. It logs as a server does, and prints nothing.
+It also runs routines with `startup=False`. What a person wants run now, in the admin, it tries at
+once. It logs as a server does, and prints nothing.
 """
 
 import logging
@@ -8,6 +9,8 @@ import random
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandParser
@@ -15,13 +18,16 @@ from django.db import Error
 
 from once import conf
 from once.cli.output import TerminalCommand
+from once.databases import database
 from once.engine import executor, shutdown
 from once.engine.options import RunOptions
 from once.exceptions import OnceError
 from once.log import ensure_handler, forget, news, tell
 from once.models import Trigger
+from once.record import wishes, workers
 from once.results import Outcome, Result
 from once.routines import in_memory
+from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.text import one_line
 
@@ -76,6 +82,9 @@ def _look(using: str, registry: Registry, run_options: RunOptions) -> bool:
     memory = f"{_WORK} in {using}"
     try:
         results = executor.run(routines, registry, run_options)
+        if wanted := _wanted(using, results):
+            of_items = replace(run_options, trigger=Trigger.ITEMS)
+            results += executor.run(wanted, registry, of_items)
     except ImproperlyConfigured:  # which no look mends
         raise
     except (OnceError, Error) as error:  # such as a database that is away
@@ -83,8 +92,21 @@ def _look(using: str, registry: Registry, run_options: RunOptions) -> bool:
         tell(news(logging.WARNING, memory, reason), "work_hindered", reason=reason)
         return False
     forget(memory)
+    with suppress(Error):  # such as of a database without tables, of which the run has told
+        workers.tell(using, str(run_options.role))
     _tell_left([each for each in results if run_options.takes(each.routine)])
     return any(each.outcome is Outcome.RAN for each in results)
+
+
+def _wanted(using: str, results: Sequence[Result]) -> list[Routine]:
+    """Return the routines, of those that are done, whose failed items a person wants tried."""
+    done = [each.routine for each in results if each.outcome is Outcome.ALREADY_DONE]
+    batched = [each for each in done if each.over]
+    if not batched:
+        return []
+    with database(using).reading(), database(using).statements():
+        names = wishes.wanted(using, [each.name for each in batched])
+    return [each for each in batched if each.name in names]
 
 
 def _tell_left(results: Sequence[Result]) -> None:

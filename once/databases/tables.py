@@ -5,8 +5,9 @@ from typing import Any
 
 from django.apps import apps
 
-#: The models that have a table.
-MODELS = ("attempt", "completion", "anchor", "wish", "faileditem")
+#: The models whose rows are each of a routine, and all that have a table.
+OF_ROUTINES = ("attempt", "completion", "anchor", "wish", "faileditem")
+MODELS = (*OF_ROUTINES, "worker")
 
 
 def name(model: str) -> str:

@@ -159,11 +159,10 @@ class Claim:
 
     def _is_put_off(self, record: Record) -> bool:
         """True if a starting server leaves out what failed lately, before its own first attempt."""
-        return self.options.respects_backoff and not self._failed and record.retry_in > 0
+        return self.options.respects_backoff and not self._failed and record.is_put_off
 
     def _record(self) -> Record:
-        found = history.read([self.routine], thoroughly=self.options.is_thorough)
-        return found[self.routine.name]
+        return history.read([self.routine], thoroughly=self.options.is_thorough)[self.routine.name]
 
     def _name_holder(self) -> str:
         return f"{self.routine.name} is run by {self.wait.holder()}"

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 # Because most starts find everything done, `claim`, `suspicions` and `gates`, and most
 # of the package with them, are loaded only where a routine is open.
 
-
 T = TypeVar("T")
 
 #: Passes of one call, if each one finds that something is lost.

@@ -26,7 +26,7 @@ class RunOptions:
     timeout: float | None = None
     #: True if the call goes on, after a routine that failed, with routines not behind it.
     keep_going: bool = False
-    #: True if a routine that failed lately is left out, by ``ONCE_RETRY_DELAY``.
+    #: True if a routine that failed lately is left out, by ``ONCE_RETRY_DELAY``, unless wanted.
     respects_backoff: bool = False
     #: The role of this process, which leaves routines of another role alone; ``None`` takes all.
     role: str | None = None

@@ -160,6 +160,8 @@ def earlier(name: str, *, is_overtaken: bool) -> str:
 
 def put_off(routine: Routine, found: Record) -> Result:
     """Return the result of a routine that failed lately, for a starting server."""
+    if found.is_done:  # whose failed items another process has tried
+        return already_done(routine)
     failure = history.last_failures(routine.using, [routine]).get(routine.name)
     what = describe(failure) if failure else "An attempt died"
     return skipped(

@@ -149,7 +149,7 @@ def _is_known(routine: Routine) -> bool:
     # As most are not, this saves queries that take longer to build than to answer.
     here = database(routine.using)
     question = f"{statements.known_to_record(here)} LIMIT 1"
-    return bool(tables.ask(here.connection, question, [routine.name] * len(tables.MODELS)))
+    return bool(tables.ask(here.connection, question, [routine.name] * len(tables.OF_ROUTINES)))
 
 
 def is_installed(using: str) -> bool:
@@ -273,11 +273,17 @@ def _read(
     renamed = {name for name, version, _ in wanted if name in buried and version < TOMBSTONE}
     for name in queries.unfinished(using, renamed) if renamed else ():
         records[name] = replace(records[name], is_overtaken=True)
-    return records | _paused(using, records) if unsure else records
+    return _wished(using, unsure, records) if unsure else records
 
 
-def _paused(using: str, records: dict[str, Record]) -> dict[str, Record]:
-    """Return the records of open routines that a person paused."""
+def _wished(using: str, unsure: list[Routine], records: dict[str, Record]) -> dict[str, Record]:
+    """Return the same, by what people want of what is open: a pause, or a run without a delay."""
     undone = [name for name, each in records.items() if each.standing is Standing.OPEN]
-    names = wishes.paused(using, undone) if undone else ()
-    return {name: replace(records[name], standing=Standing.PAUSED) for name in names}
+    paused = wishes.paused(using, undone) if undone else set()
+    records |= {name: replace(records[name], standing=Standing.PAUSED) for name in paused}
+    delayed = [name for name in undone if name not in paused and records[name].retry_in]
+    # Of what is done, a run means its failed items.
+    delayed += [it.name for it in unsure if it.over and records[it.name].standing is Standing.DONE]
+    for name in wishes.wanted(using, delayed) if delayed else ():
+        records[name] = replace(records[name], is_wanted=True, retry_in=0.0, retry_at=None)
+    return records

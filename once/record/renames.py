@@ -53,7 +53,8 @@ def carry(attempt: Attempt, routine: Routine) -> None:
 def _move_wishes(old: "QuerySet[Any]", name: str, new: "QuerySet[Any]") -> None:
     """Move wishes, of which the last one under the present name stays the last.
 
-    A pause under the old name ends by a pause or a resumption under the present one alone.
+    A pause under the old name ends by a pause or a resumption under the present one alone. No run
+    is wanted any more, because the attempts get new numbers.
     """
     last = new.order_by("number").last()
     if last is None:
@@ -62,7 +63,7 @@ def _move_wishes(old: "QuerySet[Any]", name: str, new: "QuerySet[Any]") -> None:
     before = old.order_by("number").last()
     if before is None:
         return
-    is_told = new.exclude(kind=Wish.Kind.SET).exists()
+    is_told = new.filter(kind__in=(Wish.Kind.PAUSE, Wish.Kind.RESUME)).exists()
     _update(old, routine=name, number=F("number") + last.number)
     last.pk, last.number = None, last.number + before.number + 1
     last.is_paused = last.is_paused or (before.is_paused and not is_told)

@@ -62,6 +62,8 @@ class Record:
     retry_in: float = 0.0
     #: The time from which they may, by the database's clock, if it lies ahead.
     retry_at: datetime | None = None
+    #: True if a person wants it run now, and no attempt began since.
+    is_wanted: bool = False
     #: Old names of it without a tombstone: what they record is to be carried over first.
     uncarried: tuple[str, ...] = ()
 
@@ -74,6 +76,11 @@ class Record:
     def is_done(self) -> bool:
         """True if this version is not to run (again) by itself: it is done, or superseded."""
         return self.standing in (Standing.DONE, Standing.SUPERSEDED, Standing.EARLIER)
+
+    @property
+    def is_put_off(self) -> bool:
+        """True if only a person has it tried now: it failed lately, or items of it did."""
+        return self.retry_in > 0 or (self.standing is Standing.DONE and not self.is_wanted)
 
 
 #: States in which an attempt that may not be repeated has its routine held.

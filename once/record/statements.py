@@ -33,7 +33,7 @@ def claim(attempt: Attempt, *, is_first: bool = False) -> tuple[Statement, State
     if is_first:
         known = known_to_record(here)
         what = f"SELECT {marks} FROM (SELECT 1 AS one) AS own WHERE NOT EXISTS ({known})"
-        values += [attempt.routine] * len(tables.MODELS)
+        values += [attempt.routine] * len(tables.OF_ROUTINES)
     condition, row = _own_row(attempt)
     return (
         (f"INSERT INTO {table} ({', '.join(columns)}) {what}", values),
@@ -46,7 +46,7 @@ def known_to_record(here: Database) -> str:
 
     Its name is a parameter for each of the tables.
     """
-    quoted = [tables.quoted(here.connection, model) for model in tables.MODELS]
+    quoted = [tables.quoted(here.connection, model) for model in tables.OF_ROUTINES]
     return " UNION ALL ".join(f"SELECT 1 FROM {table} WHERE routine = %s" for table in quoted)
 
 

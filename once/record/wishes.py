@@ -1,13 +1,14 @@
-"""Wishes of people for routines: pauses, and another pace of batches. Attempts only read them."""
+"""Wishes of people for routines: pauses, runs now, and another pace. Attempts only read them."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any
 
 from django.db import IntegrityError
+from django.db.models import Max
 
 from once.databases import database, tables
-from once.models import Wish
+from once.models import Attempt, Wish
 from once.routines.base import Routine
 from once.text import inline, written
 
@@ -52,12 +53,26 @@ def last(using: str, names: Collection[str]) -> dict[str, Wish]:
 
 def paused(using: str, names: Collection[str]) -> set[str]:
     """Return those of these routines that are paused. A part of the reading of their record."""
+    return _last_says(using, names, "is_paused")
+
+
+def wanted(using: str, names: Collection[str]) -> set[str]:
+    """Return those of these routines that a person wants run, and no attempt began since.
+
+    Because an attempt has a number of its own, one process alone answers a wish.
+    """
+    attempts = tables.quoted(database(using).connection, "attempt")
+    last = f"SELECT COALESCE(MAX(number), 0) FROM {attempts} WHERE routine = own.routine"
+    return _last_says(using, names, f"run_after = ({last})")
+
+
+def _last_says(using: str, names: Collection[str], what: str) -> set[str]:
     # Not through a queryset, which takes longer to build than the server to answer.
     here = database(using)
     table = tables.quoted(here.connection, "wish")
     condition, values = here.among([*names])
     sql = (
-        f"SELECT routine FROM {table} AS own WHERE routine {condition} AND is_paused AND NOT EXISTS"
+        f"SELECT routine FROM {table} AS own WHERE routine {condition} AND {what} AND NOT EXISTS"
         f" (SELECT 1 FROM {table} WHERE routine = own.routine AND number > own.number)"
     )
     return {name for (name,) in tables.ask(here.connection, sql, values)}
@@ -92,22 +107,23 @@ def add(
     Args:
         using: alias of the database of the routine's record.
         name: the routine's name.
-        kind: pause, resume or set.
+        kind: pause, resume, set or run.
         version: the version of the routine that values are set for.
         user: the person.
         reason: why.
         set_: the values, by name of the option; ``None`` for what the code declares.
 
     Returns:
-        The wish, or ``None`` if a pause or a resumption was wanted already.
+        The wish, or ``None`` if the same was wanted already.
 
     """
     here = database(using)
 
     def insert(texts: dict[str, str]) -> Wish | None:
         with here.statements():
-            before = last(using, [name]).get(name)
-        wish = _next(before, name, kind, version)
+            before = last(using, [name]).get(name, Wish(number=0))
+            number = _last_attempt(using, name) if kind == Wish.Kind.RUN else None
+        wish = _next(before, name, kind, version, number)
         if wish is not None:
             for option, value in {**texts, **set_}.items():
                 setattr(wish, option, value)
@@ -124,20 +140,30 @@ def add(
     raise AssertionError
 
 
-def _next(before: Wish | None, name: str, kind: Wish.Kind, version: int) -> Wish | None:
-    """Return the wish after another wish, or ``None`` if that pauses, or resumes, already."""
-    was_paused = before is not None and before.is_paused
-    is_paused = was_paused if kind == Wish.Kind.SET else kind == Wish.Kind.PAUSE
-    if kind != Wish.Kind.SET and is_paused == was_paused:
+def _last_attempt(using: str, name: str) -> int:
+    rows = Attempt.objects.using(using).filter(routine=name)
+    return int(rows.aggregate(last=Max("number", default=0))["last"])
+
+
+def _next(
+    before: Wish, name: str, kind: Wish.Kind, version: int, number: int | None
+) -> Wish | None:
+    """Return the wish after another wish, or ``None`` if that says the same already."""
+    is_about_pause = kind in (Wish.Kind.PAUSE, Wish.Kind.RESUME)
+    is_paused = kind == Wish.Kind.PAUSE if is_about_pause else before.is_paused
+    run_after = number if kind == Wish.Kind.RUN else before.run_after
+    is_new = (is_paused, run_after) != (before.is_paused, before.run_after)
+    if kind != Wish.Kind.SET and not is_new:
         return None
     wish = Wish(
         routine=name,
-        number=before.number + 1 if before else 1,
+        number=before.number + 1,
         kind=kind,
         is_paused=is_paused,
-        version=version or (before.version if before else 0),
+        run_after=run_after,
+        version=version or before.version,
     )
-    if before and before.version == wish.version:
+    if before.version == wish.version:
         for option, value in values(before).items():
             setattr(wish, option, value)
     return wish

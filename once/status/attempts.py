@@ -160,6 +160,7 @@ def _wish_to_json(past: PastWish) -> dict[str, Any]:
         "number": wish.number,
         "kind": wish.kind,
         "is_paused": wish.is_paused,
+        "run_after": wish.run_after,
         "version": wish.version or None,
         **{name: getattr(wish, name) for name in wishes.VALUES},
         "user": wish.user or None,

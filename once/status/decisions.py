@@ -1,4 +1,4 @@
-"""Decisions of a person: run it again, record it as done; pause it, resume it, set its pace.
+"""Decisions of a person: run it again, record it as done; pause, resume, set its pace; run now.
 
 For the command and the admin alike.
 """
@@ -13,7 +13,7 @@ from once.engine import executor
 from once.engine.options import RunOptions
 from once.exceptions import RoutineError
 from once.models import Trigger, Wish
-from once.record import wishes
+from once.record import wishes, workers
 from once.results import Result
 from once.routines.base import Routine
 from once.routines.registry import Registry
@@ -29,6 +29,7 @@ _VERBS: dict[Decision, str] = {
     Wish.Kind.PAUSE: "Pause",
     Wish.Kind.RESUME: "Resume",
     Wish.Kind.SET: "Set",
+    Wish.Kind.RUN: "Run",
 }
 
 #: Exit codes of the command: the routine stands so anyway; it never can; it cannot now.
@@ -88,6 +89,8 @@ def _wish_refusal(kind: Wish.Kind, status: Status) -> Refusal | None:
         return Refusal(_NEVER, f"{name} is a command of `manage.py once call`, and no routine.")
     if state is RoutineState.UNKNOWN:
         return Refusal(_NEVER, f"{name} is not in this code. Call a release that has it.")
+    if kind == Wish.Kind.RUN:
+        return _run_refusal(status)
     if kind == Wish.Kind.PAUSE and state is RoutineState.PAUSED:
         return Refusal(_NEEDLESS, f"{name} is paused already.")
     if kind == Wish.Kind.PAUSE and state in (RoutineState.COMPLETED, RoutineState.SUPERSEDED):
@@ -96,6 +99,36 @@ def _wish_refusal(kind: Wish.Kind, status: Status) -> Refusal | None:
         return Refusal(_NEVER, f"{name} is superseded: set the pace by the release that runs it.")
     if kind == Wish.Kind.SET and status.kind != "batched":
         return Refusal(_NEVER, f"{name} has no batches, and so no pace: it is {status.kind}.")
+    return None
+
+
+def _run_refusal(status: Status) -> Refusal | None:
+    """Return why a routine cannot be run now, or why no person is needed for that."""
+    name, state = status.name, status.state
+    why = {
+        RoutineState.RUNNING: f"is run now on {status.place}. Wait for its end.",
+        RoutineState.HELD: f"is held. Reset it first: `manage.py once reset {name}`.",
+        RoutineState.PAUSED: f"is paused. Resume it first: `manage.py once resume {name}`.",
+        RoutineState.BLOCKED: f"is blocked. {status.message}",
+        RoutineState.SUPERSEDED: "is superseded: another release runs it.",
+    }.get(state, "")
+    if state is RoutineState.COMPLETED and not status.failed_items:
+        why = f"is completed. To have it run again, reset it: `manage.py once reset {name}`."
+    if why or status.waits_for:
+        return Refusal(_NOT_NOW, f"{name} {why or f'is {state}. {status.message}'}")
+    if status.wanted:
+        return Refusal(_NEEDLESS, f"{name} is to run now already.")
+    if not status.has_worker:
+        role = f" with the role {status.role}" if status.role else ""
+        option = " --failed-items" if state is RoutineState.COMPLETED else ""
+        return Refusal(
+            _NOT_NOW,
+            f"No `manage.py once work`{role} has looked for work within {workers.SECONDS} s: none "
+            f"runs, or each is busy. Start one, or call `manage.py once run{option} {name}`.",
+        )
+    if state is not RoutineState.COMPLETED and status.retry_at is None:
+        message = f"{name} is {state}: `manage.py once work` takes it up by itself."
+        return Refusal(_NEEDLESS, message)
     return None
 
 
@@ -151,10 +184,10 @@ def record_wish(
     reason: str,
     values: dict[str, float | None],
 ) -> tuple[str, bool]:
-    """Pause a routine that stood so, resume it, or set its pace.
+    """Pause a routine that stood so, resume it, set its pace, or have it run now.
 
     Args:
-        kind: pause, resume or set.
+        kind: pause, resume, set or run.
         status: the routine.
         user: the person.
         reason: why.
@@ -172,8 +205,8 @@ def record_wish(
     with database(using).reading():
         wish = wishes.add(using, name, kind, version=version, user=user, reason=reason, **values)
     if wish is None:
-        no = "paused already" if kind == Wish.Kind.PAUSE else "not paused"
-        return f"{name} is {no}.", False
+        no = {Wish.Kind.PAUSE: "paused already", Wish.Kind.RUN: "to run now already"}
+        return f"{name} is {no.get(kind, 'not paused')}.", False
     return _consequence(kind, status, values), True
 
 
@@ -189,6 +222,8 @@ def _consequence(kind: Wish.Kind, status: Status, values: dict[str, float | None
             f"{name} is resumed: the next `manage.py once run` takes it up, and so do processes "
             "that look for work (`once work`, and servers that run it)."
         )
+    if kind == Wish.Kind.RUN:
+        return f"{name} is to run now: `manage.py once work` takes it at its next look."
     pace = ", ".join(
         f"{option}={'as declared' if value is None else f'{value:g}'}"
         for option, value in values.items()

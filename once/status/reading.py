@@ -10,7 +10,7 @@ from django.db.models import Max
 from once.databases import database
 from once.engine.verdict import describe, earlier, hint
 from once.models import BODILESS, Attempt, Completion, Now, State
-from once.record import failed_items, gates, history, queries, wishes
+from once.record import failed_items, gates, history, queries, wishes, workers
 from once.record.standing import Standing
 from once.routines.base import Routine
 from once.routines.names import CALL, RESERVED, TOMBSTONE
@@ -19,6 +19,8 @@ from once.status.state import RoutineState, Status
 
 #: The message of an attempt that was left half-way, if nothing else is in the way.
 TAKES_OVER = "The next `manage.py once run` or server start takes over."
+
+_WANTED = "A person wants it run now: `manage.py once work` takes it at its next look."
 
 #: The message of a name that another release gave to a routine of this code.
 _LATER = "Another release has {0} by this name. Its record is left to that release."
@@ -73,6 +75,7 @@ class Reading:
             self.renamed |= queries.renamed(using, buried)
         with self.database.statements():
             self.wishes = wishes.last(using, self.records)
+            self.roles = workers.present(using)
         self.failed_items = failed_items.counts(routines)
         self.held = history.held(using, routines, self.records, self.taken)
         self.failures = history.last_failures(using, self.held) if self.held else {}
@@ -111,7 +114,10 @@ class Reading:
             state, message = self._undone(routine, attempt)
         details = described(routine) | {"retry_at": record.retry_at, "attempts": record.tries}
         details |= {"scope_key": routine.scope_key, "failed_items": self.failed_items.get(name, 0)}
-        details |= self._paced(routine)
+        details |= self._paced(routine) | {"wanted": record.is_wanted}
+        details["has_worker"] = bool(self.roles & {routine.role} if routine.role else self.roles)
+        if record.is_wanted:
+            message = f"{_WANTED} {message or ''}".rstrip()
         if record.uncarried:
             message = message or self._uncarried(record.uncarried)
         elif present := self.renamed.get(name):

@@ -9,8 +9,8 @@ from django.db import OperationalError
 from once import Routine, signals, state
 from once.engine import renaming
 from once.exceptions import AttemptLost
-from once.models import Anchor, Attempt, Completion, Now, State
-from once.record import anchors, history, recorder
+from once.models import Anchor, Attempt, Completion, Now, State, Wish
+from once.record import anchors, history, recorder, wishes
 from once.record.standing import Record, Standing
 from once.results import Outcome, Reason
 from once.routines.names import TOMBSTONE
@@ -449,3 +449,16 @@ def test_database_that_hinders_the_carrying_over_is_waited_for(
     monkeypatch.setattr(renames, "carry", hindered)
     assert run(new(using))[0].outcome is Outcome.RAN
     assert [row[2] for row in rows(using, "shop.old")] == ["interrupted", "succeeded"]
+
+
+@pytest.mark.parametrize("wished", [Wish.Kind.SET, Wish.Kind.RUN])
+def test_pause_under_the_old_name_outlives_what_is_wished_under_the_new_one(
+    using: str, wished: Wish.Kind
+) -> None:
+    by: dict[str, Any] = {"user": "ada", "reason": ""}
+    recorder.close(begin(old(using)), State.FAILED)
+    wishes.add(using, "shop.old", Wish.Kind.PAUSE, **by)
+    wishes.add(using, "shop.new", wished, **by)
+    assert run(new(using))[0].reason is Reason.PAUSED
+    wishes.add(using, "shop.new", Wish.Kind.RESUME, **by)
+    assert wishes.wanted(using, ["shop.new"]) == set()  # whose attempts have other numbers

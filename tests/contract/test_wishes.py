@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 
 from once import Routine, Run
-from once.models import Attempt, Wish
-from once.record import wishes
-from once.results import Outcome, Reason
-from tests.support import attempts, last, rows, run, seed
+from once.databases import database
+from once.databases.lock import AdvisoryLock
+from once.models import Attempt, Now, State, Wish, Worker
+from once.record import history, recorder, wishes, workers
+from once.results import Outcome, Reason, Result
+from tests.support import attempts, begin, last, raising, rows, run, seed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -209,3 +212,124 @@ def test_run_of_a_body_that_may_not_follow_is_held_and_not_paused(using: str) ->
     want(using)
     assert run(routine)[0].reason is Reason.HELD
     assert Attempt.objects.using(using).count() == 1
+
+
+def fail(using: str) -> None:
+    """Have the last attempt at the routine be one of another process, which failed."""
+    recorder.close(begin(seed(using, NAME)), State.FAILED, "LookupError: no such currency")
+
+
+def looks(*routines: Routine, **options: Any) -> list[Result]:
+    """Run routines as a process does that leaves out what failed lately."""
+    return run(*routines, respects_backoff=True, wait=False, **options)
+
+
+def test_run_that_is_wanted_waits_for_no_delay_and_is_one_attempt(using: str) -> None:
+    routine = seed(using, NAME, function=raising(LookupError(), using))
+    fail(using)
+    assert looks(routine)[0].retry_in > 0
+    want(using, "run")
+    assert history.read([routine])[NAME].is_wanted
+    assert looks(routine)[0].outcome is Outcome.FAILED
+    assert not history.read([routine])[NAME].is_wanted
+    assert looks(routine)[0].retry_in > 0
+    assert len(attempts(using)) == 2
+
+
+def test_run_that_is_wanted_is_wanted_whatever_else_is(using: str) -> None:
+    routine = seed(using, NAME)
+    fail(using)
+    want(using, "run")
+    want(using, "set", version=1, batch_size=9)
+    want(using)
+    assert looks(routine)[0].reason is Reason.PAUSED
+    resumed = want(using, "resume")
+    assert resumed is not None
+    assert (resumed.run_after, wishes.values(resumed)) == (1, {"batch_size": 9})
+    assert looks(routine)[0].outcome is Outcome.RAN
+
+
+def test_run_is_wanted_once_until_an_attempt_answers_it(using: str) -> None:
+    fail(using)
+    assert want(using, "run") is not None
+    assert want(using, "run") is None
+    fail(using)
+    assert want(using, "run") is not None
+
+
+def late(using: str, monkeypatch: pytest.MonkeyPatch, act: Callable[[str], None]) -> None:
+    """Have another process act after this one has read the record, and before it has the lock."""
+    here = type(database(using))
+    lock = here.lock
+
+    def locked_late(self: Any, *args: Any) -> AdvisoryLock:
+        made = lock(self, *args)
+        acquire = made.acquire
+
+        def acquire_late(*args: Any) -> bool:
+            act(using)
+            return acquire(*args)
+
+        monkeypatch.setattr(made, "acquire", acquire_late)
+        return made
+
+    monkeypatch.setattr(here, "lock", locked_late)
+
+
+def test_run_that_another_process_answers_at_that_moment_is_not_repeated(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(using)
+    want(using, "run")
+    late(using, monkeypatch, fail)
+    assert looks(seed(using, NAME))[0].retry_in > 0
+    assert [state for *_, state in attempts(using)] == ["failed", "failed"]
+
+
+def try_items(using: str) -> None:
+    """Have another process try the failed items, in vain."""
+    attempt = recorder.begin(seed(using, NAME), history.next_attempt(seed(using, NAME)), "items")
+    assert attempt is not None
+    recorder.close(attempt, State.FAILED, "LookupError")
+
+
+def test_failed_items_that_are_wanted_are_tried_by_one_process(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def body(batch: list[int]) -> None:
+        if 3 in batch:
+            tried.append(len(batch))
+            raise LookupError
+
+    routine = batched(using, body, max_errors=1)
+    assert run(routine)[0].outcome is Outcome.RAN
+    tried.clear()
+    assert looks(routine, trigger="items")[0].outcome is Outcome.ALREADY_DONE
+    want(using, "run")
+    assert looks(routine, trigger="items")[0].outcome is Outcome.FAILED
+    assert looks(routine, trigger="items")[0].outcome is Outcome.ALREADY_DONE
+    want(using, "run")
+    late(using, monkeypatch, try_items)
+    assert looks(routine, trigger="items")[0].outcome is Outcome.ALREADY_DONE
+    assert tried == [1]
+
+
+def test_worker_is_present_as_long_as_it_looks(using: str) -> None:
+    assert workers.present(using) == set()
+    workers.tell(using, "worker")
+    workers.tell(using, "")
+    assert workers.present(using) == {"worker", ""}
+    for moment in (Now() - timedelta(seconds=31), Now() + timedelta(seconds=9)):
+        Worker.objects.using(using).filter(role="").update(looked_at=moment)
+        assert workers.present(using) == {"worker"}  # also where the clock was set back
+        workers.tell(using, "")
+        assert workers.present(using) == {"worker", ""}
+
+
+def test_worker_writes_no_more_than_it_must(using: str) -> None:
+    workers.tell(using, "worker")
+    before = rows(using, "SELECT looked_at FROM once_worker")
+    workers.tell(using, "worker")
+    assert rows(using, "SELECT looked_at FROM once_worker") == before

@@ -30,6 +30,7 @@ MODULES = (
     "once.exceptions",
     "once.health_check",
     "once.operations",
+    "once.prometheus",
     "once.signals",
     "once.testing",
     "once.throttles",

@@ -324,7 +324,7 @@ def test_system_check_that_fails_keeps_from_migrating(project: Project) -> None:
 def test_tables_that_were_lost_are_named_with_what_makes_them_again(project: Project) -> None:
     project.routines(SEED)
     assert project.once("run", "--migrate").finish() == 0
-    for model in ("anchor", "completion", "attempt", "wish", "faileditem"):
+    for model in ("anchor", "completion", "attempt", "wish", "faileditem", "worker"):
         project.execute(f"DROP TABLE once_{model}")
     run = project.once("run", "--migrate")
     assert run.finish() == 1

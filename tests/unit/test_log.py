@@ -13,6 +13,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.core import mail
 from django.test import override_settings
 
 from once import Routine, log, receivers, signals
@@ -447,28 +448,13 @@ def test_snippet_logs_json(caplog: pytest.LogCaptureFixture) -> None:
     }
 
 
-def test_snippet_counts_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: list[tuple[str, ...]] = []
-
-    class Metric:
-        def __init__(self, *args: object) -> None: ...
-
-        def labels(self, *values: str) -> "Metric":
-            counted.append(values)
-            return self
-
-        def inc(self) -> None: ...
-
-        def observe(self, value: float) -> None:
-            counted.append((str(value),))
-
-    library = type(sys)("prometheus_client")
-    library.__dict__.update(Counter=Metric, Histogram=Metric)
-    monkeypatch.setitem(sys.modules, "prometheus_client", library)
+def test_snippet_sends_a_mail_about_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, str]] = []
+    monkeypatch.setattr(mail, "mail_admins", lambda *mail: sent.append(mail))
     names: dict[str, Callable[..., None]] = {}
-    exec(snippet("shop/metrics.py"), names)
-    attempt = Attempt(number=3, trigger="startup", state="failed")
-    result = Result(routine=ROUTINE, outcome=Outcome.FAILED, attempt=attempt, seconds=2.0)
-    responses = signals.attempt_finished.send_robust(ROUTINE, result=result)
-    assert not [error for _, error in responses if error]
-    assert counted == [("shop.fill", "failed"), ("shop.fill",), ("2.0",)]
+    exec(snippet("shop/notices.py"), names)
+    for state in ("succeeded", "failed"):
+        attempt = Attempt(number=3, trigger="startup", state=state)
+        result = Result(routine=ROUTINE, outcome=Outcome.FAILED, attempt=attempt, message="Why.")
+        signals.attempt_finished.send(ROUTINE, result=result)
+    assert sent == [("shop.fill failed", "Why.")]
