@@ -61,6 +61,10 @@ class PastAttempt:
         return text.moment(self.started_at)
 
     @property
+    def ended(self) -> str:
+        return text.moment(self.finished_at)
+
+    @property
     def lasted(self) -> str:
         if self.is_bodiless or self.attempt.finished_at is None:
             return ""

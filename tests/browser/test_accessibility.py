@@ -1,0 +1,118 @@
+"""Every page of the admin, asked by axe-core: wide, narrow, light, dark, English, German."""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.admin.utils import quote
+from pytest_django.fixtures import SettingsWrapper
+from pytest_django.live_server_helper import LiveServer
+from selenium.webdriver import Chrome
+
+from example.browser import prefer, resize
+from once import Routine, content
+from tests.support import last, rows, run, seed
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
+
+AXE = Path(
+    str(distribution("axe-playwright-python").locate_file("axe_playwright_python/axe.min.js"))
+).read_text()
+ASK = """
+const done = arguments[arguments.length - 1];
+axe.run({resultTypes: ["violations"]}).then(
+    ({violations}) => done(violations.map(({id, nodes}) => [id, nodes.map(({html}) => html)])),
+    (error) => done([["axe", [String(error)]]]),
+);
+"""
+SENT = """
+const form = document.createElement("form");
+form.method = "post";
+form.innerHTML = document.querySelector("[name=csrfmiddlewaretoken]").outerHTML;
+for (const [name, value] of arguments[0])
+    form.append(Object.assign(document.createElement("input"), {name, value}));
+document.body.append(form);
+form.submit();
+"""
+ALL = "view_routine", "view_attempt", "reset_routine", "fake_routine", "pause_routine"
+ADMIN = "/admin/once/"
+VIEWS = [(width, scheme) for width in (1400, 390) for scheme in ("light", "dark")]
+
+
+@pytest.fixture
+def pages(browser: Chrome, live_server: LiveServer, declared: list[Routine]) -> Iterator[Any]:
+    """Opens each page in turn, and yields its name."""
+
+    def bad() -> None:
+        raise LookupError("no such currency")
+
+    def fill(batch: list[int]) -> None:
+        """Fill a column."""
+        if 2 in batch:
+            raise LookupError("no item 2")
+
+    declared += [
+        seed("default", "shop.bad", function=bad),
+        seed("default", "shop.held", function=bad, atomic=False, retry=False),
+        seed("default", "shop.fill", function=fill, over=lambda: [1, 2, 3], max_errors=1),
+        seed("default", "shop.slow", function=fill, over=lambda: [1], rest=1.0),
+        seed("sqlite", "bank.seed"),
+    ]
+    run(*declared[:3])
+    declared.append(seed("default", "shop.lost", scope=content("nowhere/*.csv")))
+
+    def opened() -> Iterator[str]:
+        def get(path: str) -> str:
+            browser.get(f"{live_server.url}{ADMIN}{path}")
+            return path
+
+        yield get("routine/")
+        yield get("routine/?q=shop&p=2")
+        yield get("routine/?q=nothing")
+        for name in ("shop.bad", "shop.fill"):
+            yield get(f"routine/{quote(f'default:{name}')}/change/")
+        yield get("attempt/")
+        yield get(f"attempt/{last('default').pk}/change/")
+        for action in ("reset", "fake", "pause", "set"):
+            for extra in [], [("post", "yes")]:  # and without a reason
+                get("routine/")
+                chosen = [("_selected_action", f"default:shop.{each}") for each in ("held", "slow")]
+                browser.execute_script(SENT, [("action", action), *chosen, *extra])
+                yield f"{action} {extra}"
+        rows("sqlite", "ALTER TABLE once_attempt RENAME TO elsewhere")
+        try:
+            yield get("routine/?app=bank")
+            yield get(f"routine/{quote('sqlite:bank.seed')}/change/")
+        finally:
+            rows("sqlite", "ALTER TABLE elsewhere RENAME TO once_attempt")
+        yield get("routine/?state=pending")
+
+    yield opened
+    resize(browser, None)
+
+
+@pytest.mark.parametrize(
+    ("language", "views"), [("en-us", VIEWS), ("de", VIEWS[3:])], ids=["English", "German"]
+)
+def test_no_page_violates_a_rule_of_axe(
+    language: str,
+    views: list[tuple[int, str]],
+    browser: Chrome,
+    login: Callable[..., None],
+    pages: Callable[[], Iterator[str]],
+    settings: SettingsWrapper,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.LANGUAGE_CODE = language
+    monkeypatch.setattr("once.admin.pages.PER_PAGE", 3)
+    login(*ALL)
+    for page in pages():
+        browser.execute_script(AXE)
+        assert browser.execute_script("return document.documentElement.lang") == language
+        for width, scheme in views:
+            resize(browser, width)
+            prefer(browser, scheme)
+            violations = browser.execute_async_script(ASK)
+            assert violations == [], (page, width, scheme)
