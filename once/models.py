@@ -213,9 +213,9 @@ class Wish(models.Model):
     class Kind(models.TextChoices):
         """The act of a person."""
 
-        PAUSE = "pause", "pause"
-        RESUME = "resume", "resume"
-        SET = "set", "set"
+        PAUSE = "pause", gettext_lazy("pause")
+        RESUME = "resume", gettext_lazy("resume")
+        SET = "set", gettext_lazy("set")
 
     routine = ExactCharField(max_length=NAME_LENGTH)
     number = models.PositiveIntegerField()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
@@ -24,15 +24,19 @@ if TYPE_CHECKING:
     from once.status.attempts import PastAttempt
 
 
-def in_readers_language(view: Callable[..., Any]) -> Callable[..., Any]:
+T = TypeVar("T")
+
+
+def in_readers_language(view: Callable[..., T]) -> Callable[..., T]:
     """Return a view that has its page say words that are shared with the terminal translated."""
 
     @wraps(view)
-    def translated(*args: Any, **kwargs: Any) -> Any:
+    def translated(*args: Any, **kwargs: Any) -> T:
         with words.translated():
             response = view(*args, **kwargs)
-            # Because a template asks for words when it is rendered, it is rendered here.
-            return response.render() if isinstance(response, TemplateResponse) else response
+            if isinstance(response, TemplateResponse):
+                response.render()  # here, because its template asks for words
+            return response
 
     return translated
 

@@ -233,7 +233,7 @@ class ListPage(Page):
                 values = dict.fromkeys(wishes.VALUES)
             told, is_made = decisions.record_wish(decision, status, **by, values=values)
             # Because the admin begins each message with a capital letter, the name is quoted.
-            return told.replace(status.name, f"“{status.name}”", 1), is_made
+            return told.replace(status.name, gettext("“{}”").format(status.name), 1), is_made
         with translated(on=False):  # what is logged and recorded
             result = decisions.carry_out(decision, status, self.registry, **by)
         if result.outcome is not Outcome.RECORDED:
