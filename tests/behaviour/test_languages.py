@@ -10,14 +10,15 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client, override_settings
 from django.utils.translation import override
 
-from once import Routine
+from once import Routine, signals
 from once.models import Attempt
 from once.record import history, recorder
+from once.record.advice import hint
 from once.status.text import duration
 from once.words import translated
 from tests.behaviour.command import Answer
 from tests.behaviour.test_admin import LIST, decide, elsewhere, in_every_state, login, page, text
-from tests.support import begin, last, seed
+from tests.support import begin, last, receiving, seed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -116,11 +117,17 @@ def test_what_a_person_decides_is_recorded_and_logged_in_english(
 ) -> None:
     declared.append(seed(using, "shop.died"))
     begin(declared[0])
-    with caplog.at_level(logging.INFO, "once"):
+    told = []
+
+    def receive(**arguments: Any) -> None:
+        told.append(hint("shop.died"))
+
+    with caplog.at_level(logging.INFO, "once"), receiving(signals.attempt_finished, receive):
         decide(staff, "fake", "shop.died", using=using, seen="pending", reason="von Hand")
     [entry] = LogEntry.objects.all()
     assert entry.change_message == "Record as done without running. von Hand"
     assert (last(using).trigger, last(using).reason) == ("fake", "von Hand")
+    assert told[0].startswith("Held, since retry=False")
     logged = " ".join(record.getMessage() for record in caplog.records)
     assert "shop.died" in logged
     assert not re.search("vermerkt|Versuch|erledigt", logged)
