@@ -11,7 +11,7 @@ from django.db.models import CheckConstraint, Q, UniqueConstraint, functions
 from django.utils.translation import gettext_lazy as _
 
 from once.routines.names import NAME_LENGTH
-from once.words import gettext_lazy
+from once.words import gettext, gettext_lazy
 
 __all__ = [
     "BODILESS",
@@ -176,7 +176,7 @@ class Attempt(Scoped):
         ]
 
     def __str__(self) -> str:
-        return f"{self.routine} v{self.version} attempt {self.number}"
+        return gettext("{} v{} attempt {}").format(self.routine, self.version, self.number)
 
     @property
     def error_line(self) -> str:

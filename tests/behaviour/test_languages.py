@@ -135,7 +135,12 @@ def test_what_a_person_decides_is_recorded_and_logged_in_english(
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.0123, "0,012 s"), (61.0, "1 min"), (7200.0, "2 Stunden"), (36e6, "10.000 Stunden")],
+    [
+        (0.0123, "0,012\xa0s"),
+        (61.0, "1\xa0min"),
+        (7200.0, "2\xa0Stunden"),
+        (36e6, "10.000\xa0Stunden"),
+    ],
 )
 def test_length_of_time_on_a_page_is_said_as_its_reader_does(
     seconds: float, said: str, german: None
