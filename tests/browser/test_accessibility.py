@@ -10,6 +10,8 @@ from django.contrib.admin.utils import quote
 from django.test import override_settings
 from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 from example.browser import prefer, resize
 from once import Routine, content
@@ -33,15 +35,18 @@ STILL += "{textContent: '* { transition: none !important }'}));"
 SENT = """
 const form = document.createElement("form");
 form.method = "post";
+form.action = "/admin/once/routine/";
 form.innerHTML = document.querySelector("[name=csrfmiddlewaretoken]").outerHTML;
 for (const [name, value] of arguments[0])
     form.append(Object.assign(document.createElement("input"), {name, value}));
 document.body.append(form);
+window.isLeft = true;
 form.submit();
 """
+IS_THERE = "return !window.isLeft && document.readyState === 'complete'"
 ALL = "view_routine", "view_attempt", "reset_routine", "fake_routine", "pause_routine"
 ADMIN = "/admin/once/"
-VIEWS = [(1400, "light"), (1400, "dark"), (390, "light"), (390, "dark")]
+VIEWS = [(1400, "light"), (1400, "dark"), (390, "dark"), (390, "light")]
 
 
 @pytest.fixture
@@ -63,7 +68,8 @@ def pages(browser: Chrome, live_server: LiveServer, declared: list[Routine]) -> 
         seed("default", "shop.slow", function=fill, over=lambda: [1], rest=1.0),
         seed("sqlite", "bank.seed"),
     ]
-    run(*declared[:3])
+    for each in declared[:3]:
+        run(each)  # alone, because a run ends with the first that fails
     declared.append(seed("default", "shop.lost", scope=content("nowhere/*.csv")))
 
     def opened() -> Iterator[str]:
@@ -74,16 +80,18 @@ def pages(browser: Chrome, live_server: LiveServer, declared: list[Routine]) -> 
         yield get("routine/")
         yield get("routine/?q=shop&p=2")
         yield get("routine/?q=nothing")
-        for name in ("shop.bad", "shop.fill"):
+        for name, shown in (("shop.bad", "traceback"), ("shop.fill", "failed-items")):
             yield get(f"routine/{quote(f'default:{name}')}/change/")
+            assert browser.find_elements(By.ID, shown)
         yield get("attempt/")
         yield get(f"attempt/{last('default').pk}/change/")
         chosen = [("_selected_action", f"default:shop.{each}") for each in ("held", "slow")]
         for action in ("reset", "fake", "pause", "set", "set without a reason"):
-            get("routine/")
             action, *more = action.split(" ", 1)
             sent = [("action", action), *chosen, *(("post", each) for each in more)]
             browser.execute_script(SENT, sent)
+            WebDriverWait(browser, 60).until(lambda browser: browser.execute_script(IS_THERE))
+            assert browser.find_elements(By.ID, "id_reason")
             yield " ".join([action, *more])
         rows("sqlite", "ALTER TABLE once_attempt RENAME TO elsewhere")
         try:
@@ -98,7 +106,7 @@ def pages(browser: Chrome, live_server: LiveServer, declared: list[Routine]) -> 
 
 
 @pytest.mark.parametrize(
-    ("language", "views"), [("en-us", VIEWS), ("de", VIEWS[3:])], ids=["English", "German"]
+    ("language", "views"), [("en-us", VIEWS[:3]), ("de", VIEWS[3:])], ids=["English", "German"]
 )
 def test_no_page_violates_a_rule_of_axe(
     language: str,
