@@ -6,7 +6,7 @@ from pathlib import Path
 
 from selenium import webdriver
 
-__all__ = ["prefer", "start"]
+__all__ = ["prefer", "resize", "start"]
 
 OPTIONS = (
     "--headless=new",
@@ -41,3 +41,12 @@ def prefer(browser: webdriver.Chrome, scheme: str) -> None:
     """Have pages believe that their reader prefers a colour scheme, ``light`` or ``dark``."""
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def resize(browser: webdriver.Chrome, width: int | None, height: int = 900) -> None:
+    """Have pages believe that their window has this width, however narrow; or its own again."""
+    if width is None:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        return
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

@@ -23,9 +23,14 @@ TRIGGERS = [
 #: Columns of every table; each model has clones of these fields.
 SCOPED: list[tuple[str, Any]] = [
     ("id", ID),
-    ("routine", once.models.ExactCharField(max_length=200)),
-    ("version", models.PositiveIntegerField()),
-    ("scope_key", once.models.ExactCharField(blank=True, default="", max_length=200)),
+    ("routine", once.models.ExactCharField(max_length=200, verbose_name="routine")),
+    ("version", models.PositiveIntegerField(verbose_name="version")),
+    (
+        "scope_key",
+        once.models.ExactCharField(
+            blank=True, default="", max_length=200, verbose_name="scope key"
+        ),
+    ),
 ]
 
 
@@ -39,7 +44,7 @@ class Migration(migrations.Migration):
             name="Attempt",
             fields=[
                 *SCOPED,
-                ("number", models.PositiveIntegerField()),
+                ("number", models.PositiveIntegerField(verbose_name="number")),
                 ("key", models.CharField(max_length=32, verbose_name="idempotency key")),
                 (
                     "state",
@@ -47,31 +52,40 @@ class Migration(migrations.Migration):
                         choices=[(state, state) for state in STATES],
                         default="running",
                         max_length=11,
+                        verbose_name="state",
                     ),
                 ),
                 (
                     "retry",
                     models.BooleanField(default=True, verbose_name="may be followed by another"),
                 ),
-                ("trigger", models.CharField(choices=TRIGGERS, max_length=20)),
-                ("user", models.CharField(blank=True, max_length=255)),
-                ("reason", models.TextField(blank=True)),
-                ("host", models.CharField(blank=True, max_length=255)),
+                (
+                    "trigger",
+                    models.CharField(choices=TRIGGERS, max_length=20, verbose_name="trigger"),
+                ),
+                ("user", models.CharField(blank=True, max_length=255, verbose_name="user")),
+                ("reason", models.TextField(blank=True, verbose_name="reason")),
+                ("host", models.CharField(blank=True, max_length=255, verbose_name="host")),
                 ("pid", models.PositiveIntegerField(verbose_name="process id")),
-                ("release", models.CharField(blank=True, max_length=200)),
+                ("release", models.CharField(blank=True, max_length=200, verbose_name="release")),
                 ("started_at", models.DateTimeField(db_default=once.models.Now())),
                 ("finished_at", models.DateTimeField(blank=True, null=True)),
                 ("error", models.TextField(blank=True)),
-                ("cursor", models.TextField(blank=True)),
-                ("processed", models.PositiveBigIntegerField(default=0)),
+                ("cursor", models.TextField(blank=True, verbose_name="cursor")),
+                ("processed", models.PositiveBigIntegerField(default=0, verbose_name="processed")),
                 (
                     "resumed",
                     models.PositiveBigIntegerField(default=0, verbose_name="processed before"),
                 ),
-                ("total", models.PositiveBigIntegerField(blank=True, null=True)),
+                (
+                    "total",
+                    models.PositiveBigIntegerField(blank=True, null=True, verbose_name="total"),
+                ),
                 ("throttled", models.TextField(blank=True)),
             ],
             options={
+                "verbose_name": "attempt",
+                "verbose_name_plural": "attempts",
                 "constraints": [
                     models.UniqueConstraint(
                         fields=("routine", "number"), name="once_attempt_number"
@@ -182,6 +196,8 @@ class Migration(migrations.Migration):
             name="Routine",
             fields=[],
             options={
+                "verbose_name": "routine",
+                "verbose_name_plural": "routines",
                 "permissions": [
                     ("reset_routine", "Can reset routine"),
                     ("fake_routine", "Can record routine as done"),

@@ -8,23 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models import CheckConstraint, Q, UniqueConstraint, functions
+from django.utils.translation import gettext_lazy as _
 
 from once.routines.names import NAME_LENGTH
-
-__all__ = [
-    "BODILESS",
-    "DECISIONS",
-    "Anchor",
-    "Attempt",
-    "Completion",
-    "ExactCharField",
-    "FailedItem",
-    "Now",
-    "State",
-    "Trigger",
-    "Wish",
-    "Worker",
-]
+from once.words import gettext, gettext_lazy
 
 
 class Now(functions.Now):
@@ -55,9 +42,9 @@ class ExactCharField(_CharField):
 class Scoped(models.Model):
     """Columns of every table of the record. None of them is ever NULL."""
 
-    routine = ExactCharField(max_length=NAME_LENGTH)
-    version = models.PositiveIntegerField()
-    scope_key = ExactCharField(max_length=200, blank=True, default="")
+    routine = ExactCharField(_("routine"), max_length=NAME_LENGTH)
+    version = models.PositiveIntegerField(_("version"))
+    scope_key = ExactCharField(_("scope key"), max_length=200, blank=True, default="")
 
     class Meta:
         abstract = True
@@ -88,36 +75,36 @@ class Completion(Scoped):
 class State(models.TextChoices):
     """State of an attempt. Only a running attempt may commit; every other state is final."""
 
-    RUNNING = "running", "running"
-    SUCCEEDED = "succeeded", "succeeded"
-    FAILED = "failed", "failed"
+    RUNNING = "running", gettext_lazy("running")
+    SUCCEEDED = "succeeded", gettext_lazy("succeeded")
+    FAILED = "failed", gettext_lazy("failed")
     #: Ended early without fault: stopped, or found that nothing was left to do.
-    INTERRUPTED = "interrupted", "interrupted"
+    INTERRUPTED = "interrupted", gettext_lazy("interrupted")
     #: A successor took over: died, frozen, or cut off.
-    LOST = "lost", "lost"
+    LOST = "lost", gettext_lazy("lost")
 
 
 class Trigger(models.TextChoices):
     """The caller of an attempt."""
 
-    COMMAND = "command", "command"
-    STARTUP = "startup", "server start"
-    TEST = "test", "test"
-    CALL = "call", "once call"
+    COMMAND = "command", gettext_lazy("command")
+    STARTUP = "startup", gettext_lazy("server start")
+    TEST = "test", gettext_lazy("test")
+    CALL = "call", gettext_lazy("once call")
     #: A migration that needs it.
-    MIGRATE = "migrate", "migration"
+    MIGRATE = "migrate", gettext_lazy("migration")
     #: A migration that needed it was undone: no body was called.
-    REVERSE = "reverse", "migration undone"
+    REVERSE = "reverse", gettext_lazy("migration undone")
     #: Its ``done_if`` said that its effects exist: no body was called.
-    FOUND = "found", "found done"
+    FOUND = "found", gettext_lazy("found done")
     #: Items that failed, each tried once more.
-    ITEMS = "items", "failed items"
+    ITEMS = "items", gettext_lazy("failed items")
     #: Its record was carried over to, or from, another name: no body was called.
-    RENAME = "rename", "rename"
+    RENAME = "rename", gettext_lazy("rename")
     #: A person recorded it as done: no body was called.
-    FAKE = "fake", "fake"
+    FAKE = "fake", gettext_lazy("fake")
     #: A person made it pending again: no body was called.
-    RESET = "reset", "reset"
+    RESET = "reset", gettext_lazy("reset")
 
 
 #: Triggers of what a person decided, here or in the code, which calls no body.
@@ -135,26 +122,28 @@ class Attempt(Scoped):
     batches are committed; if it is empty, the last non-empty cursor of earlier attempts does.
     """
 
-    number = models.PositiveIntegerField()
-    key = models.CharField("idempotency key", max_length=32)
-    state = models.CharField(max_length=11, choices=State.choices, default=State.RUNNING)
+    number = models.PositiveIntegerField(_("number"))
+    key = models.CharField(_("idempotency key"), max_length=32)
+    state = models.CharField(
+        _("state"), max_length=11, choices=State.choices, default=State.RUNNING
+    )
     #: False: as long as this attempt did not succeed, no other one follows by itself.
-    retry = models.BooleanField("may be followed by another", default=True)
-    trigger = models.CharField(max_length=20, choices=Trigger.choices)
+    retry = models.BooleanField(_("may be followed by another"), default=True)
+    trigger = models.CharField(_("trigger"), max_length=20, choices=Trigger.choices)
     #: The person that decided, and the reason; of a rename, the other name.
-    user = models.CharField(max_length=255, blank=True)
-    reason = models.TextField(blank=True)
-    host = models.CharField(max_length=255, blank=True)
-    pid = models.PositiveIntegerField("process id")
-    release = models.CharField(max_length=200, blank=True)
+    user = models.CharField(_("user"), max_length=255, blank=True)
+    reason = models.TextField(_("reason"), blank=True)
+    host = models.CharField(_("host"), max_length=255, blank=True)
+    pid = models.PositiveIntegerField(_("process id"))
+    release = models.CharField(_("release"), max_length=200, blank=True)
     started_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True)
-    cursor = models.TextField(blank=True)
-    processed = models.PositiveBigIntegerField(default=0)
+    cursor = models.TextField(_("cursor"), blank=True)
+    processed = models.PositiveBigIntegerField(_("processed"), default=0)
     #: The part of the processed items that earlier attempts processed.
-    resumed = models.PositiveBigIntegerField("processed before", default=0)
-    total = models.PositiveBigIntegerField(null=True, blank=True)
+    resumed = models.PositiveBigIntegerField(_("processed before"), default=0)
+    total = models.PositiveBigIntegerField(_("total"), null=True, blank=True)
     #: The throttle for which it waits before the next batch, and for how long.
     throttled = models.TextField(blank=True)
     #: Of the process that works on it, no columns: the key by which its transactions are marked,
@@ -163,6 +152,8 @@ class Attempt(Scoped):
     is_anchored = False
 
     class Meta:
+        verbose_name = _("attempt")
+        verbose_name_plural = _("attempts")
         constraints = [
             UniqueConstraint(fields=["routine", "number"], name="once_attempt_number"),
             CheckConstraint(condition=Q(state__in=State.values), name="once_attempt_state"),
@@ -175,7 +166,7 @@ class Attempt(Scoped):
         ]
 
     def __str__(self) -> str:
-        return f"{self.routine} v{self.version} attempt {self.number}"
+        return gettext("{} v{} attempt {}").format(self.routine, self.version, self.number)
 
     @property
     def error_line(self) -> str:
@@ -213,10 +204,10 @@ class Wish(models.Model):
     class Kind(models.TextChoices):
         """The act of a person."""
 
-        PAUSE = "pause", "pause"
-        RESUME = "resume", "resume"
-        SET = "set", "set"
-        RUN = "run", "run"
+        PAUSE = "pause", gettext_lazy("pause")
+        RESUME = "resume", gettext_lazy("resume")
+        SET = "set", gettext_lazy("set")
+        RUN = "run", gettext_lazy("run")
 
     routine = ExactCharField(max_length=NAME_LENGTH)
     number = models.PositiveIntegerField()
@@ -286,6 +277,8 @@ class Routine(Completion):
 
     class Meta:
         proxy = True
+        verbose_name = _("routine")
+        verbose_name_plural = _("routines")
         default_permissions = ("view",)
         permissions = [
             ("reset_routine", "Can reset routine"),

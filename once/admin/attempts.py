@@ -1,8 +1,8 @@
 """The history of attempts, of all routines: read only."""
 
 from collections.abc import Callable
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
@@ -11,14 +11,34 @@ from django.contrib.admin.views.main import ChangeList
 from django.db import DEFAULT_DB_ALIAS, Error, connections, router
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
 
+from once import words
 from once.models import Attempt, Routine
 
 if TYPE_CHECKING:
     from once.status.attempts import PastAttempt
+
+
+T = TypeVar("T")
+
+
+def in_readers_language(view: Callable[..., T]) -> Callable[..., T]:
+    """Return a view that has its page say words that are shared with the terminal translated."""
+
+    @wraps(view)
+    def translated(*args: Any, **kwargs: Any) -> T:
+        with words.translated():
+            response = view(*args, **kwargs)
+            if isinstance(response, TemplateResponse):
+                response.render()  # here, because its template asks for words
+            return response
+
+    return translated
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # takes none when it runs
@@ -40,7 +60,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # takes none w
 class DatabaseFilter(admin.SimpleListFilter):
     """Keeps the list to one database, because each has attempts of its own."""
 
-    title = "database"
+    title = _("database")
     parameter_name = "database"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
@@ -80,10 +100,10 @@ class AttemptAdmin(ReadOnlyAdmin):
     show_full_result_count = False
     fieldsets = [
         (None, {"fields": ["routine", "version", "scope_key", "number", "state", "trigger"]}),
-        ("Run", {"fields": ["began", "ended", "took", "host", "pid", "release", "key"]}),
-        ("Decision", {"fields": ["user", "reason"]}),
-        ("Progress", {"fields": ["processed", "resumed", "total", "cursor"]}),
-        ("Failure", {"fields": ["failure", "retry"]}),
+        (_("Run"), {"fields": ["began", "ended", "took", "host", "pid", "release", "key"]}),
+        (_("Decision"), {"fields": ["user", "reason"]}),
+        (_("Progress"), {"fields": ["processed", "resumed", "total", "cursor"]}),
+        (_("Failure"), {"fields": ["failure", "retry"]}),
     ]
 
     readonly_fields = ["began", "ended", "took", "failure"]
@@ -125,17 +145,19 @@ class AttemptAdmin(ReadOnlyAdmin):
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         return self._shown(super().changeform_view, request, *args, **kwargs)
 
-    @admin.display(ordering="started_at")
+    @admin.display(description=_("began"), ordering="started_at")
     def began(self, attempt: Attempt) -> str:
-        return _moment(_row(attempt).started_at)
+        return _row(attempt).began
 
+    @admin.display(description=_("ended"))
     def ended(self, attempt: Attempt) -> str | None:
-        return _moment(_row(attempt).finished_at) or None
+        return _row(attempt).ended or None
 
+    @admin.display(description=_("took"))
     def took(self, attempt: Attempt) -> str | None:
         return _row(attempt).lasted or None
 
-    @admin.display(description="error")
+    @admin.display(description=_("error"))
     def failure(self, attempt: Attempt) -> SafeString | None:
         """Return the error, and below it where it came from."""
         if not attempt.error:
@@ -151,7 +173,7 @@ class AttemptAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         """Return a page of Django's, or lead to a page that lives without the record."""
         try:
-            return view(request, *args, **kwargs)
+            return in_readers_language(view)(request, *args, **kwargs)
         except Error as error:
             from once.text import one_line  # which a process that shows no page does without
 
@@ -163,12 +185,6 @@ def _row(attempt: Attempt) -> "PastAttempt":
     from once.status.attempts import PastAttempt  # which loads most of the package
 
     return PastAttempt(attempt)
-
-
-def _moment(when: datetime | None) -> str:
-    from once.admin.rows import moment  # which loads as much
-
-    return moment(when)
 
 
 def _aliases() -> list[str]:

@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 from django import VERSION
@@ -22,7 +21,7 @@ from django.views import View
 
 from once.admin.actions import ACTIONS, PaceForm, ReasonForm
 from once.admin.attempts import ReadOnlyAdmin
-from once.admin.rows import Row, marked, moment, seconds
+from once.admin.rows import Row, marked, seconds
 from once.exceptions import OnceError
 from once.models import Attempt, Routine, Wish
 from once.record import wishes
@@ -34,6 +33,7 @@ from once.status.facts import facts
 from once.status.state import RoutineState, Status
 from once.status.survey import statuses
 from once.text import one_line
+from once.words import translated
 
 #: Routines on a page of the list.
 PER_PAGE = 100
@@ -78,10 +78,11 @@ class Page(View):
         for name, error in self.unread.items():
             routines = self.registry.recorded
             names = [each.name for each in routines if name in (each.using, each.name)]
-            problem = f"{one_line(error).rstrip('.')}. Left out: {', '.join(names) or '-'}."
+            problem = gettext("{error}. Left out: {names}.")
             if name in connections.settings:
-                problem = f"Database “{name}” cannot be read: {problem}"
-            problems.append(problem)
+                problem = gettext("Database “{name}” cannot be read: {error}. Left out: {names}.")
+            why = one_line(error).rstrip(".")
+            problems.append(problem.format(name=name, error=why, names=", ".join(names) or "-"))
         return problems
 
     def permitted(self) -> list[Decision]:
@@ -148,7 +149,7 @@ class ListPage(Page):
             ],
             number=shown.number,
             actions=[
-                (each.value, ACTIONS[each].label)
+                (each.value, gettext(ACTIONS[each].label))
                 for each in self.permitted()
                 if each != Wish.Kind.RUN or any(row.status.has_worker for row in rows)
             ],
@@ -175,7 +176,7 @@ class ListPage(Page):
         ids = request.POST.getlist(ACTION_CHECKBOX_NAME)
         chosen = [row for row in self.rows(connections) if row.id in ids]
         if not chosen:
-            self.message("No routine selected.")
+            self.message(gettext("No routine selected."))
             return HttpResponseRedirect(request.get_full_path())
         is_confirmed = "post" in request.POST
         kind = PaceForm if decision is Wish.Kind.SET else ReasonForm
@@ -189,10 +190,9 @@ class ListPage(Page):
             return self.to_list()
         return self.page(
             "confirm.html",
-            title=ACTIONS[decision].label,
+            title=gettext(ACTIONS[decision].label),
             decision=decision.value,
-            action=ACTIONS[decision].label,
-            introduction=marked(ACTIONS[decision].introduction),
+            introduction=marked(gettext(ACTIONS[decision].introduction)),
             due=[(row, row.consequence(decision)) for row in chosen if not row.refusal(decision)],
             refused=[row.refusal(decision) for row in chosen if row.refusal(decision)],
             form=form,
@@ -203,25 +203,27 @@ class ListPage(Page):
     ) -> tuple[str, int]:
         """Do it, and return what became of it with the level of that message."""
         status = row.status
+        left = gettext("Left as it is: {}")
         refused = decisions.refusal(decision, status)
         if refused:
-            return f"Left as it is: {refused.message}", messages.WARNING
+            return left.format(refused.message), messages.WARNING
         if status.state != seen:
-            now = f"{status.name} is {status.state} by now. Look again, and decide then."
-            return f"Left as it is: {now}", messages.WARNING
+            now = gettext("{} is {} by now. Look again, and decide then.")
+            return left.format(now.format(status.name, gettext(status.state))), messages.WARNING
         try:
             done, is_done = self._decide(decision, status, given)
         except (OnceError, ImproperlyConfigured, Error, OSError) as error:
-            return f"Left as it is: {status.name}: {one_line(error)}", messages.ERROR
+            return left.format(f"{status.name}: {one_line(error)}"), messages.ERROR
         if not is_done:
-            return f"Left as it is: {done}", messages.WARNING
+            return left.format(done), messages.WARNING
         entry = Routine(pk=row.id, routine=status.name)
         try:
             self.admin.log_change(
                 self.request, entry, f"{ACTIONS[decision].label}. {given['reason']}"
             )
         except Error as error:  # done all the same, and in the routine's own history
-            self.message(f"Done, but missing in the admin's log: {one_line(error)}")
+            missing = gettext("Done, but missing in the admin's log: {}")
+            self.message(missing.format(one_line(error)))
         return done, messages.SUCCESS
 
     def _decide(
@@ -235,11 +237,12 @@ class ListPage(Page):
                 values = dict.fromkeys(wishes.VALUES)
             told, is_made = decisions.record_wish(decision, status, **by, values=values)
             # Because the admin begins each message with a capital letter, the name is quoted.
-            return told.replace(status.name, f"“{status.name}”", 1), is_made
-        result = decisions.carry_out(decision, status, self.registry, **by)
+            return told.replace(status.name, gettext("“{}”").format(status.name), 1), is_made
+        with translated(on=False):  # what is logged and recorded
+            result = decisions.carry_out(decision, status, self.registry, **by)
         if result.outcome is not Outcome.RECORDED:
             return _why_left(result), False
-        return ACTIONS[decision].done.format(status.name), True
+        return gettext(ACTIONS[decision].done).format(status.name), True
 
 
 class RoutinePage(Page):
@@ -250,7 +253,7 @@ class RoutinePage(Page):
         rows = self.rows([using] if using in connections.settings else [])
         row = next((row for row in rows if row.id == f"{using}:{name}"), None)
         if row is None:
-            for problem in self.problems() or [f"There is no routine “{name}”."]:
+            for problem in self.problems() or [gettext("There is no routine “{}”.").format(name)]:
                 self.message(problem)
             return self.to_list()
         past: list[attempts.PastAttempt] = []
@@ -269,27 +272,20 @@ class RoutinePage(Page):
             row=row,
             seconds=seconds([row]),
             facts=facts(row.status, self.registry),
-            history=[
-                (each, moment(_began(each)))
-                for each in attempts.merged(past[: attempts.LAST], made)
-            ],
+            history=attempts.merged(past[: attempts.LAST], made),
             has_more=len(past) > attempts.LAST,
             last=attempts.LAST,
-            failed=[(each, moment(each.failed_at)) for each in failed[-items.LAST :]],
-            actions=[(each.value, ACTIONS[each].label) for each in may_decide],
+            failed=failed[-items.LAST :],
+            actions=[(each.value, gettext(ACTIONS[each].label)) for each in may_decide],
             # A site of one's own may have routines alone.
             sees_attempts=self.site.is_registered(Attempt)
             and request.user.has_perm("once.view_attempt"),
         )
 
 
-def _began(past: attempts.PastAttempt | attempts.PastWish) -> datetime:
-    return past.made_at if isinstance(past, attempts.PastWish) else past.started_at
-
-
 def _why_left(result: Result) -> str:
     """Return why a decision came to nothing."""
     name = result.routine.name
     if not result.message:
-        return f"{name} was done by another process meanwhile."
+        return gettext("{} was done by another process meanwhile.").format(name)
     return result.message if name in result.message else f"{name}: {result.message}"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from django.http import HttpResponseBase
 from django.urls import URLPattern, path
 
-from once.admin.attempts import ReadOnlyAdmin
+from once.admin.attempts import ReadOnlyAdmin, in_readers_language
 
 
 class RoutineAdmin(ReadOnlyAdmin):
@@ -17,7 +17,8 @@ class RoutineAdmin(ReadOnlyAdmin):
         from once.views import outside_transactions
 
         def wrapped(page: type[Page]) -> Callable[..., HttpResponseBase]:
-            return self.admin_site.admin_view(outside_transactions(page.as_view(admin=self)))
+            view = in_readers_language(page.as_view(admin=self))
+            return self.admin_site.admin_view(outside_transactions(view))
 
         return [
             path("", wrapped(ListPage), name="once_routine_changelist"),

@@ -2,19 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cached_property
 
-from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext, gettext_noop
 
 from once.models import Trigger, Wish
 from once.status import text
 from once.status.decisions import Decision, refusal
 from once.status.state import RoutineState, Status
 
-_UNREADY = "A server that starts meanwhile is not ready until it is done."
+_UNREADY = gettext_noop("A server that starts meanwhile is not ready until it is done.")
 #: Seconds after which a page is read again, while something runs, and while something waits.
 _RUNS, _WAITS = 3, 10
 
@@ -41,7 +40,7 @@ class Row:
     @property
     def began(self) -> str:
         """Time at which the last attempt began, or else the routine was completed."""
-        return moment(self.status.started_at or self.status.completed_at)
+        return text.moment(self.status.started_at or self.status.completed_at)
 
     @property
     def lasted(self) -> str:
@@ -53,8 +52,12 @@ class Row:
 
     @property
     def progress(self) -> str:
-        waits = f", waits: {self.status.throttled}" if self.status.throttled else ""
-        return text.progress(*self.status.progress) + waits if self.status.progress else ""
+        if not self.status.progress:
+            return ""
+        parts = [text.progress(*self.status.progress)]
+        if self.status.throttled:
+            parts.append(gettext("waits: {}").format(self.status.throttled))
+        return ", ".join(parts)
 
     @property
     def without_body(self) -> str:
@@ -76,18 +79,21 @@ class Row:
         if isinstance(decision, Wish.Kind):
             return marked(self._wished(decision))
         if decision is Trigger.FAKE:
-            waits = " Starting servers wait for it no longer." if self.runs_at_startup else ""
-            return marked(f"Is recorded as done. Its function is not called.{waits}")
-        parts = ["It goes on where it stands, under the same key."]
+            parts = [gettext("Is recorded as done. Its function is not called.")]
+            if self.runs_at_startup:
+                parts.append(gettext("Starting servers wait for it no longer."))
+            return marked(" ".join(parts))
+        parts = [gettext("It goes on where it stands, under the same key.")]
         if self.status.state is RoutineState.COMPLETED:
-            parts = ["It ran. It runs again, from the start, under a new key."]
+            parts = [gettext("It ran. It runs again, from the start, under a new key.")]
             if self.without_body:
-                parts = [f"Its function was not called: {self.without_body}. Now it will be."]
+                uncalled = gettext("Its function was not called: {}. Now it will be.")
+                parts = [uncalled.format(self.without_body)]
         if self.status.kind == "external" or self.status.state is RoutineState.HELD:
-            parts.append("What it did outside of the database may be done twice.")
+            parts.append(gettext("What it did outside of the database may be done twice."))
         parts.append(self._taken_up)
         if self.runs_at_startup and self.status.kind != "call":
-            parts.append(f"{_UNREADY} A server that is ready stays ready.")
+            parts += [gettext(_UNREADY), gettext("A server that is ready stays ready.")]
         return marked(" ".join(parts))
 
     @property
@@ -101,19 +107,23 @@ class Row:
         if kind == Wish.Kind.SET:
             values = (status.pace or {}).items()
             pace = ", ".join(f"{name}={value:g}" for name, value in values if value is not None)
-            by = f"as {status.set_by} set it" if status.set_by else "as the code has it"
-            return f"It has {pace}, {by}."
+            if status.set_by:
+                return gettext("It has {}, as {} set it.").format(pace, status.set_by)
+            return gettext("It has {}, as the code has it.").format(pace)
         if kind == Wish.Kind.RESUME:
-            return f"It goes on where it stands. {self._taken_up}"
+            return " ".join([gettext("It goes on where it stands."), self._taken_up])
         if kind == Wish.Kind.RUN:
             if status.state is RoutineState.COMPLETED:
-                return f"Only its failed items ({status.failed_items}) are tried, each alone."
-            return "It goes on where it stands. If it fails again, its delay doubles."
-        stops = "No process takes it up."
+                told = gettext("Only its failed items ({}) are tried, each alone.")
+                return told.format(status.failed_items)
+            return gettext("It goes on where it stands. If it fails again, its delay doubles.")
+        stops = gettext("No process takes it up.")
         if status.state is RoutineState.RUNNING:
-            until = "the batch in hand" if status.kind == "batched" else "its body"
-            stops = f"It stops on {status.place} after {until}."
-        return f"{stops} {_UNREADY}" if self.runs_at_startup else stops
+            stops = gettext("It stops on {} after its body.")
+            if status.kind == "batched":
+                stops = gettext("It stops on {} after the batch in hand.")
+        unready = f" {gettext(_UNREADY)}" if self.runs_at_startup else ""
+        return stops.format(status.place) + unready
 
 
 def seconds(rows: Iterable[Row]) -> int:
@@ -124,11 +134,6 @@ def seconds(rows: Iterable[Row]) -> int:
         return _RUNS
     waits = states & {RoutineState.PENDING, RoutineState.BLOCKED}
     return _WAITS if waits or any(each.retry_at or each.wanted for each in statuses) else 0
-
-
-def moment(when: datetime | None) -> str:
-    """Return a time in the reader's zone, with its day in the reader's language, or nothing."""
-    return f"{date_format(text.local(when))}, {text.local(when):%H:%M:%S %Z}" if when else ""
 
 
 def marked(sentence: str) -> SafeString:

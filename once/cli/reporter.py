@@ -142,7 +142,7 @@ class Reporter:
         state = result.attempt.state if result.attempt else None
         failed = state in (State.FAILED, State.LOST)
         is_found = result.attempt is not None and result.attempt.trigger == Trigger.FOUND
-        good = Trigger.FOUND.label if is_found else "OK"
+        good = str(Trigger.FOUND.label) if is_found else "OK"
         word = self.style.SUCCESS(good) if result.is_done else self.style.WARNING("INTERRUPTED")
         word = self.style.ERROR("FAILED") if failed else word
         about = f"  {inline(sender.name)}..." if self._takes_two_lines(sender) else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from django.db import Error
 
-from once.databases import Database, discard, tables
+from once.databases import Database, discard
 from once.exceptions import (
     AttemptLost,
     BodyError,
@@ -23,8 +23,9 @@ from once.exceptions import (
     Paused,
     TimedOut,
 )
-from once.models import BODILESS, Attempt, State, Trigger
+from once.models import BODILESS, State, Trigger
 from once.record import failed_items, history, recorder, wishes
+from once.record.advice import describe, earlier, hint
 from once.record.standing import Record, Standing, holds
 from once.results import Outcome, Reason, Result, already_done, skipped
 from once.routines.base import Routine
@@ -40,12 +41,6 @@ _KEPT = {
     "batched": "Its committed batches stay; the next attempt goes on after them.",
     "external": "What it did outside stays; the next attempt has the same key.",
     Trigger.ITEMS: "Items that did not fail are done.",
-}
-
-_ENDS = {
-    State.FAILED: "failed",
-    State.LOST: "died, or was cut off",
-    State.RUNNING: "ended without a word",
 }
 
 
@@ -149,15 +144,6 @@ def left(routine: Routine, found: Record) -> Result:
     return replace(already_done(routine), reason=reason, message=message)
 
 
-def earlier(name: str, *, is_overtaken: bool) -> str:
-    """Say what to do about a routine whose value is an earlier one."""
-    what = "was begun, and is not done yet" if is_overtaken else "is recorded"
-    return (
-        f"The value of its state is an earlier one, and is left alone: a later value {what}. After "
-        f"a rollback, `manage.py once run --revert {name}` brings this value back."
-    )
-
-
 def put_off(routine: Routine, found: Record) -> Result:
     """Return the result of a routine that failed lately, for a starting server."""
     if found.is_done:  # whose failed items another process has tried
@@ -185,27 +171,6 @@ def uncarried(routine: Routine, found: Record) -> Result:
 def too_early(undone: Sequence[str]) -> str:
     """Say that a routine that must be done before is not done any more."""
     return f"Not tried, since {undone[0]} must be done before, and is not any more."
-
-
-def describe(attempt: Attempt) -> str:
-    """Say how an attempt ended that did not succeed, as a sentence without its full stop."""
-    what = _ENDS.get(State(attempt.state), "was interrupted")
-    why = f": {attempt.error_line}" if attempt.state == State.FAILED else ""
-    return f"Attempt {attempt.number} on {attempt.host} (pid {attempt.pid}) {what}{why}".rstrip(".")
-
-
-def hint(name: str, *, is_gone: bool = False) -> str:
-    """Say what to do about a held routine."""
-    why = "since retry=False: find out what its last attempt did"
-    if is_gone:
-        why = (
-            f"since its last attempt was deleted from {tables.name('attempt')}, which said where "
-            "to go on: find out what that did, or restore it"
-        )
-    return (
-        f"Held, {why}. Then `manage.py once reset "
-        f"{name}` has it tried again, or `manage.py once run --fake {name}` records it as done."
-    )
 
 
 def _aftermath(work: "Work", problem: BaseException, what: str) -> str:

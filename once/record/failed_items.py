@@ -5,6 +5,7 @@ from typing import Any
 
 from django.db.models import Count, QuerySet
 
+from once import words
 from once.databases import database
 from once.exceptions import BatchError
 from once.models import Attempt, FailedItem, Now
@@ -91,10 +92,13 @@ def counts(routines: Iterable[Routine]) -> dict[str, int]:
 
 def explain(name: str, number: int) -> str:
     """Say how many items of a routine failed, and what to do."""
-    return (
-        f"{number:,} item{'s' * (number != 1)} failed: `manage.py once items {name}` lists what to "
-        f"fix. Then `manage.py once run --failed-items {name}` tries again."
-    )
+    return words.ngettext(
+        "{number} item failed: `manage.py once items {name}` lists what to fix. Then `manage.py "
+        "once run --failed-items {name}` tries again.",
+        "{number} items failed: `manage.py once items {name}` lists what to fix. Then `manage.py "
+        "once run --failed-items {name}` tries again.",
+        number,
+    ).format(number=words.number(number), name=name)
 
 
 def _of(of: Attempt | Routine) -> "QuerySet[FailedItem]":

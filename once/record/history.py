@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from django.db import DatabaseError
 from django.db.models import Max, Q
+from django.utils.translation import gettext_noop
 
 from once.databases import database, tables
 from once.models import Attempt, Completion, State
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # because most processes go through no batches
     from once.routines.batches import Progress
 
 
-LOST_TABLES = (
+LOST_TABLES = gettext_noop(
     "The tables of once are missing, though their migration is recorded. Restore them, or run "
     "`manage.py migrate once zero --fake`, then `manage.py once run --migrate`."
 )

@@ -11,6 +11,7 @@ from once.databases import database, tables
 from once.models import Attempt, Wish
 from once.routines.base import Routine
 from once.text import inline, written
+from once.words import gettext
 
 #: Wishes of other processes, made at the same moment, after which this one is given up.
 _TRIES = 10
@@ -88,9 +89,10 @@ def explain(using: str, name: str) -> str:
 
 def paused_by(wish: Wish) -> str:
     """Say that a person paused a routine, and how it goes on."""
-    by = f" by {wish.user}" if wish.user else ""
+    paused = gettext("Paused by {}").format(wish.user) if wish.user else gettext("Paused")
     why = f" ({inline(wish.reason)})" if wish.reason else ""
-    return f"Paused{by}{why}. `manage.py once resume {wish.routine}` has it go on."
+    then = gettext("`manage.py once resume {}` has it go on.").format(wish.routine)
+    return f"{paused}{why}. {then}"
 
 
 def history(using: str, name: str) -> list[Wish]:

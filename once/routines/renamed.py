@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from once.routines.names import CALL, RESERVED
 from once.routines.registry import Registry
+from once.words import gettext, ngettext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,27 +26,30 @@ class Suspicion:
         """Return the message for the first new routine, and a short one for each further one."""
         if name == self.new[0]:
             return self.message
-        return f"Like {self.new[0]}, it may have run as {', '.join(self.gone)}."
+        like = gettext("Like {}, it may have run as {}.")
+        return like.format(self.new[0], ", ".join(self.gone))
 
     @property
     def told(self) -> str:
         """The suspicion, as a sentence."""
-        are, it = ("is", "it") if len(self.new) == 1 else ("are", "one of them")
-        return (
-            f"{', '.join(self.new)} {are} new and would run, while database {self.using!r} has a "
-            f"record of {', '.join(self.gone)}, which this code does not have. If {it} was "
-            "renamed or moved, its effects exist already."
-        )
+        return ngettext(
+            "{new} is new and would run, while database {using!r} has a record of {gone}, which "
+            "this code does not have. If it was renamed or moved, its effects exist already.",
+            "{new} are new and would run, while database {using!r} has a record of {gone}, which "
+            "this code does not have. If one of them was renamed or moved, its effects exist "
+            "already.",
+            len(self.new),
+        ).format(new=", ".join(self.new), using=self.using, gone=", ".join(self.gone))
 
     @property
     def remedy(self) -> str:
         """The next step, for each case."""
         name = self.new[0] if len(self.new) == 1 else "NAME"
-        return (
-            f'Renamed: say so, @routine(renamed_from="{self.gone[0]}"), or pin the old name, '
-            f'@routine(name="{self.gone[0]}"), or record the new one by `manage.py once run --fake '
-            f"{name}`. Not renamed: nothing to do, and this is not said any more once it ran."
-        )
+        return gettext(
+            'Renamed: say so, @routine(renamed_from="{old}"), or pin the old name, '
+            '@routine(name="{old}"), or record the new one by `manage.py once run --fake {new}`. '
+            "Not renamed: nothing to do, and this is not said any more once it ran."
+        ).format(old=self.gone[0], new=name)
 
 
 def suspicions(

@@ -13,6 +13,7 @@ from once.models import BODILESS, DECISIONS, Anchor, Attempt, Completion, Trigge
 from once.record import history, wishes
 from once.routines.names import RESERVED
 from once.status import text
+from once.words import gettext
 
 #: Attempts that are shown at most.
 LAST = 50
@@ -61,6 +62,10 @@ class PastAttempt:
         return text.moment(self.started_at)
 
     @property
+    def ended(self) -> str:
+        return text.moment(self.finished_at)
+
+    @property
     def lasted(self) -> str:
         if self.is_bodiless or self.attempt.finished_at is None:
             return ""
@@ -82,9 +87,10 @@ class PastWish:
     def what(self) -> str:
         """The wish in a word, with the values that hold since."""
         values = [f"{name}={value:g}" for name, value in wishes.values(self.wish).items()]
+        kind = self.wish.get_kind_display()
         if self.wish.kind != Wish.Kind.SET:
-            return self.wish.kind
-        return " ".join([self.wish.kind, *(values or ["as declared"])])
+            return kind
+        return " ".join([kind, *(values or [gettext("as declared")])])
 
     @property
     def made_at(self) -> datetime:

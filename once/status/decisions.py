@@ -19,18 +19,10 @@ from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status.called import Called
 from once.status.state import RoutineState, Status
+from once.words import gettext
 
 #: A reset or a record as done, which make an attempt; or a wish, which attempts read.
 Decision = Trigger | Wish.Kind
-
-_VERBS: dict[Decision, str] = {
-    Trigger.RESET: "Reset",
-    Trigger.FAKE: "Record",
-    Wish.Kind.PAUSE: "Pause",
-    Wish.Kind.RESUME: "Resume",
-    Wish.Kind.SET: "Set",
-    Wish.Kind.RUN: "Run",
-}
 
 #: Exit codes of the command: the routine stands so anyway; it never can; it cannot now.
 _NEEDLESS, _NEVER, _NOT_NOW = 0, 2, 3
@@ -48,57 +40,62 @@ def refusal(decision: Decision, status: Status) -> Refusal | None:
     """Return why a decision cannot be carried out as a routine stands, or ``None``."""
     name, state = status.name, status.state
     if status.kind == "process":
-        return Refusal(_NEVER, f"{name} keeps no record (process scope): restart the process.")
+        message = gettext("{} keeps no record (process scope): restart the process.")
+        return Refusal(_NEVER, message.format(name))
     if status.renamed_to:
-        return Refusal(
-            _NEVER,
-            f"{name} has the name {status.renamed_to} in another release of the code. "
-            f"{_VERBS[decision]} it with that release, by that name.",
+        message = gettext(
+            "{} has the name {} in another release of the code. Decide with that release, by that "
+            "name."
         )
+        return Refusal(_NEVER, message.format(name, status.renamed_to))
     if isinstance(decision, Wish.Kind):
         return _wish_refusal(decision, status)
     if state in (RoutineState.SUPERSEDED, RoutineState.UNKNOWN):
-        return Refusal(
-            _NEVER,
-            f"{name} is {state}: another release of the code knows more of it. "
-            + (status.message or f"{_VERBS[decision]} it with that release."),
-        )
+        message = gettext("{} is {}: another release of the code knows more of it.")
+        then = status.message or gettext("Decide with that release.")
+        return Refusal(_NEVER, f"{message.format(name, gettext(state))} {then}")
     if state is RoutineState.RUNNING:
-        message = f"{name} is run now on {status.place}. End that process, or wait."
-        return Refusal(_NOT_NOW, message)
+        message = gettext("{} is run now on {}. End that process, or wait.")
+        return Refusal(_NOT_NOW, message.format(name, status.place))
     if decision is Trigger.RESET:
         if state in (RoutineState.PENDING, RoutineState.PAUSED, RoutineState.BLOCKED):
-            message = f"{name} is {state}, so not done: nothing to reset."
-            return Refusal(_NEEDLESS, message)
+            message = gettext("{} is {}, so not done: nothing to reset.")
+            return Refusal(_NEEDLESS, message.format(name, gettext(state)))
         return None
     if state is RoutineState.COMPLETED and not status.failed_items:
-        return Refusal(_NEEDLESS, f"{name} is completed: nothing to record.")
+        return Refusal(_NEEDLESS, gettext("{} is completed: nothing to record.").format(name))
     if status.kind == "call":
-        return Refusal(
-            _NEVER,
-            f"{name} is a command that `manage.py once call` ran: this code does not have it.",
+        message = gettext(
+            "{} is a command that `manage.py once call` ran: this code does not have it."
         )
+        return Refusal(_NEVER, message.format(name))
     if state is RoutineState.BLOCKED:
-        return Refusal(_NOT_NOW, f"{name} is blocked. {status.message or ''}".rstrip())
+        message = gettext("{} is blocked.").format(name)
+        return Refusal(_NOT_NOW, f"{message} {status.message or ''}".rstrip())
     return None
 
 
 def _wish_refusal(kind: Wish.Kind, status: Status) -> Refusal | None:
     name, state = status.name, status.state
     if status.kind == "call":
-        return Refusal(_NEVER, f"{name} is a command of `manage.py once call`, and no routine.")
+        message = gettext("{} is a command of `manage.py once call`, and no routine.")
+        return Refusal(_NEVER, message.format(name))
     if state is RoutineState.UNKNOWN:
-        return Refusal(_NEVER, f"{name} is not in this code. Call a release that has it.")
+        message = gettext("{} is not in this code. Call a release that has it.")
+        return Refusal(_NEVER, message.format(name))
     if kind == Wish.Kind.RUN:
         return _run_refusal(status)
     if kind == Wish.Kind.PAUSE and state is RoutineState.PAUSED:
-        return Refusal(_NEEDLESS, f"{name} is paused already.")
+        return Refusal(_NEEDLESS, gettext("{} is paused already.").format(name))
     if kind == Wish.Kind.PAUSE and state in (RoutineState.COMPLETED, RoutineState.SUPERSEDED):
-        return Refusal(_NEEDLESS, f"{name} is {state}: there is nothing to pause.")
+        message = gettext("{} is {}: there is nothing to pause.")
+        return Refusal(_NEEDLESS, message.format(name, gettext(state)))
     if kind == Wish.Kind.SET and state is RoutineState.SUPERSEDED:
-        return Refusal(_NEVER, f"{name} is superseded: set the pace by the release that runs it.")
+        message = gettext("{} is superseded: set the pace by the release that runs it.")
+        return Refusal(_NEVER, message.format(name))
     if kind == Wish.Kind.SET and status.kind != "batched":
-        return Refusal(_NEVER, f"{name} has no batches, and so no pace: it is {status.kind}.")
+        message = gettext("{} has no batches, and so no pace: it is {}.")
+        return Refusal(_NEVER, message.format(name, status.kind))
     return None
 
 
@@ -106,29 +103,36 @@ def _run_refusal(status: Status) -> Refusal | None:
     """Return why a routine cannot be run now, or why no person is needed for that."""
     name, state = status.name, status.state
     why = {
-        RoutineState.RUNNING: f"is run now on {status.place}. Wait for its end.",
-        RoutineState.HELD: f"is held. Reset it first: `manage.py once reset {name}`.",
-        RoutineState.PAUSED: f"is paused. Resume it first: `manage.py once resume {name}`.",
-        RoutineState.BLOCKED: f"is blocked. {status.message}",
-        RoutineState.SUPERSEDED: "is superseded: another release runs it.",
+        RoutineState.RUNNING: gettext("{0} is run now on {1}. Wait for its end."),
+        RoutineState.HELD: gettext("{0} is held. Reset it first: `manage.py once reset {0}`."),
+        RoutineState.PAUSED: gettext(
+            "{0} is paused. Resume it first: `manage.py once resume {0}`."
+        ),
+        RoutineState.SUPERSEDED: gettext("{0} is superseded: another release runs it."),
     }.get(state, "")
     if state is RoutineState.COMPLETED and not status.failed_items:
-        why = f"is completed. To have it run again, reset it: `manage.py once reset {name}`."
-    if why or status.waits_for:
-        return Refusal(_NOT_NOW, f"{name} {why or f'is {state}. {status.message}'}")
-    if status.wanted:
-        return Refusal(_NEEDLESS, f"{name} is to run now already.")
-    if not status.has_worker:
-        role = f" with the role {status.role}" if status.role else ""
-        option = " --failed-items" if state is RoutineState.COMPLETED else ""
-        return Refusal(
-            _NOT_NOW,
-            f"No `manage.py once work`{role} has looked for work within {workers.SECONDS} s: none "
-            f"runs, or each is busy. Start one, or call `manage.py once run{option} {name}`.",
+        why = gettext(
+            "{0} is completed. To have it run again, reset it: `manage.py once reset {0}`."
         )
+    if state is RoutineState.BLOCKED or status.waits_for:
+        why = gettext("{0} is {2}. {3}")
+    if why:
+        told = why.format(name, status.place, gettext(state), status.message or "")
+        return Refusal(_NOT_NOW, told.rstrip())
+    if status.wanted:
+        return Refusal(_NEEDLESS, gettext("{} is to run now already.").format(name))
+    if not status.has_worker:
+        message = gettext(
+            "No `manage.py once work`{role} has looked for work within {seconds} s: none runs, or "
+            "each is busy. Start one, or call `manage.py once run{option} {name}`."
+        )
+        role = gettext(" with the role {}").format(status.role) if status.role else ""
+        option = " --failed-items" if state is RoutineState.COMPLETED else ""
+        told = message.format(role=role, seconds=workers.SECONDS, option=option, name=name)
+        return Refusal(_NOT_NOW, told)
     if state is not RoutineState.COMPLETED and status.retry_at is None:
-        message = f"{name} is {state}: `manage.py once work` takes it up by itself."
-        return Refusal(_NEEDLESS, message)
+        message = gettext("{} is {}: `manage.py once work` takes it up by itself.")
+        return Refusal(_NEEDLESS, message.format(name, gettext(state)))
     return None
 
 
@@ -205,8 +209,11 @@ def record_wish(
     with database(using).reading():
         wish = wishes.add(using, name, kind, version=version, user=user, reason=reason, **values)
     if wish is None:
-        no = {Wish.Kind.PAUSE: "paused already", Wish.Kind.RUN: "to run now already"}
-        return f"{name} is {no.get(kind, 'not paused')}.", False
+        already = {
+            Wish.Kind.PAUSE: gettext("{} is paused already."),
+            Wish.Kind.RUN: gettext("{} is to run now already."),
+        }.get(kind, gettext("{} is not paused."))
+        return already.format(name), False
     return _consequence(kind, status, values), True
 
 
@@ -214,19 +221,27 @@ def _consequence(kind: Wish.Kind, status: Status, values: dict[str, float | None
     name, is_running = status.name, status.state is RoutineState.RUNNING
     if kind == Wish.Kind.PAUSE:
         if not is_running:
-            return f"{name} is paused: no process takes it up until `manage.py once resume {name}`."
-        until = "the batch in hand" if status.kind == "batched" else "its body, and so may be done"
-        return f"{name} is paused: it stops on {status.place} after {until}."
+            return gettext(
+                "{0} is paused: no process takes it up until `manage.py once resume {0}`."
+            ).format(name)
+        stops = gettext("{} is paused: it stops on {} after its body, and so may be done.")
+        if status.kind == "batched":
+            stops = gettext("{} is paused: it stops on {} after the batch in hand.")
+        return stops.format(name, status.place)
     if kind == Wish.Kind.RESUME:
-        return (
-            f"{name} is resumed: the next `manage.py once run` takes it up, and so do processes "
-            "that look for work (`once work`, and servers that run it)."
-        )
+        return gettext(
+            "{} is resumed: the next `manage.py once run` takes it up, and so do processes that "
+            "look for work (`once work`, and servers that run it)."
+        ).format(name)
     if kind == Wish.Kind.RUN:
-        return f"{name} is to run now: `manage.py once work` takes it at its next look."
+        told = gettext("{} is to run now: `manage.py once work` takes it at its next look.")
+        return told.format(name)
+    declared = gettext("as declared")
     pace = ", ".join(
-        f"{option}={'as declared' if value is None else f'{value:g}'}"
+        f"{option}={declared if value is None else f'{value:g}'}"
         for option, value in values.items()
     )
-    when = "from the next batch on" if is_running else "as soon as it runs"
-    return f"{name} has {pace}, {when}. It ends with version {status.version}."
+    has = gettext("{} has {}, as soon as it runs. It ends with version {}.")
+    if is_running:
+        has = gettext("{} has {}, from the next batch on. It ends with version {}.")
+    return has.format(name, pace, status.version)

@@ -9,6 +9,7 @@ from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status import text
 from once.status.state import RoutineState, Status
+from once.words import gettext
 
 __all__ = ["facts"]
 
@@ -18,15 +19,16 @@ def facts(status: Status, registry: Registry) -> list[tuple[str, str]]:
     routine = next((each for each in registry if each.name == status.name), None)
     found = []
     if status.state is RoutineState.RUNNING:
-        lasts = f" for {text.duration(status.elapsed_seconds, 0)}" if status.elapsed_seconds else ""
-        found.append(("Runs", f"on {status.place}{lasts}"))
+        runs = gettext("on {} for {}") if status.elapsed_seconds else gettext("on {}")
+        lasts = text.duration(status.elapsed_seconds, 0)
+        found.append((gettext("Runs"), runs.format(status.place, lasts)))
     if routine is not None:
         found += [
-            ("Description", _described(routine.function)),
-            ("Source", _source(routine.function)),
-            ("After", ", ".join(each.name for each in registry.predecessors(routine))),
-            ("Pace", pace(status, routine)),
-            ("Throttle", ", ".join(_name(each) for each in routine.throttle)),
+            (gettext("Description"), _described(routine.function)),
+            (gettext("Source"), _source(routine.function)),
+            (gettext("After"), ", ".join(each.name for each in registry.predecessors(routine))),
+            (gettext("Pace"), pace(status, routine)),
+            (gettext("Throttle"), ", ".join(_name(each) for each in routine.throttle)),
         ]
     return [(label, fact) for label, fact in found if fact]
 
@@ -37,11 +39,13 @@ def pace(status: Status, routine: Routine) -> str:
     parts = []
     for option, value in (status.pace or {}).items():
         if value == getattr(declared, option):
-            origin = "in the code"
+            origin = gettext("in the code")
+        elif status.set_by:
+            origin = gettext("set by {}").format(status.set_by)
         else:
-            origin = f"set by {status.set_by}" if status.set_by else "set"
-        if value is not None or origin != "in the code":
-            shown = "none" if value is None else f"{value:g}"
+            origin = gettext("set")
+        if value is not None or value != getattr(declared, option):
+            shown = gettext("none") if value is None else f"{value:g}"
             parts.append(f"{option}={shown} ({origin})")
     return ", ".join(parts)
 
@@ -58,7 +62,7 @@ def _source(function: Callable[..., Any]) -> str:
     plain = inspect.unwrap(function)
     code = getattr(plain, "__code__", None)
     module = getattr(plain, "__module__", "") or ""
-    return f"{module}, line {code.co_firstlineno}" if code else module
+    return gettext("{}, line {}").format(module, code.co_firstlineno) if code else module
 
 
 def _name(throttle: Callable[..., Any]) -> str:

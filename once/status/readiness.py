@@ -11,10 +11,10 @@ from django.db import Error
 from once import conf
 from once.databases import PATIENCE, database, unapplied
 from once.engine.backoff import Retry, Wait
-from once.engine.verdict import hint
 from once.exceptions import Held, Paused
 from once.log import forget, news, tell
 from once.record import history, wishes
+from once.record.advice import hint
 from once.record.standing import Record, Standing
 from once.routines import registry
 from once.routines.base import Routine

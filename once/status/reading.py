@@ -8,22 +8,15 @@ from typing import Any
 from django.db.models import Max
 
 from once.databases import database
-from once.engine.verdict import describe, earlier, hint
 from once.models import BODILESS, Attempt, Completion, Now, State
 from once.record import failed_items, gates, history, queries, wishes, workers
+from once.record.advice import describe, earlier, hint, takes_over, wanted
 from once.record.standing import Standing
 from once.routines.base import Routine
 from once.routines.names import CALL, RESERVED, TOMBSTONE
 from once.status.called import called
 from once.status.state import RoutineState, Status
-
-#: The message of an attempt that was left half-way, if nothing else is in the way.
-TAKES_OVER = "The next `manage.py once run` or server start takes over."
-
-_WANTED = "A person wants it run now: `manage.py once work` takes it at its next look."
-
-#: The message of a name that another release gave to a routine of this code.
-_LATER = "Another release has {0} by this name. Its record is left to that release."
+from once.words import gettext
 
 
 def described(routine: Routine) -> dict[str, Any]:
@@ -117,7 +110,7 @@ class Reading:
         details |= self._paced(routine) | {"wanted": record.is_wanted}
         details["has_worker"] = bool(self.roles & {routine.role} if routine.role else self.roles)
         if record.is_wanted:
-            message = f"{_WANTED} {message or ''}".rstrip()
+            message = f"{wanted()} {message or ''}".rstrip()
         if record.uncarried:
             message = message or self._uncarried(record.uncarried)
         elif present := self.renamed.get(name):
@@ -128,9 +121,9 @@ class Reading:
     def _waits(self, name: str) -> str:
         """Say that a pause outlives a completion, so that a higher version waits; or nothing."""
         wish = self.wishes.get(name)
-        return (
-            f"A higher version waits. {wishes.paused_by(wish)}" if wish and wish.is_paused else ""
-        )
+        if not wish or not wish.is_paused:
+            return ""
+        return " ".join([gettext("A higher version waits."), wishes.paused_by(wish)])
 
     def _paused(self, routine: Routine, attempt: Attempt | None) -> tuple[RoutineState, str]:
         name = routine.name
@@ -138,8 +131,10 @@ class Reading:
         state, _ = self._tried(name, attempt)
         if state is not RoutineState.RUNNING:
             return RoutineState.PAUSED, message
-        until = "the batch in hand" if routine.kind == "batched" else "its body"
-        return state, f"It stops after {until}. {message}"
+        stops = gettext("It stops after its body.")
+        if routine.kind == "batched":
+            stops = gettext("It stops after the batch in hand.")
+        return state, f"{stops} {message}"
 
     def _paced(self, routine: Routine) -> dict[str, Any]:
         if routine.kind != "batched":
@@ -167,20 +162,28 @@ class Reading:
         details = {"name": name, "attempts": attempt.number if attempt else 0}
         if present := self.renamed.get(name):
             details["renamed_to"] = present
-            message = f"Its name is {present} now."
+            message = gettext("Its name is {} now.").format(present)
             return self._status(details, RoutineState.RENAMED, message, attempt, done[-1:])
         ours = [old for old, at in self.renamed.items() if at == name and old in self.records]
-        message = _LATER.format(*ours) if ours else _gone(name)
+        message = gettext(
+            "Not in this code. Its record is left alone; if no release has it any more, "
+            "`manage.py once forget {}` removes that."
+        ).format(name)
+        if ours:
+            later = gettext(
+                "Another release has {} by this name. Its record is left to that release."
+            )
+            message = later.format(*ours)
         return self._status(details, RoutineState.UNKNOWN, message, attempt, done[-1:])
 
     def _given_up(self, name: str) -> str:
         """Say that another release renamed a routine, if one did."""
         if (present := self.renamed.get(name)) is None:
             return ""
-        return (
-            f"Another release renamed it to {present}, so that this code never runs it. If this "
-            f'code is the newer one, keep that name: @routine(name="{present}").'
-        )
+        return gettext(
+            "Another release renamed it to {name}, so that this code never runs it. If this code "
+            'is the newer one, keep that name: @routine(name="{name}").'
+        ).format(name=present)
 
     def _uncarried(self, names: Sequence[str]) -> str:
         """Say under which old names a record stands that is to be carried over; or nothing."""
@@ -188,21 +191,23 @@ class Reading:
         if not known:
             return ""
         taken = [name for name in known if self.taken.get(name)]
-        until = f", once {self.database.holder(taken[0])} is done with that" if taken else ""
-        return (
-            f"Its record stands under its old name {' and '.join(known)}. The next `manage.py once "
-            f"run` or server start carries it over{until}."
-        )
+        until = ""
+        if taken:
+            until = gettext(", once {} is done with that").format(self.database.holder(taken[0]))
+        return gettext(
+            "Its record stands under its old name {}. The next `manage.py once run` or server "
+            "start carries it over{}."
+        ).format(", ".join(known), until)
 
     def _undone(self, routine: Routine, attempt: Attempt | None) -> tuple[RoutineState, str]:
         name = routine.name
         state, message = self._tried(name, attempt)
         if (missing := self.behind.of(routine)) and state is not RoutineState.RUNNING:
             lacks = ", ".join(missing)
-            message = f"Unapplied migrations: {lacks}. Run `manage.py once run --migrate`."
-            return RoutineState.BLOCKED, message
+            message = gettext("Unapplied migrations: {}. Run `manage.py once run --migrate`.")
+            return RoutineState.BLOCKED, message.format(lacks)
         if (gate := self.behind.gates.get(name)) and not message:
-            message = f"Migration {gate} waits for it."
+            message = gettext("Migration {} waits for it.").format(gate)
         return state, message
 
     def _tried(self, name: str, attempt: Attempt | None) -> tuple[RoutineState, str]:
@@ -217,10 +222,11 @@ class Reading:
         # A success that is not recorded is a person's decision, or another version's.
         if attempt is None or last in (State.FAILED, State.SUCCEEDED):
             return state, ""
-        return state, f"{describe(attempt)}. {TAKES_OVER}"
+        return state, f"{describe(attempt)}. {takes_over()}"
 
     def _obstacle(self, name: str) -> str:
-        return f"Its lock is taken by {self.database.holder(name) or 'another process'}."
+        holder = self.database.holder(name) or gettext("another process")
+        return gettext("Its lock is taken by {}.").format(holder)
 
     def _status(
         self,
@@ -260,13 +266,6 @@ class Reading:
             return ran
         ran["throttled"] = (is_running and attempt.throttled) or None
         return ran | progress(attempt, seconds, is_running=is_running)
-
-
-def _gone(name: str) -> str:
-    return (
-        "Not in this code. Its record is left alone; if no release has it any more, "
-        f"`manage.py once forget {name}` removes that."
-    )
 
 
 def last_attempts(using: str) -> dict[str, Attempt]:

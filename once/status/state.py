@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from django.utils.translation import gettext_noop
+
 from once.results import Result
 from once.text import one_line
 
@@ -16,16 +18,16 @@ SCHEMA = 1
 class RoutineState(enum.StrEnum):
     """The state of a routine, under its name everywhere. First those that ask for a person."""
 
-    FAILED = "failed"
-    HELD = "held"
-    PAUSED = "paused"
-    BLOCKED = "blocked"
-    RUNNING = "running"
-    PENDING = "pending"
-    COMPLETED = "completed"
-    SUPERSEDED = "superseded"
-    RENAMED = "renamed"
-    UNKNOWN = "unknown"
+    FAILED = gettext_noop("failed")
+    HELD = gettext_noop("held")
+    PAUSED = gettext_noop("paused")
+    BLOCKED = gettext_noop("blocked")
+    RUNNING = gettext_noop("running")
+    PENDING = gettext_noop("pending")
+    COMPLETED = gettext_noop("completed")
+    SUPERSEDED = gettext_noop("superseded")
+    RENAMED = gettext_noop("renamed")
+    UNKNOWN = gettext_noop("unknown")
 
 
 _SETTLED = (

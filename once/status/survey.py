@@ -9,13 +9,13 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections, router
 from once.databases import PATIENCE, database, is_supported, unapplied
 from once.models import Completion
 from once.record import history
+from once.record.advice import takes_over
 from once.routines import in_memory, renamed
 from once.routines.base import Routine
 from once.routines.registry import Registry
-from once.status.reading import TAKES_OVER, Reading, described
+from once.status.reading import Reading, described
 from once.status.state import RoutineState, Status
-
-_NO_TABLES = "The tables of once are missing. Run `manage.py once run --migrate`."
+from once.words import gettext
 
 
 def statuses(
@@ -112,7 +112,9 @@ def _read(using: str, routines: list[Routine], seconds: float) -> tuple[list[Sta
 def without_tables(using: str) -> str:
     """Return what to do about a database in which the tables of the record are missing."""
     is_migrated = not any(each.startswith("once.") for each in unapplied.names(using))
-    return history.LOST_TABLES if is_migrated else _NO_TABLES
+    if is_migrated:
+        return gettext(history.LOST_TABLES)
+    return gettext("The tables of once are missing. Run `manage.py once run --migrate`.")
 
 
 def _has_record(using: str, seconds: float) -> bool:
@@ -141,8 +143,8 @@ def _with_obstacles(listed: list[Status], registry: Registry) -> list[Status]:
             if before is not None and before.waits_for:
                 before = by_name[before.waits_for]
             if before is not None and (why := _why_not_done(before)):
-                waits = f"Waits for {before.name}, which {why}."
-                message = (status.message or TAKES_OVER).replace(TAKES_OVER, waits)
+                waits = gettext("Waits for {}, which {}.").format(before.name, why)
+                message = (status.message or takes_over()).replace(takes_over(), waits)
                 by_name[status.name] = replace(status, waits_for=before.name, message=message)
                 break
     return [by_name[status.name] for status in listed]
@@ -150,21 +152,21 @@ def _with_obstacles(listed: list[Status], registry: Registry) -> list[Status]:
 
 def _why_not_done(status: Status) -> str:
     if status.state is RoutineState.COMPLETED and status.failed_items:
-        return f"has failed items. {status.message}".rstrip(".")
+        return gettext("has failed items. {}").format(status.message).rstrip(".")
     if status.state is RoutineState.RUNNING:
-        return f"is run on {status.place}"
+        return gettext("is run on {}").format(status.place)
     if status.state is RoutineState.SUPERSEDED:
         is_recorded = (status.recorded_version or 0) > (status.version or 0)
         if status.renamed_to:
             is_recorded = status.completed_at is not None
         elif status.message:  # of an earlier value, without a version if no later one is recorded
             is_recorded = status.recorded_version is not None
-        return "" if is_recorded else "was begun by newer code, and is not done yet"
+        return "" if is_recorded else gettext("was begun by newer code, and is not done yet")
     return {
-        RoutineState.FAILED: "failed",
-        RoutineState.HELD: "is held",
-        RoutineState.PAUSED: "is paused",
-        RoutineState.BLOCKED: "is blocked",
+        RoutineState.FAILED: gettext("failed"),
+        RoutineState.HELD: gettext("is held"),
+        RoutineState.PAUSED: gettext("is paused"),
+        RoutineState.BLOCKED: gettext("is blocked"),
     }.get(status.state, "")
 
 

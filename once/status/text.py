@@ -4,18 +4,22 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfoNotFoundError
 
 from django.db import DEFAULT_DB_ALIAS
+from django.utils.formats import date_format
 from django.utils.timezone import localtime
 
 from once.models import Trigger
 from once.status.state import RoutineState, Status
+from once.words import gettext, is_translated, number
 
-_SUPERSEDED = "A newer version is recorded, or was begun: this code never runs it."
 _FAILED = (RoutineState.FAILED, RoutineState.HELD)
 
 
 def moment(when: datetime | None) -> str:
     """Return a time in the reader's zone, to the second, or nothing."""
-    return f"{local(when):%Y-%m-%d %H:%M:%S %Z}" if when else ""
+    if when is None:
+        return ""
+    day = date_format(local(when)) + "," if is_translated() else f"{local(when):%Y-%m-%d}"
+    return f"{day} {local(when):%H:%M:%S %Z}"
 
 
 def local(when: datetime) -> datetime:
@@ -31,23 +35,25 @@ def duration(seconds: float | None, digits: int = 3) -> str:
     if seconds is None:
         return ""
     if round(seconds, digits) < 60:
-        return f"{seconds:.{digits}f}s"
+        return gettext("{}s").format(number(seconds, digits))
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} hours"
+    unit = gettext("{} min") if minutes < 120 else gettext("{} hours")
+    return unit.format(number(minutes if minutes < 120 else minutes / 60))
 
 
 def progress(
     processed: int, total: int | None, rate: float | None, seconds_left: float | None
 ) -> str:
     """Return how far a batched routine is, and how fast it goes."""
-    parts = [f"{processed:,}"]
+    parts = [number(processed)]
     if total is not None:
-        share = f" ({processed / total:.0%})" if total else ""
-        parts = [f"{processed:,} of {total:,}{share}"]
+        text = gettext("{} of {} ({}%)") if total else gettext("{} of {}")
+        share = number(100 * processed / (total or 1))
+        parts = [text.format(number(processed), number(total), share)]
     if rate:
-        parts.append(f"{rate:,.0f}/s")
+        parts.append(f"{number(rate)}/s")
     if seconds_left is not None:
-        parts.append(f"{duration(seconds_left, 0)} left")
+        parts.append(gettext("{} left").format(duration(seconds_left, 0)))
     return ", ".join(parts)
 
 
@@ -92,23 +98,24 @@ def details(status: Status) -> list[str]:
 
 def per(status: Status) -> str:
     """Say what a completion holds for, unless that is the database, or a process; or nothing."""
-    return "" if status.scope in (None, "database", "process") else f"per {status.scope}"
+    is_usual = status.scope in (None, "database", "process")
+    return "" if is_usual else gettext("per {}").format(status.scope)
 
 
 def without_body(status: Status) -> str:
     """Say how a routine is done whose body was not called; or nothing."""
     if status.trigger == Trigger.FOUND:
-        return f"{Trigger.FOUND.label} on {status.host}"
+        return gettext("found done on {}").format(status.host)
     if status.trigger != Trigger.FAKE:
         return ""
-    by = f" by {status.user}" if status.user else ""
-    return f"faked{by}" + (f": {status.reason}" if status.reason else "")
+    faked = gettext("faked by {}").format(status.user) if status.user else gettext("faked")
+    return f"{faked}: {status.reason}" if status.reason else faked
 
 
 def done_already(status: Status) -> str:
     """Say since when a routine is done, and how to have it run again."""
     if status.state is not RoutineState.COMPLETED:
-        return f"{status.name}: {status.message or _SUPERSEDED}"
+        return f"{status.name}: {status.message or _superseded()}"
     when, place = moment(status.completed_at), f" on {status.host}" if status.host else ""
     how = f"{when}, {without_body(status).rstrip('.')}"
     if not without_body(status):
@@ -125,20 +132,23 @@ def next_step(status: Status, *, runs_at_startup: bool) -> str:
     if status.message:
         return status.message
     if status.state is RoutineState.SUPERSEDED:
-        return _SUPERSEDED
+        return _superseded()
     if status.kind == "process":
-        return "In memory, once in each process: this is how it stands in this one."
+        return gettext("In memory, once in each process: this is how it stands in this one.")
     if status.state not in (RoutineState.FAILED, RoutineState.PENDING):
         return ""
     if status.kind == "call":
-        return "Call it again by `manage.py once call`."
-    role = f" with the role {status.role}" if status.role else ""
+        return gettext("Call it again by `manage.py once call`.")
+    role = gettext(" with the role {}").format(status.role) if status.role else ""
     run = f"`manage.py once run{f' {status.name}' if role else ''}`"
     if not runs_at_startup:
-        return f"Only {run} runs it, or `manage.py once work`{role}."
-    if status.retry_at is not None:
-        return (
-            f"Starting servers{role} try again from {moment(status.retry_at)} on; "
-            f"{run} tries at once."
-        )
-    return f"The next {run} or server start{role} runs it."
+        text = gettext("Only {run} runs it, or `manage.py once work`{role}.")
+    elif status.retry_at is not None:
+        text = gettext("Starting servers{role} try again from {time} on; {run} tries at once.")
+    else:
+        text = gettext("The next {run} or server start{role} runs it.")
+    return text.format(run=run, role=role, time=moment(status.retry_at))
+
+
+def _superseded() -> str:
+    return gettext("A newer version is recorded, or was begun: this code never runs it.")

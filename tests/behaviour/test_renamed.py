@@ -95,7 +95,7 @@ def test_release_before_finds_it_superseded(
     refused = reset("shop.old")
     assert (refused.code, refused.message) == (
         2,
-        "shop.old has the name shop.new in another release of the code. Reset it with that "
+        "shop.old has the name shop.new in another release of the code. Decide with that "
         "release, by that name.",
     )
     assert effects(using) == ["shop.old"]
