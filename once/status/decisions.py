@@ -85,8 +85,10 @@ def _wish_refusal(kind: Wish.Kind, status: Status) -> Refusal | None:
         return Refusal(_NEVER, message.format(name))
     if kind == Wish.Kind.RUN:
         return _run_refusal(status)
-    if kind == Wish.Kind.PAUSE and state is RoutineState.PAUSED:
+    if kind == Wish.Kind.PAUSE and status.paused:
         return Refusal(_NEEDLESS, gettext("{} is paused already.").format(name))
+    if kind == Wish.Kind.RESUME and not status.paused:
+        return Refusal(_NEEDLESS, gettext("{} is not paused.").format(name))
     if kind == Wish.Kind.PAUSE and state in (RoutineState.COMPLETED, RoutineState.SUPERSEDED):
         message = gettext("{} is {}: there is nothing to pause.")
         return Refusal(_NEEDLESS, message.format(name, gettext(state)))

@@ -108,6 +108,7 @@ class Reading:
         details = described(routine) | {"retry_at": record.retry_at, "attempts": record.tries}
         details |= {"scope_key": routine.scope_key, "failed_items": self.failed_items.get(name, 0)}
         details |= self._paced(routine) | {"wanted": record.is_wanted}
+        details["paused"] = self._is_paused(name)
         details["has_worker"] = bool(self.roles & {routine.role} if routine.role else self.roles)
         if record.is_wanted:
             message = f"{wanted()} {message or ''}".rstrip()
@@ -120,10 +121,12 @@ class Reading:
 
     def _waits(self, name: str) -> str:
         """Say that a pause outlives a completion, so that a higher version waits; or nothing."""
-        wish = self.wishes.get(name)
-        if not wish or not wish.is_paused:
+        if not self._is_paused(name):
             return ""
-        return " ".join([gettext("A higher version waits."), wishes.paused_by(wish)])
+        return " ".join([gettext("A higher version waits."), wishes.paused_by(self.wishes[name])])
+
+    def _is_paused(self, name: str) -> bool:
+        return name in self.wishes and self.wishes[name].is_paused
 
     def _paused(self, routine: Routine, attempt: Attempt | None) -> tuple[RoutineState, str]:
         name = routine.name

@@ -94,6 +94,8 @@ class Status:
     throttled: str | None = None
     #: Seconds that the running attempt has taken until now.
     elapsed_seconds: float | None = None
+    #: True if a person paused it, also while it runs, and where it is completed.
+    paused: bool = False
     #: True if a person wants it run now, and no attempt began since.
     wanted: bool = False
     #: True if a ``once work`` that takes it has looked lately.

@@ -19,7 +19,7 @@ KEYS = [
     *("trigger", "user", "reason", "processed", "total"),
     *("rate", "seconds_left", "failed_items", "pace", "set_by", "retry_at", "error"),
     *("waits_for", "message", "scope_key", "renamed_to", "throttled", "elapsed_seconds"),
-    *("wanted", "has_worker"),
+    *("paused", "wanted", "has_worker"),
 ]
 
 
