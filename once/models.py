@@ -146,9 +146,7 @@ class Attempt(Scoped):
     total = models.PositiveBigIntegerField(_("total"), null=True, blank=True)
     #: The throttle for which it waits before the next batch, and for how long.
     throttled = models.TextField(blank=True)
-    #: Of the process that works on it, no columns: the key by which its transactions are marked,
-    #: and whether its claim moved the anchor.
-    mark: Any = None
+    #: No column: True if its claim moved the anchor.
     is_anchored = False
 
     class Meta:

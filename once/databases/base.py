@@ -10,7 +10,6 @@ from django.db import DataError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from once.databases.lock import AdvisoryLock
-from once.databases.messages import Statement, together
 from once.databases.transactions import TransactionState, WorkTransaction
 from once.exceptions import InsideTransaction
 from once.text import one_line
@@ -169,18 +168,12 @@ class Database(ABC):
             yield
 
     @abstractmethod
-    def marking(self, name: str, key: Any = None) -> Sequence[Statement]:
-        """Return the first statements of a transaction, which mark it as working on ``name``.
+    def mark_backend(self, name: str, key: Any = None) -> Any:
+        """Mark the transaction in hand, by its first statement, as working on ``name``.
 
-        The last statement answers the key of the mark, which need not be looked up again, and
-        whether no other transaction bears that mark now. Where one writer at a time is admitted,
-        there are no statements.
+        Return the key of the mark, by which a later transaction may bear it without looking it up;
+        or a false value if another transaction bears that mark now.
         """
-
-    def mark_backend(self, name: str) -> bool:
-        """Send :meth:`marking`. Return True if no other transaction bears that mark now."""
-        answers = together(self, *self.marking(name))
-        return not answers or bool(answers[-1][0][-1])
 
     def unmark_backend(self) -> None:
         """Remove what :meth:`mark_backend` left in the session, if it outlives a transaction."""

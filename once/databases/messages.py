@@ -6,12 +6,10 @@ To other databases, which take one statement at a time, they go one after the ot
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from once.databases.base import Context, Database, Execute
 from once.databases.tables import execute as send
-
-if TYPE_CHECKING:  # because a database sends messages
-    from once.databases.base import Context, Database, Execute
 
 #: SQL and its parameters.
 Statement: TypeAlias = tuple[str, Sequence[Any]]
@@ -21,11 +19,11 @@ _IMPATIENT = "SET LOCAL lock_timeout = '250ms'"
 
 
 def whole_transaction(
-    execute: "Execute",
+    execute: Execute,
     sql: str,
     params: Any,
     many: bool,
-    context: "Context",
+    context: Context,
     *,
     limits: Sequence[str] = (),
 ) -> Any:
@@ -52,9 +50,7 @@ def whole_transaction(
         raise
 
 
-def whole_savepoint(
-    execute: "Execute", sql: str, params: Any, many: bool, context: "Context"
-) -> Any:
+def whole_savepoint(execute: Execute, sql: str, params: Any, many: bool, context: Context) -> Any:
     """Send a statement and a savepoint that is rolled back as one message (execute_wrapper).
 
     The rollback frees the locks on tables that the statement took (manual, "Explicit Locking").
@@ -67,11 +63,11 @@ def whole_savepoint(
 def _framed(
     before: Sequence[str],
     after: Sequence[str],
-    execute: "Execute",
+    execute: Execute,
     sql: str,
     params: Any,
     many: bool,
-    context: "Context",
+    context: Context,
 ) -> Any:
     """Send a statement between two lists as one message, and go on to its own answer."""
     connection, cursor = context["connection"], context["cursor"]
@@ -86,7 +82,7 @@ def _framed(
 
 
 @contextmanager
-def preceded(here: "Database", sql: str) -> Iterator[None]:
+def preceded(here: Database, sql: str) -> Iterator[None]:
     """Have a statement go before the next one of this context, or at its end if there is none."""
     if not here.takes_messages:
         send(here.connection, sql)
@@ -94,7 +90,7 @@ def preceded(here: "Database", sql: str) -> Iterator[None]:
         return
     waiting = [sql]
 
-    def with_it(execute: "Execute", *call: Any) -> Any:
+    def with_it(execute: Execute, *call: Any) -> Any:
         before = [waiting.pop()] if waiting else []
         return _framed(before, (), execute, *call) if before else execute(*call)
 
@@ -105,7 +101,7 @@ def preceded(here: "Database", sql: str) -> Iterator[None]:
 
 
 @contextmanager
-def followed(here: "Database", *by: str) -> Iterator[None]:
+def followed(here: Database, *by: str) -> Iterator[None]:
     """Have statements go behind the one statement of this context."""
     if not here.takes_messages:
         yield
@@ -116,7 +112,7 @@ def followed(here: "Database", *by: str) -> Iterator[None]:
         yield
 
 
-def together(here: "Database", *statements: Statement) -> list[Any]:
+def together(here: Database, *statements: Statement) -> list[Any]:
     """Execute statements, one after the other.
 
     Returns:

@@ -11,7 +11,6 @@ from django.db import Error
 
 from once.databases import tables
 from once.databases.base import Context, Execute
-from once.databases.messages import Statement
 from once.databases.mysql_lock import LOCK, OWN, MySQLLock, digest
 from once.databases.servers import ServerDatabase, mark_name
 from once.databases.transactions import TransactionState
@@ -118,17 +117,17 @@ class MySQL(ServerDatabase):
             return TransactionState.NONE if is_none else TransactionState.UNKNOWN
         return TransactionState.OPEN
 
-    def marking(self, name: str, key: Any = None) -> Sequence[Statement]:
+    def mark_backend(self, name: str, key: Any = None) -> Any:
         # Because named locks and variables outlive transactions, unmark_backend removes both. What
         # it needs for that is kept in the session.
         keep = ", ".join(
             f"@once_{timeout} = @@SESSION.{timeout}, SESSION {timeout} = {value}"
             for timeout, value in self._idle_timeouts().items()
         )
-        return [
-            (f"SET @once_work = {LOCK}, {keep}", [digest(mark_name(name))]),
-            ("SELECT @once_work, GET_LOCK(@once_work, 0)", []),
-        ]
+        tables.execute(
+            self.connection, f"SET @once_work = {LOCK}, {keep}", [digest(mark_name(name))]
+        )
+        return tables.ask(self.connection, "SELECT GET_LOCK(@once_work, 0)") == [(1,)]
 
     @contextmanager
     def limiting_locks(self, seconds: float) -> Iterator[tuple[float, int | None]]:

@@ -24,11 +24,6 @@ _PLACE = LOCK.replace("once:", "once standby:")
 OWN = "CONCAT('once session:', COALESCE({session}, 0))"  # MySQL refuses NULL as a name
 
 
-#: Sessions of this user that wait for a table of the record, which another session changes.
-_WAITS = """SELECT 1 FROM information_schema.PROCESSLIST
-    WHERE STATE = 'Waiting for table metadata lock' AND INFO LIKE %s LIMIT 1"""
-
-
 class MySQLLock(SessionLock):
     """A named lock of a session that the server closes where it falls silent.
 
@@ -94,9 +89,6 @@ class MySQLLock(SessionLock):
     def set_liveness(self) -> None:
         own = f"@once_session = GET_LOCK({OWN.format(session='CONNECTION_ID()')}, 0)"
         self.execute(f"SET {own}, SESSION wait_timeout = {_whole(self.liveness)}")
-
-    def obstacle(self) -> str:
-        return "" if self.ask(_WAITS, [f"%{tables.name('attempt')}%"]) else super().obstacle()
 
     def end(self) -> None:
         self.ask("SELECT RELEASE_ALL_LOCKS()")

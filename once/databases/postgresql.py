@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db import DatabaseError, Error
 
-from once.databases.messages import Statement, followed, message, whole_transaction
+from once.databases.messages import followed, message, whole_transaction
 from once.databases.postgresql_lock import (
     HOLDERS,
     KEY,
@@ -109,7 +109,7 @@ class PostgreSQL(ServerDatabase):
         }
         return states.get(driver.connection.info.transaction_status.name, TransactionState.OPEN)
 
-    def marking(self, name: str, key: Any = None) -> Sequence[Statement]:
+    def mark_backend(self, name: str, key: Any = None) -> Any:
         # The role's own idle timeout would end a transaction while its body computes for long.
         timeouts = unlimited(self.connection, "idle_in_transaction_session_timeout")
         settings = "".join(f"set_config('{timeout}', '0', true), " for timeout in timeouts)
@@ -117,7 +117,9 @@ class PostgreSQL(ServerDatabase):
         own, params = known if key else (KEY, keyed(self.connection, mark_name(name)))
         # By OFFSET the server computes it once, and not wherever it is named.
         keys = f"(SELECT {own} AS key OFFSET 0) AS keys"
-        return [(f"SELECT {settings}key, pg_try_advisory_xact_lock(key) FROM {keys}", params)]
+        sql = f"SELECT {settings}key, pg_try_advisory_xact_lock(key) FROM {keys}"
+        [(*_, key, is_marked)] = ask(self.connection, sql, params)
+        return key if is_marked else None
 
     def lock_table(self, table: str, *, alone: bool = False) -> None:
         # PostgreSQL manual, 13.3.1, Table-Level Locks.

@@ -167,14 +167,16 @@ class PostgreSQLLock(SessionLock):
         return True
 
     def blockers(self, session: int) -> str:
-        return "; and ".join(starmap(_blocker, self.read(lambda: self.ask(_BLOCKERS, [session]))))
+        def found() -> list[Any]:
+            # Anew, because a transaction is shown the same sessions until it ends.
+            self.ask("SELECT pg_stat_clear_snapshot()")
+            return self.ask(_BLOCKERS, [session])
+
+        return "; and ".join(starmap(_blocker, self.read(found)))
 
     def obstacle(self) -> str:
-        waits = [wait for (wait,) in self.ask(_WAITS)]
-        if any(wait.startswith("Lock ") for wait in waits):
-            return ""
-        if waits:
-            return f"The server itself holds it up: {', '.join(waits)} (pg_stat_activity)"
+        if waits := ", ".join(wait for (wait,) in self.ask(_WAITS)):
+            return f"The server itself holds it up: {waits} (pg_stat_activity)"
         if not self.is_pooled:
             return super().obstacle()
         return f"The pooler had no connection for it. {POOL}"

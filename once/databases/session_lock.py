@@ -205,11 +205,7 @@ class SessionLock(AdvisoryLock):
     # In the session's thread:
 
     def obstacle(self) -> str:
-        """Return what may keep the work from its answer, for people to read.
-
-        It is empty for a lock on a table or row of the record: giving up this lock ends no such
-        wait, and may have an external body called again, which waits to be recorded.
-        """
+        """Return what may keep the work from its answer, for people to read."""
         return "See what the server waits for: a disk, a replica, or a lock of another session"
 
     def leaving_nothing(self) -> AbstractContextManager[None]:

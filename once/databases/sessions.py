@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds between two looks at what keeps the work from its answer.
-_LOOK = 1.0
-
 
 class Session:
     """The session of a lock, from its first call to its loss or its end.
@@ -50,8 +47,6 @@ class Session:
         self.answered = monotonic()
         self.took = 0.0
         self._give_up_at: float | None = None
-        #: Time before which the session does not give itself up, because that would not help.
-        self._patient_until = 0.0
         #: Time at which the thread looks by itself what is due.
         self._wakes_at = inf
         self._thread = threads.start(self._serve, f"once lock of {lock.name}")
@@ -173,7 +168,7 @@ class Session:
     def _due(self, give_up_at: float | None) -> float:
         if self._connection is None or self._lost is not None or self._is_silent:
             return inf  # nothing to keep alive
-        return min(self._next_beat, max(give_up_at or inf, self._patient_until))
+        return min(self._next_beat, give_up_at or inf)
 
     @property
     def _next_beat(self) -> float:
@@ -181,16 +176,13 @@ class Session:
 
     def _beat(self) -> None:
         give_up_at = self._give_up_at
-        if give_up_at is not None and monotonic() >= max(give_up_at, self._patient_until):
+        if give_up_at is not None and monotonic() >= give_up_at:
             try:
                 obstacle = self.context.run(self.lock.obstacle)
             except Error as error:
                 obstacle = f"Its own session fails: {one_line(error)}"
-            if self._give_up_at is None:
-                return  # the work had its answer meanwhile
-            if not obstacle:
-                self._patient_until = monotonic() + _LOOK
-                return
+            if self._give_up_at != give_up_at:
+                return  # the work had its answer meanwhile, and may wait for another one
             self._lose(
                 NoConnection(
                     f"The work of {self.lock.name} had no answer in time beside the lock, which "

@@ -6,7 +6,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from math import inf
 from pathlib import Path
@@ -19,7 +19,6 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from once.databases.base import Database
 from once.databases.lock import AdvisoryLock
-from once.databases.messages import Statement
 from once.databases.transactions import TransactionState
 from once.exceptions import AttemptLost, OnceError
 
@@ -78,8 +77,8 @@ class SQLite(Database):
         finally:
             connection.enable_constraint_checking()
 
-    def marking(self, name: str, key: Any = None) -> Sequence[Statement]:
-        return ()  # BEGIN IMMEDIATE admits one writer
+    def mark_backend(self, name: str, key: Any = None) -> Any:
+        return True  # BEGIN IMMEDIATE admits one writer
 
     def terminate_backend(self, name: str) -> int:
         return 0  # the lock file was free: no process is left whose transaction could be open

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import DatabaseError, Error
 
 from once.databases import Database
 from once.databases.lock import AdvisoryLock
+from once.databases.messages import followed
 from once.engine import batching, body, shutdown
 from once.engine.backoff import Wait
-from once.exceptions import BatchError, BodyError, Paused
+from once.exceptions import AttemptLost, BatchError, BodyError, Paused
 from once.models import DECISIONS, Attempt, Trigger
 from once.record import anchors, failed_items, recorder, wishes
 from once.record.standing import Standing
@@ -61,6 +62,8 @@ class Work:
     failed_items: int = field(default=0, init=False)
     #: The driver's connection that the last work transaction began on.
     session: object = field(default=None, init=False)
+    #: Key of the mark of its transactions, once it is known.
+    _mark: Any = field(default=None, init=False)
     #: The first error of a hook that ran after a commit.
     _afterwards: Exception | None = field(default=None, init=False)
 
@@ -241,7 +244,12 @@ class Work:
     def _take_right_to_commit(self) -> None:
         """Make the transaction in hand the one that may commit for this attempt."""
         with self.lock.yielding(), self.here.answering():
-            self.last_wish = recorder.lock_attempt(self.attempt, (body.SAVEPOINT, []))
+            name = recorder.work_name(self.attempt)
+            self._mark = self.here.mark_backend(name, self._mark)
+        if not self._mark:
+            raise AttemptLost(f"Another session claims to work on {self.attempt}.")
+        with followed(self.here, body.SAVEPOINT):
+            self.last_wish = recorder.lock_attempt(self.attempt)
         self.session = self.here.connection.connection
 
     @property

@@ -195,11 +195,12 @@ class Claim:
             if ahead.record.tries:
                 recorder.rehearse(self.routine.using)
             trigger = self.options.next_trigger(ahead.record.standing)
-            # Between the claim and the body, nothing may be left to fence, to ask or to read.
-            is_asked = self.after or self.routine.done_if or self.routine.kind == "batched"
-            decides = trigger in DECISIONS
-            by = (self.options.user, self.options.reason) if decides else ("", "")
-            acts = not (decides or ahead.predecessors or is_asked)
+            by = (self.options.user, self.options.reason) if trigger in DECISIONS else ("", "")
+            # Not where anything is to be fenced, asked or refused first. Nor where a claim is
+            # several statements, because an error between them would leave it running.
+            had = ahead.record.has_running or ahead.record.is_batched or trigger in DECISIONS
+            is_plain = self.here.takes_messages and self.routine.kind == "atomic"
+            acts = is_plain and not (had or self.after or self.routine.done_if)
             attempt = recorder.begin(self.routine, ahead, trigger, *by, acts=acts)
         return AGAIN if attempt is None else self._carry_out(attempt, ahead)
 

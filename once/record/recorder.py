@@ -134,21 +134,12 @@ def close(
     )
 
 
-def lock_attempt(attempt: Attempt, *behind: Statement) -> int:
-    """Have the transaction in hand, by its first statements, be the only one to work on an attempt.
-
-    Until it ends it has the mark, by which a successor ends it, and the lock of the row, with the
-    right to commit. Statements behind those travel with them.
+def lock_attempt(attempt: Attempt) -> int:
+    """Keep an attempt's right to commit for the work transaction in hand, until that ends.
 
     Return the number of the last wish for its routine, which so costs no question of its own.
     """
-    marking = database(str(attempt._state.db)).marking(work_name(attempt), attempt.mark)
-    answers = _sent(attempt, *marking, statements.lock(attempt), *behind)
-    if marking:
-        *_, attempt.mark, is_marked = answers[len(marking) - 1][0]
-        if not is_marked:
-            raise AttemptLost(f"Another session claims to work on {attempt}.")
-    found = answers[len(marking)]
+    [found] = _sent(attempt, statements.lock(attempt))
     if not found:
         raise lost_error(attempt)
     return found[0][0] or 0

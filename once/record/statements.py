@@ -121,10 +121,12 @@ def _of(attempt: Attempt) -> Database:
 
 
 def _own_row(attempt: Attempt) -> Statement:
-    """Return the condition on the row of an attempt that may not know its id yet.
+    """Return the condition on the row of an attempt, which knows no id before it is inserted.
 
     By the key as well: where a first claim inserts nothing, the row is another process's.
     """
+    if attempt.pk:
+        return "id = %s", [attempt.pk]
     [key] = _quoted(_of(attempt), ["key"])
     condition = f"routine = %s AND number = %s AND {key} = %s"
     return condition, [attempt.routine, attempt.number, attempt.key]

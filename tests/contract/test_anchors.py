@@ -1,5 +1,6 @@
 """What correctness needs outlives the history, whoever deletes that, and ``once prune`` does."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,9 +14,9 @@ from once import Routine, Run
 from once.exceptions import AttemptLost
 from once.models import Anchor, Attempt, Completion, State
 from once.record import anchors, history, recorder
-from once.record.standing import Standing
+from once.record.standing import Record, Standing
 from once.results import Outcome
-from tests.support import attempts, begin, last, rows, run, seed, standings
+from tests.support import attempts, begin, beside, conflict, last, rows, run, seed, standings
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
 
@@ -211,3 +212,63 @@ def test_deletion_of_all_is_no_trouble_where_all_is_done() -> None:
     assert run(routine)[0].outcome is Outcome.ALREADY_DONE
     run(seed("sqlite", version=2))
     assert last("sqlite").number == 2
+
+
+def test_code_without_over_leaves_the_anchor_where_the_batches_stopped(using: str) -> None:
+    routine, seen = half_done(using)
+    for _ in range(2):
+        (refused,) = run(seed(using, function=lambda: seen.append(99)))
+        assert "has no over= any more" in refused.message
+        age(using, 100)
+        anchors.prune(using, 30)
+    run(routine)
+    assert seen == [-1, -1, -1, 2, 3]
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_attempt_whose_predecessor_ends_while_it_claims_takes_no_anchor(
+    using: str, atomic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    routine = seed(using, function=lambda: calls.append(1), atomic=atomic, retry=False)
+    first = begin(routine)
+    anchors.move(first)
+    read = history.read_under_lock
+
+    def then_end(it: Routine) -> Record:
+        record = read(it)
+        with beside(lambda: recorder.close(first, State.FAILED)) as ended:
+            ended.result(30)
+        return record
+
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "read_under_lock", then_end)
+        assert run(routine)[0].reason == "held"
+    assert attempts(using) == [("shop.seed", 1, "failed"), ("shop.seed", 2, "interrupted")]
+    assert Anchor.objects.using(using).get().number == 1
+    age(using, 100)
+    anchors.prune(using, 30)
+    assert standings(routine) == {"shop.seed": Standing.HELD}
+    run(routine)
+    assert not calls
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_claim_that_cannot_move_the_anchor_leaves_no_attempt_that_holds(
+    using: str, atomic: bool
+) -> None:
+    errors = [conflict(using)]
+
+    def refuse(execute: Any, sql: str, *call: Any) -> Any:
+        if errors and re.search("INSERT INTO .once_anchor", sql):
+            raise errors.pop()
+        return execute(sql, *call)
+
+    calls: list[int] = []
+    routine = seed(using, function=lambda: calls.append(1), atomic=atomic, retry=False)
+    connections[using].ensure_connection()
+    with connections[using].execute_wrapper(refuse):
+        (result,) = run(routine)
+    assert not errors
+    assert result.outcome is Outcome.RAN
+    assert calls == [1]

@@ -294,6 +294,7 @@ def test_close_ends_the_session_that_may_still_commit() -> None:
 
     def work() -> None:
         with worker.work():
+            assert worker.mark_backend(recorder.work_name(attempt))
             recorder.lock_attempt(attempt)
             with transaction.atomic():  # inside a savepoint too
                 rows("default", "SELECT 1")
@@ -334,22 +335,26 @@ def test_work_lock_is_refused_to_a_second_session() -> None:
     here = database("default")
     locked, tried = threading.Event(), threading.Event()
 
-    def lock() -> bool:
+    keys: list[Any] = []
+
+    def lock() -> None:
         with here.work():
-            mine = here.mark_backend("7")
+            keys.append(here.mark_backend("7"))
             locked.set()
             assert tried.wait(30)
-            return mine
 
     with beside(lock) as holder:
         assert locked.wait(30)
+        [key] = keys
+        assert key
         with here.work():
             assert not here.mark_backend("7")
+            assert not here.mark_backend("7", key)
             assert here.mark_backend("8")
         tried.set()
-        assert holder.result(30)
+        holder.result(30)
     with here.work():
-        assert here.mark_backend("7")
+        assert here.mark_backend("7", key) == key
 
 
 def test_tables_are_installed(using: str) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ from once.databases.session_lock import SessionLock
 from once.databases.sqlite import MemoryLock, SQLiteLock
 from once.exceptions import LockLost, OnceError
 from once.models import Attempt
-from once.results import Outcome
-from tests.support import attempts, beside, receiving, rows, run, seed, take
+from tests.support import beside, receiving, rows, take
 from tests.waiting import GRACE, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "sqlite"])
@@ -760,49 +759,3 @@ def test_long_statement_of_the_project_is_no_obstacle_of_the_work() -> None:
         rows("default", f"SELECT pg_cancel_backend(pid) FROM ({long}) AS found", ["%AS nonce%"])
         assert isinstance(work.exception(30), OperationalError)
     assert obstacle.startswith("See what the server waits for")
-
-
-def test_lock_stays_while_the_work_waits_for_a_table_that_is_altered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Else another process would call the body again, whose effects exist and are not recorded."""
-    monkeypatch.setattr(SessionLock, "patience", (1.0, 1.1))
-    kind = type(session())
-    obstacle = kind.obstacle
-    asked: list[str] = []
-
-    def note(self: SessionLock) -> str:
-        asked.append(obstacle(self))
-        return asked[-1]
-
-    monkeypatch.setattr(kind, "obstacle", note)
-    is_called, is_altered = threading.Event(), threading.Event()
-
-    def body() -> None:
-        is_called.set()
-        assert is_altered.wait(30)
-
-    routine = seed("default", function=body, atomic=False)
-    with beside(lambda: run(routine)) as running:
-        assert is_called.wait(30)
-        with altering("once_attempt"):
-            is_altered.set()
-            wait_until(lambda: asked)
-            assert not asked[0]
-            assert database("default").holder(NAME) is not None
-        (result,) = running.result(30)
-    assert result.outcome is Outcome.RAN
-    assert attempts("default") == [("shop.seed", 1, "succeeded")]
-
-
-@contextmanager
-def altering(table: str) -> Iterator[None]:
-    """Keep a table from all other sessions, as a migration does that alters it."""
-    if is_mysql():
-        rows("default", f"LOCK TABLES {table} WRITE")
-        yield
-        rows("default", "UNLOCK TABLES")
-        return
-    with transaction.atomic():
-        rows("default", f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
-        yield

@@ -23,7 +23,6 @@ from django.test.utils import CaptureQueriesContext
 from once import Routine, Run, signals
 from once.databases import database, tables
 from once.databases.lock import AdvisoryLock
-from once.databases.messages import Statement
 from once.databases.session_lock import SessionLock
 from once.exceptions import (
     BodyError,
@@ -578,13 +577,13 @@ def test_predecessor_that_cannot_be_fenced_is_told_to_who_does_not_wait(using: s
 def test_work_that_another_session_claims_is_no_work_of_this_one(
     using: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusals: list[list[Statement]] = [[("SELECT 1, 0", [])]]
+    refusals = [False]
     here = type(database(using))
-    marking = here.marking
+    mark_backend = here.mark_backend
     monkeypatch.setattr(
         here,
-        "marking",
-        lambda self, *name: refusals.pop() if refusals else marking(self, *name),
+        "mark_backend",
+        lambda self, *name: refusals.pop() if refusals else mark_backend(self, *name),
     )
     (result,) = run(seed(using))
     assert result.outcome is Outcome.RAN
@@ -725,10 +724,10 @@ def test_conflict_before_the_body_is_repeated_by_the_attempt_or_by_the_next_one(
     lock = recorder.lock_attempt
     errors = [conflict(using)]
 
-    def fail_first(attempt: Attempt, *behind: Statement) -> int:
+    def fail_first(attempt: Attempt) -> int:
         if errors:
             raise errors.pop()
-        return lock(attempt, *behind)
+        return lock(attempt)
 
     monkeypatch.setattr(recorder, "lock_attempt", fail_first)
     (result,) = run(seed(using, retry=retry))

@@ -145,11 +145,8 @@ QUESTIONS = [
     *(Question("batches", left_out, finds, quick=True) for left_out, finds in _LOSSY),
     *(Question("tables", f"KIND={kind}", liveness=True, quick=True) for kind in _KINDS),
     Question("tables", "PROCESSES=3", liveness=True),
-    *(
-        Question("tables", f"KIND={kind} LOCK_KEEPS_TABLES WORK_WAITS", STUCK, quick=True)
-        for kind in _KINDS
-    ),
-    Question("tables", "WORK_WAITS", liveness=True, quick=True),
+    *(Question("tables", f"KIND={kind} LOCK_KEEPS_TABLES", STUCK, quick=True) for kind in _KINDS),
+    Question("tables", "LOCK_KEEPS_TABLES WORK_GIVES_UP", ENDLESS, liveness=True, quick=True),
     Question("standby", "PROCESSES=2", liveness=True, quick=True),
     Question("standby", "PROCESSES=3", liveness=True),
     Question("standby", "TURN_THROWN_AWAY", ENDLESS, liveness=True, quick=True),

@@ -5,8 +5,8 @@
  * MODELLED. Each process has two sessions, one for its lock and one for its work, and waits for
  * both in turn. No server sees that. A reader shares a table; a change of the table takes it alone,
  * and all that ask after the change wait behind it. A statement of its own, and one in the lock's
- * session, gives up after a while (lock_timeout) and is repeated later. A work transaction may give up
- * at its first statements, and the lock with it; it keeps what it got until it ends.
+ * session, gives up after a while (lock_timeout) and is repeated later. A work transaction keeps
+ * what it asked for until it ends.
  *
  * ABSTRACTED. There is one table. A change that waits is always first in the queue. Bodies end.
  */
@@ -51,13 +51,13 @@ inline read_under_lock() {
 }
 
 inline begin() {
-#ifdef WORK_WAITS
-    atomic { is_open -> shares++ }
-#else
+#ifdef WORK_GIVES_UP
     do
     :: atomic { is_open -> shares++; break }
-    :: atomic { !is_open -> goto leave }
+    :: !is_open                            /* begins the transaction anew */
     od
+#else
+    atomic { is_open -> shares++ }
 #endif
 }
 

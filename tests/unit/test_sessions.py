@@ -316,13 +316,15 @@ def test_says_that_it_failed_itself_where_it_cannot_say_more(
         session.check()
 
 
+@pytest.mark.parametrize("later", [None, 60.0])
 def test_keeps_itself_where_the_work_has_its_answer_while_the_obstacle_is_asked_for(
-    session: Session, holder: Holder
+    session: Session, holder: Holder, later: float | None
 ) -> None:
     asked = threading.Event()
 
     def obstacle() -> str:
         session.abandon_after(None)
+        session.abandon_after(later)
         asked.set()
         return "Nobody knows why"
 
@@ -331,22 +333,6 @@ def test_keeps_itself_where_the_work_has_its_answer_while_the_obstacle_is_asked_
     session.abandon_after(0.05)
     assert asked.wait(30)
     assert ask(session) == 1
-
-
-def test_keeps_itself_where_giving_up_would_not_help(session: Session, holder: Holder) -> None:
-    asked = threading.Event()
-
-    def obstacle() -> str:
-        asked.set()
-        return ""
-
-    holder.obstacle = obstacle  # type: ignore[method-assign]
-    ask(session)
-    session.abandon_after(0.05)
-    assert asked.wait(30)
-    assert ask(session) == 1
-    holder.obstacle = lambda: "Nobody knows why"  # type: ignore[method-assign]
-    wait_until(lambda: session.is_lost)
 
 
 @pytest.mark.parametrize("later", [None, 60.0])
