@@ -171,8 +171,14 @@ class Database(ABC):
     def mark_backend(self, name: str, key: Any = None) -> Any:
         """Mark the transaction in hand, by its first statement, as working on ``name``.
 
-        Return the key of the mark, by which a later transaction may bear it without looking it up;
-        or a false value if another transaction bears that mark now.
+        Args:
+            name: the name.
+            key: what an earlier call for the name returned, which saves the server computing it.
+
+        Returns:
+            A true value, the key of the mark where the server has one; or a false value if another
+            transaction bears that mark now.
+
         """
 
     def unmark_backend(self) -> None:

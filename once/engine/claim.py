@@ -196,8 +196,7 @@ class Claim:
                 recorder.rehearse(self.routine.using)
             trigger = self.options.next_trigger(ahead.record.standing)
             by = (self.options.user, self.options.reason) if trigger in DECISIONS else ("", "")
-            # Not where anything is to be fenced, asked or refused first. Nor where a claim is
-            # several statements, because an error between them would leave it running.
+            # Unless work comes first, or an error between statements could leave it running.
             had = ahead.record.has_running or ahead.record.is_batched or trigger in DECISIONS
             is_plain = self.here.takes_messages and self.routine.kind == "atomic"
             acts = is_plain and not (had or self.after or self.routine.done_if)
@@ -283,8 +282,9 @@ class Claim:
                     break
             predecessor.state = ended
             if ended is State.LOST:
-                pair = {"attempt": predecessor, "successor": attempt}
-                signals.attempt_lost.send_robust(self.routine, **pair)
+                signals.attempt_lost.send_robust(
+                    self.routine, attempt=predecessor, successor=attempt
+                )
 
     def _leave(self, record: Record) -> Result:
         """Return the result if there is nothing to do for this process."""
