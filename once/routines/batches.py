@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db import connections
+from django.db.models import Q, QuerySet
 from django.db.models.manager import BaseManager
 
 from once.exceptions import BatchError
 from once.routines.base import Routine
-from once.routines.keys import key_of
+from once.routines.keys import KeysBeyond, key_of
 
 _POSITION = "position"
 
@@ -157,15 +158,20 @@ class _QuerySetBatches(Batches):
         self._key = key_of(routine, rows)
         self._by = ",".join(self._key.order)
         self._rows = rows.order_by(*self._key.order)
+        #: The last question for the bound of a whole batch, and what it was compiled for.
+        self._bound: tuple[tuple[object, ...], KeysBeyond] | None = None
 
     def after(self, cursor: str, size: int) -> Batch:
         at = _Cursor.read(cursor, self._routine, self._by)
-        beyond = self._beyond(at)
-        keys = self._key.values(beyond)
         # Because the key of its last row bounds a whole batch, no other key of it is loaded.
-        bounds = list(keys[size - 1 : size])
-        count = size if bounds else len(bounds := list(keys[:size]))
-        found = beyond.filter(self._key.until(bounds[-1])) if bounds else beyond.none()
+        bounds = self._whole(at, size)
+        if bounds:
+            count = size
+        else:
+            bounds = [*self._key.values(self._beyond(at))[:size]]
+            count = len(bounds)
+        until = [self._key.until(bounds[-1])] if bounds else []
+        found = self._beyond(at, *until) if bounds else self._rows.none()
         last = self._key.written(bounds[-1]) if bounds else ""
         # Without a full batch, the start of another round, if there is one.
         further, is_last = _Cursor(by=self._by, round=at.round + 1), at.round >= self._rounds
@@ -190,10 +196,21 @@ class _QuerySetBatches(Batches):
         left = self._beyond(at).count() if at.round <= self._rounds else 0
         return done.processed + left
 
-    def _beyond(self, at: _Cursor) -> "QuerySet[Any]":
-        rows = self._rows.all()
+    def _whole(self, at: _Cursor, size: int) -> list[tuple[Any, ...]]:
+        """Return the key of the last row of a whole batch, or no key where a batch has less."""
+        last = slice(size - 1, size)
+        if at.after is None:
+            return [*self._key.values(self._beyond(at))[last]]
+        compiled_for = (size, len(self.left_out), connections[self._rows.db])
+        if self._bound is None or self._bound[0] != compiled_for:
+            everywhere = self._beyond(replace(at, after=None))
+            self._bound = compiled_for, KeysBeyond(self._key, everywhere, last)
+        return self._bound[1].find(self._key.read(at.after))
+
+    def _beyond(self, at: _Cursor, *conditions: Q) -> "QuerySet[Any]":
         if at.after is not None:
-            rows = rows.filter(self._key.beyond(self._key.read(at.after)))
+            conditions = (self._key.beyond(self._key.read(at.after)), *conditions)
+        rows = self._rows.filter(*conditions)
         if self.left_out:
             rows = rows.exclude(self._key.among([*map(self._key.read, sorted(self.left_out))]))
         return rows

@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import FieldDoesNotExist
+from django.core.exceptions import EmptyResultSet, FieldDoesNotExist
 from django.db import connections
-from django.db.models import CompositePrimaryKey, Field, Q
+from django.db.models import CompositePrimaryKey, Field, Q, Value
 from django.db.models.constants import LOOKUP_SEP
 
 from once.exceptions import BatchError
@@ -79,6 +80,44 @@ class Key:
         """Return the key that such a text is of."""
         texts = [text] if len(self.fields) == 1 else json.loads(text)
         return [field.to_python(each) for field, each in zip(self.fields, texts, strict=True)]
+
+
+class _Parameter(Value):
+    """A value that a compiled statement has anew each time that it is executed."""
+
+    def resolve_expression(self, *_: Any, **__: Any) -> "_Parameter":
+        return self  # and not a copy, which would keep its first value
+
+    def as_sql(self, *_: Any) -> Any:
+        return "%s", [self]
+
+    def prepared(self, connection: Any) -> Any:
+        return self.output_field.get_db_prep_value(self.value, connection)
+
+
+class KeysBeyond:
+    """The question for keys that come after a key. It is compiled once.
+
+    Because Django takes as long to build a question as a server to answer it.
+    """
+
+    def __init__(self, key: Key, rows: "QuerySet[Any]", part: slice) -> None:
+        self._parameters = [_Parameter(None, output_field=field) for field in key.fields]
+        keys = key.values(rows.filter(key.beyond(self._parameters)))[part]
+        self._compiler: Any = keys.query.get_compiler(keys.db)
+        with suppress(EmptyResultSet):  # it has no rows, and the compiler says so again
+            sql, params = self._compiler.as_sql()
+            self._compiler.as_sql = lambda: (sql, [*map(self._filled, params)])
+
+    def find(self, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Return the keys that come after the key of these values."""
+        for parameter, value in zip(self._parameters, values, strict=True):
+            parameter.value = value
+        return [*self._compiler.results_iter(tuple_expected=True)]
+
+    def _filled(self, param: Any) -> Any:
+        is_own = isinstance(param, _Parameter)
+        return param.prepared(self._compiler.connection) if is_own else param
 
 
 def _beside(

@@ -405,6 +405,16 @@ def test_order_that_changed_is_refused_where_it_went_on(
     assert body.items == [1, 2, 3, 4]
 
 
+def test_queryset_that_has_no_rows_any_more_ends_where_it_went_on(using: str) -> None:
+    """Of which Django asks no database."""
+    stock(using, 1, 2, 3)
+    failing = failing_at(Item.objects.using(using).get(number=3), using)
+    assert run(over(Item.objects.all, using, failing))[0].outcome is Outcome.FAILED
+    (result,) = run(over(Item.objects.none, using))
+    assert result.outcome is Outcome.RAN
+    assert last(using).processed == 2
+
+
 def test_rows_that_appear_ahead_are_met_and_those_behind_are_not(using: str) -> None:
     stock(using, 2, 4, 6)
     body = Bodies()
