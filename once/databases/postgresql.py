@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db import DatabaseError, Error
 
-from once.databases.messages import followed, message, whole_transaction
+from once.databases.messages import Statement, followed, message, whole_transaction
 from once.databases.postgresql_lock import (
     HOLDERS,
     KEY,
@@ -113,13 +113,26 @@ class PostgreSQL(ServerDatabase):
         # The role's own idle timeout would end a transaction while its body computes for long.
         timeouts = unlimited(self.connection, "idle_in_transaction_session_timeout")
         settings = "".join(f"set_config('{timeout}', '0', true), " for timeout in timeouts)
-        known = ("%s::bigint", [key])
-        own, params = known if key else (KEY, keyed(self.connection, mark_name(name)))
-        # By OFFSET the server computes it once, and not wherever it is named.
-        keys = f"(SELECT {own} AS key OFFSET 0) AS keys"
-        sql = f"SELECT {settings}key, pg_try_advisory_xact_lock(key) FROM {keys}"
-        [(*_, key, is_marked)] = ask(self.connection, sql, params)
+        if key:
+            what, params = "%s::bigint, pg_try_advisory_xact_lock(%s)", [key, key]
+        else:
+            # By OFFSET the server computes it once, and not wherever it is named.
+            keys = f"(SELECT {KEY} AS key OFFSET 0) AS keys"
+            what = f"key, pg_try_advisory_xact_lock(key) FROM {keys}"
+            params = keyed(self.connection, mark_name(name))
+        sql = f"SELECT {settings}{what}"
+        *_, [(*_, key, is_marked)] = message(self.connection, *self._begin(), (sql, params))
         return key if is_marked else None
+
+    def _begin(self) -> list[Statement]:
+        """Return the BEGIN of a transaction that the driver would begin by a message of its own."""
+        driver: Any = self.connection.connection
+        is_begun = self.transaction() is not TransactionState.NONE
+        options = (driver.isolation_level, driver.read_only, driver.deferrable)
+        if is_begun or driver.autocommit or options != (None, None, None):
+            return []
+        driver.autocommit = True  # it begins no transaction, and ends the one that is begun
+        return [("BEGIN", [])]
 
     def lock_table(self, table: str, *, alone: bool = False) -> None:
         # PostgreSQL manual, 13.3.1, Table-Level Locks.

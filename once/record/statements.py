@@ -77,7 +77,7 @@ def lock(attempt: Attempt) -> Statement:
     """
     here = _of(attempt)
     rows, wishes = (tables.quoted(here.connection, model) for model in ("attempt", "wish"))
-    last = f"(SELECT MAX(number) FROM {wishes} WHERE routine = %s)"
+    last = f"(SELECT number FROM {wishes} WHERE routine = %s ORDER BY number DESC LIMIT 1)"
     sql = f"SELECT {last} FROM {rows} WHERE id = %s AND state = %s {here.row_lock}"
     return sql, [attempt.routine, attempt.pk, State.RUNNING]
 
