@@ -244,8 +244,7 @@ class Work:
     def _take_right_to_commit(self) -> None:
         """Make the transaction in hand the one that may commit for this attempt."""
         with self.lock.yielding(), self.here.answering():
-            name = recorder.work_name(self.attempt)
-            self._mark = self.here.mark_backend(name, self._mark)
+            self._mark = self.here.mark_backend(recorder.work_name(self.attempt), self._mark)
         if not self._mark:
             raise AttemptLost(f"Another session claims to work on {self.attempt}.")
         with followed(self.here, body.SAVEPOINT):

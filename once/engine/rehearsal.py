@@ -19,7 +19,7 @@ from once.engine import body, shutdown
 from once.engine.backoff import Retry, Wait
 from once.exceptions import NotDone
 from once.models import Attempt
-from once.record import failed_items, gates, history, wishes
+from once.record import anchors, failed_items, gates, history, wishes
 from once.record.history import NextAttempt
 from once.record.standing import Standing
 from once.routines.base import Routine, Run
@@ -73,6 +73,11 @@ def rehearse(
         upcoming = lock.read(lambda: history.next_attempt(routine))
         rehearsal = Rehearsal(routine=routine, here=here, lock=lock, upcoming=upcoming, limit=limit)
         rehearsal.go()
+    if rehearsal.is_found:
+        raise NotDone(
+            f"Not tried, since done_if= of {routine.name} says that its effects exist. A run would "
+            "record that."
+        )
     return rehearsal
 
 
@@ -141,6 +146,8 @@ class Rehearsal:
     #: Rows that were inserted, updated and deleted, and the same by table where that is told.
     rows: int = 0
     tables: Mapping[str, int] | None = None
+    #: True if ``done_if`` said that the effects exist, so that the body was not called.
+    is_found: bool = False
     #: The error of the project's code, and the items that it was called with.
     error: Exception | None = None
     place: str = field(default="", init=False)
@@ -161,10 +168,8 @@ class Rehearsal:
                     if "" not in grown:
                         self.tables = {name: rows for name, rows in grown.items() if rows}
                 raise _Undone  # noqa: TRY301
-        except _Undone:
-            pass
         except Exception as error:
-            if error is not self.error:
+            if error is not self.error and not isinstance(error, _Undone):
                 raise
         finally:
             discard(self.here)  # with the limit, which may be the session's
@@ -182,6 +187,10 @@ class Rehearsal:
         wish = wishes.last(self.here.using, [self.routine.name]).get(self.routine.name)
         pace = wishes.pace(self.routine, wish)
         try:
+            if self.routine.done_if and anchors.is_first(attempt):
+                self.is_found = body.is_found(self.routine)
+            if self.is_found:
+                return
             if self.routine.kind != "batched":
                 self._call()
                 self.seconds_left = self.seconds

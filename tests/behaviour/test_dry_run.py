@@ -44,6 +44,17 @@ def test_dry_run_of_an_atomic_routine_has_no_items(using: str, declared: list[Ro
     assert "Left:" not in answer.out
 
 
+def test_dry_run_of_what_exists_already_calls_nothing(using: str, declared: list[Routine]) -> None:
+    """As a run would, which records that."""
+    answers = [True, False]
+    declared.append(seed(using, done_if=lambda: answers.pop(0)))
+    answer = Answer("run", "--dry-run", "shop.seed")
+    assert answer.code == 3
+    assert "done_if= of shop.seed says that its effects exist" in answer.message
+    assert "1 statement." in Answer("run", "--dry-run", "shop.seed").out
+    assert (answers, attempts(using), effects(using)) == ([], [], [])
+
+
 def test_dry_run_in_json(using: str, declared: list[Routine]) -> None:
     declared.append(batched(using))
     shown = Answer("run", "--dry-run", "--json", "shop.fill").json
