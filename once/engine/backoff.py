@@ -5,7 +5,6 @@ the server about as much as a connection (docs/explanation/fleets.md), a host's 
 """
 
 import random
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -273,11 +272,11 @@ class Wait:
             self._tell()
 
     def _tell(self) -> None:
-        """Report what was found out, perhaps long ago where siblings look; the holder runs on."""
+        """Report what was found out last, which is long ago where siblings look."""
         (said, then), waited = self._said, self.seconds
         if waited >= self._next_told:
             self._next_told = self._later()
-            reason = re.sub(r"\d+(?= s$)", lambda it: f"{int(it[0]) + round(waited - then)}", said)
+            reason = f"{said}, as of {ago} s ago" if (ago := round(waited - then)) else said
             signals.waiting.send_robust(None, name=self.name, reason=reason, waited=waited)
 
     def _later(self) -> float:
