@@ -29,10 +29,8 @@ STEPS: dict[str, tuple[str, ...]] = {
         "once.engine.batching:_Passage._transact=after:",
         "once.engine.attempt:Work._record_outside=after:",
     ),
-    "before-release": (
-        "once.databases.session_lock:SessionLock.release=",
-        "once.databases.sqlite:SQLiteLock.release=",
-    ),
+    # Not of the lock alone, which a loaded machine may cost its holder before its work.
+    "before-release": ("once.engine.executor:_Pass.end=",),
 }
 
 
