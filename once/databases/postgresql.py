@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db import DatabaseError, Error
 
-from once.databases.messages import Statement, followed, message, whole_transaction
+from once.databases.messages import followed, message, whole_transaction
 from once.databases.postgresql_lock import (
     HOLDERS,
     KEY,
@@ -121,18 +121,8 @@ class PostgreSQL(ServerDatabase):
             what = f"key, pg_try_advisory_xact_lock(key) FROM {keys}"
             params = keyed(self.connection, mark_name(name))
         sql = f"SELECT {settings}{what}"
-        *_, [(*_, key, is_marked)] = message(self.connection, *self._begin(), (sql, params))
+        [(*_, key, is_marked)] = ask(self.connection, sql, params)
         return key if is_marked else None
-
-    def _begin(self) -> list[Statement]:
-        """Return the BEGIN of a transaction that the driver would begin by a message of its own."""
-        driver: Any = self.connection.connection
-        is_begun = self.transaction() is not TransactionState.NONE
-        options = (driver.isolation_level, driver.read_only, driver.deferrable)
-        if is_begun or driver.autocommit or options != (None, None, None):
-            return []
-        driver.autocommit = True  # it begins no transaction, and ends the one that is begun
-        return [("BEGIN", [])]
 
     def lock_table(self, table: str, *, alone: bool = False) -> None:
         # PostgreSQL manual, 13.3.1, Table-Level Locks.

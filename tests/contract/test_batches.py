@@ -202,6 +202,14 @@ def test_queryset_may_lock_its_rows(using: str) -> None:
     assert body.items == [1, 2, 3]
 
 
+def test_body_may_fetch_locked_rows_by_a_cursor_that_ends_with_the_batch(using: str) -> None:
+    """As PostgreSQL locks no rows by a cursor that outlives its transaction."""
+    stock(using, 1, 2, 3)
+    body = Bodies()
+    (result,) = run(over(Item.objects.select_for_update, using, lambda rows: body(rows.iterator())))
+    assert (result.outcome, body.items) == (Outcome.RAN, [1, 2, 3])
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

@@ -248,6 +248,8 @@ def test_body_that_commits_by_itself_fails_and_is_not_recorded(using: str) -> No
     (result,) = run(seed(using, function=body))
     assert result.outcome is Outcome.FAILED
     assert "What it committed stays and is not recorded" in result.message
+    # SQLite is told of each BEGIN; to a server the next statement is part of a transaction.
+    assert effects(using) == ["stays", *(["stays too"] if using == "sqlite" else [])]
     assert completions(using) == []
     assert attempts(using) == [("shop.seed", 1, "failed")]
 
