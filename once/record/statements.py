@@ -23,12 +23,11 @@ def claim(attempt: Attempt, *, is_first: bool = False) -> tuple[Statement, State
     The first attempt at a routine is inserted only where nothing is recorded of that.
     """
     here = _of(attempt)
+    connection = here.connection
     fields = [each for each in Attempt._meta.concrete_fields if each.attname not in _OF_DATABASE]
     columns = _quoted(here, [each.attname for each in fields])
-    values = [
-        each.get_db_prep_save(getattr(attempt, each.attname), here.connection) for each in fields
-    ]
-    table, marks = tables.quoted(here.connection, "attempt"), ", ".join(["%s"] * len(fields))
+    values = [each.get_db_prep_save(getattr(attempt, each.attname), connection) for each in fields]
+    table, marks = tables.quoted(connection, "attempt"), ", ".join(["%s"] * len(fields))
     what = f"VALUES ({marks})"
     if is_first:
         known = known_to_record(here)
@@ -46,7 +45,8 @@ def known_to_record(here: Database) -> str:
 
     Its name is a parameter for each of the tables.
     """
-    quoted = [tables.quoted(here.connection, model) for model in tables.OF_ROUTINES]
+    connection = here.connection
+    quoted = [tables.quoted(connection, model) for model in tables.OF_ROUTINES]
     return " UNION ALL ".join(f"SELECT 1 FROM {table} WHERE routine = %s" for table in quoted)
 
 
@@ -133,4 +133,4 @@ def _own_row(attempt: Attempt) -> Statement:
 
 
 def _quoted(here: Database, columns: Iterable[str]) -> list[str]:
-    return [here.connection.ops.quote_name(column) for column in columns]
+    return [*map(here.connection.ops.quote_name, columns)]
