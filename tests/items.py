@@ -21,6 +21,12 @@ class Item(models.Model):
     period = models.DurationField(unique=True)
     code = models.CharField(max_length=20, unique=True)
     token = models.UUIDField(unique=True)
+    twin = models.GeneratedField(
+        expression=models.F("token"),  # type: ignore[arg-type]
+        output_field=models.UUIDField(),
+        db_persist=True,
+        unique=True,
+    )
     maybe = models.IntegerField(unique=True, null=True)
     group = models.IntegerField(default=0)
     is_done = models.BooleanField(default=False)

@@ -3,10 +3,12 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db import connections
 from django.db.models import Q, QuerySet
 from django.db.models.manager import BaseManager
@@ -158,8 +160,8 @@ class _QuerySetBatches(Batches):
         self._key = key_of(routine, rows)
         self._by = ",".join(self._key.order)
         self._rows = rows.order_by(*self._key.order)
-        #: The last question for the bound of a whole batch, and what it was compiled for.
-        self._bound: tuple[tuple[object, ...], KeysBeyond] | None = None
+        #: What was asked last for the bound of a whole batch, and that question, if it is compiled.
+        self._bound: tuple[object, KeysBeyond | None] = (None, None)
 
     def after(self, cursor: str, size: int) -> Batch:
         at = _Cursor.read(cursor, self._routine, self._by)
@@ -198,14 +200,18 @@ class _QuerySetBatches(Batches):
 
     def _whole(self, at: _Cursor, size: int) -> list[tuple[Any, ...]]:
         """Return the key of the last row of a whole batch, or no key where a batch has less."""
+        asked, bound = self._bound
+        asking = (size, len(self.left_out), connections[self._rows.db])
+        if at.after is not None and bound and asked == asking:
+            return bound.find(self._key.read(at.after))
         last = slice(size - 1, size)
-        if at.after is None:
-            return [*self._key.values(self._beyond(at))[last]]
-        compiled_for = (size, len(self.left_out), connections[self._rows.db])
-        if self._bound is None or self._bound[0] != compiled_for:
-            everywhere = self._beyond(replace(at, after=None))
-            self._bound = compiled_for, KeysBeyond(self._key, everywhere, last)
-        return self._bound[1].find(self._key.read(at.after))
+        keys = self._key.values(self._beyond(at))[last]
+        if at.after is not None and asked != asking:
+            with suppress(EmptyResultSet):  # which need not be asked
+                bound = KeysBeyond(self._key, self._beyond(replace(at, after=None)), last)
+                is_like = bound.is_like(keys, self._key.read(at.after))
+                self._bound = asking, bound if is_like else None
+        return [*keys]
 
     def _beyond(self, at: _Cursor, *conditions: Q) -> "QuerySet[Any]":
         if at.after is not None:

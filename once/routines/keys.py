@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import EmptyResultSet, FieldDoesNotExist
+from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
 from django.db.models import CompositePrimaryKey, Field, Q, Value
 from django.db.models.constants import LOOKUP_SEP
@@ -105,15 +104,26 @@ class KeysBeyond:
         self._parameters = [_Parameter(None, output_field=field) for field in key.fields]
         keys = key.values(rows.filter(key.beyond(self._parameters)))[part]
         self._compiler: Any = keys.query.get_compiler(keys.db)
-        with suppress(EmptyResultSet):  # it has no rows, and the compiler says so again
-            sql, params = self._compiler.as_sql()
-            self._compiler.as_sql = lambda: (sql, [*map(self._filled, params)])
+        self._sql, self._params = self._compiler.as_sql()
+        self._compiler.as_sql = lambda: (self._sql, [*map(self._filled, self._params)])
 
     def find(self, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Return the keys that come after the key of these values."""
+        self._fill(values)
+        return [*self._compiler.results_iter(tuple_expected=True)]
+
+    def is_like(self, keys: "QuerySet[Any]", values: Sequence[Any]) -> bool:
+        """True if Django itself asks the same for keys after the key of these values.
+
+        It may not, because a field or a lookup may have a way of its own to prepare a value.
+        """
+        self._fill(values)
+        sql, params = keys.query.get_compiler(keys.db).as_sql()
+        return bool(self._compiler.as_sql() == (sql, [*params]))
+
+    def _fill(self, values: Sequence[Any]) -> None:
         for parameter, value in zip(self._parameters, values, strict=True):
             parameter.value = value
-        return [*self._compiler.results_iter(tuple_expected=True)]
 
     def _filled(self, param: Any) -> Any:
         is_own = isinstance(param, _Parameter)

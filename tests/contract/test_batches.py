@@ -78,7 +78,7 @@ def through(routine: Routine) -> list[Any]:
     while True:
         batch = found.after(cursor, routine.batch_size)
         seen += batch.items
-        assert len(batch.items) <= routine.batch_size
+        assert len(batch.items) == batch.count <= routine.batch_size
         if batch.is_last:
             return seen
         cursor = batch.cursor
@@ -134,7 +134,7 @@ def test_queryset_is_that_of_the_routines_database() -> None:
     assert [item.number for item in through(over(Item.objects.all, "sqlite"))] == [1]
 
 
-KEYS = ["number", "day", "moment", "amount", "ratio", "period", "code", "token"]
+KEYS = ["number", "day", "moment", "amount", "ratio", "period", "code", "token", "twin"]
 
 
 @rolled_back
