@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
-from django.core.exceptions import EmptyResultSet
 from django.db import connections
 from django.db.models import Q, QuerySet
 from django.db.models.manager import BaseManager
@@ -201,16 +200,18 @@ class _QuerySetBatches(Batches):
     def _whole(self, at: _Cursor, size: int) -> list[tuple[Any, ...]]:
         """Return the key of the last row of a whole batch, or no key where a batch has less."""
         asked, bound = self._bound
+        # The number stands for the items, because they only become more.
         asking = (size, len(self.left_out), connections[self._rows.db])
         if at.after is not None and bound and asked == asking:
             return bound.find(self._key.read(at.after))
         last = slice(size - 1, size)
         keys = self._key.values(self._beyond(at))[last]
         if at.after is not None and asked != asking:
-            with suppress(EmptyResultSet):  # which need not be asked
+            self._bound = asking, None
+            with suppress(Exception):  # as of a lookup that computes with the value itself
                 bound = KeysBeyond(self._key, self._beyond(replace(at, after=None)), last)
-                is_like = bound.is_like(keys, self._key.read(at.after))
-                self._bound = asking, bound if is_like else None
+                if bound.is_like(keys, self._key.read(at.after)):
+                    self._bound = asking, bound
         return [*keys]
 
     def _beyond(self, at: _Cursor, *conditions: Q) -> "QuerySet[Any]":

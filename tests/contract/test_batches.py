@@ -11,8 +11,9 @@ import pytest
 from django.db import OperationalError, connections, transaction
 from django.db.models import IntegerField, QuerySet
 from django.db.models.functions import Cast
+from django.db.models.lookups import GreaterThan
 from django.db.models.signals import post_init
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, register_lookup
 
 from once import Routine, Run, signals
 from once.exceptions import BatchError
@@ -259,6 +260,24 @@ def test_key_of_several_columns(
     pairs.bulk_create(Pair(left=left, right=right) for left, right in reversed(PAIRS))
     found = through(over(Pair.objects.order_by(*order), using, batch_size=size))
     assert [(pair.left, pair.right) for pair in found] == sorted(PAIRS, key=key)
+
+
+class ByValue(GreaterThan):
+    """A lookup that computes with the value, which therefore is none of a statement's."""
+
+    lookup_name = "gt"
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        assert self.rhs.bit_length() > 0
+        return super().as_sql(compiler, connection)
+
+
+@rolled_back
+def test_lookup_may_compute_with_the_key(using: str) -> None:
+    stock(using, 1, 2, 3, 4, 5)
+    with register_lookup(IntegerField, ByValue):
+        found = through(over(Item.objects.order_by("number"), using))
+    assert [item.number for item in found] == [1, 2, 3, 4, 5]
 
 
 @rolled_back

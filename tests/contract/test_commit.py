@@ -402,5 +402,26 @@ def test_commit_that_the_server_turns_into_a_rollback_is_an_error() -> None:
     assert not Seen.all("default")[routine.name].is_completed
 
 
+@pytest.mark.postgresql
+def test_statements_of_a_wrapper_of_queries_are_undone_with_the_body() -> None:
+    """Even the one before the first statement, which begins the transaction."""
+    connection = connections["default"]
+
+    def audit(execute: Any, *call: Any) -> Any:
+        if connection.in_atomic_block:
+            with connection.connection.cursor() as cursor:
+                cursor.execute("INSERT INTO shop_effect (name, pid) VALUES ('audit', 1)")
+        return execute(*call)
+
+    def body() -> None:
+        connection.execute_wrappers.remove(audit)
+        raise LookupError("no such body")
+
+    with receiving(signals.attempt_started, lambda **_: _wrap(audit)):
+        (result,) = run(seed("default", function=body))
+    assert result.outcome is Outcome.FAILED
+    assert effects("default") == []
+
+
 def _wrap(wrapper: Any) -> None:
     connections["default"].execute_wrappers.append(wrapper)
