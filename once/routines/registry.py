@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
-from heapq import heappop, heappush
 from importlib import import_module
 
 from django.apps import apps
@@ -253,24 +252,18 @@ def _predecessor(routine: Routine, predecessor: Routine | None, other: Routine |
 
 
 def _ordered(by_name: dict[str, Routine], after: dict[str, list[Routine]]) -> Iterator[Routine]:
-    position = {name: index for index, name in enumerate(by_name)}
-    sorter = TopologicalSorter(
-        {name: [routine.name for routine in after[name]] for name in by_name}
-    )
+    before = {name: {routine.name for routine in after[name]} for name in by_name}
     try:
-        sorter.prepare()
+        TopologicalSorter(before).prepare()
     except CycleError as error:
         raise RoutineError(
             "Routines come after each other in a circle: "
             f"{' -> '.join(reversed(error.args[1]))}. Remove one after=."
         ) from None
-    ready: list[tuple[int, str]] = []
-    while sorter.is_active():
-        for name in sorter.get_ready():
-            heappush(ready, (position[name], name))
-        _, name = heappop(ready)
-        sorter.done(name)
-        yield by_name[name]
+    left = dict(by_name)
+    while left:
+        first = next(name for name in left if left.keys().isdisjoint(before[name]))
+        yield left.pop(first)
 
 
 def _place(routine: Routine) -> str:
