@@ -101,7 +101,8 @@ class Routine:
     takes_run: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self._check_name()
+        if problem := names.problem(self.name):
+            raise self._error(f"its name {problem}")
         self._check_after()
         object.__setattr__(self, "renamed_from", names.listed(self.renamed_from))
         throttles: Any = (self.throttle,) if callable(self.throttle) else self.throttle
@@ -140,20 +141,11 @@ class Routine:
                 value of a state cannot be had.
 
         """
-        if self.scope == "database":
-            return ""
         return scopes.key(self.scope, self.name, self.function)
 
     def check_scope(self) -> None:
-        """See that what the scope needs is there.
-
-        Raises:
-            ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, a file is missing, or the
-                value of a state cannot be had.
-
-        """
-        if self.scope != "database":
-            scopes.check(self.scope, self.name, self.function)
+        """See that what the scope needs is there; raise as :attr:`scope_key` does."""
+        scopes.check(self.scope, self.name, self.function)
 
     def scope_error(self) -> ImproperlyConfigured | None:
         """Return the error that :meth:`check_scope` raises, if it does."""
@@ -205,10 +197,6 @@ class Routine:
 
     def _models(self, function: Callable[..., Any]) -> dict[str, Apps]:
         return {"apps": self.apps} if "apps" in inspect.signature(function).parameters else {}
-
-    def _check_name(self) -> None:
-        if problem := names.problem(self.name):
-            raise self._error(f"its name {problem}")
 
     def _check_after(self) -> None:
         if isinstance(self.after, str) or not isinstance(self.after, Iterable):

@@ -59,10 +59,13 @@ VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         lambda value: conf.is_seconds(value, 0),
         f"is not a number of seconds from 0 to {conf.DAY:g}.",
     ),
-    (
-        "batch_seconds",
-        lambda value: value is None or conf.is_seconds(value, 0.001),
-        f"is not a number of seconds from 0.001 to {conf.DAY:g}.",
+    *(
+        (
+            option,
+            lambda value: value is None or conf.is_seconds(value, 0.001),
+            f"is not a number of seconds from 0.001 to {conf.DAY:g}.",
+        )
+        for option in ("batch_seconds", "statement_timeout")
     ),
     (
         "throttle",
@@ -73,10 +76,5 @@ VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "max_errors",
         lambda value: value == 0 or _is_count(value),
         f"is not an integer from 0 to {_INTEGER_MAX}.",
-    ),
-    (
-        "statement_timeout",
-        lambda value: value is None or conf.is_seconds(value, 0.001),
-        f"is not a number of seconds from 0.001 to {conf.DAY:g}.",
     ),
 )
