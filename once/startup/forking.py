@@ -19,7 +19,17 @@ ENABLE_THREADS = "Start uWSGI with --enable-threads, or upgrade it to 2.0.27."
 
 def will_fork() -> bool:
     """True if this process forks the serving processes, which inherit memory but no thread."""
-    return _is_gunicorn_master() or _is_uwsgi_master() or _is_celery_worker()
+    return _forker() != ""
+
+
+def _forker() -> str:
+    """Return the server whose serving processes this process is about to fork, or ``""``."""
+    if any(where == ("gunicorn.arbiter", "setup") for _, where in launch.frames()):
+        return "gunicorn"  # its master, under --preload
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is not None and uwsgi.worker_id() == 0:
+        return "uwsgi"  # without --lazy-apps
+    return launch.CELERY_WORKER if launch.known_server() == launch.CELERY_WORKER else ""
 
 
 @contextmanager
@@ -57,7 +67,8 @@ def once_serving(function: Callable[[], None]) -> None:
     gunicorn and uWSGI: in each worker. A Celery worker: in its first process, once its pool has
     been forked.
     """
-    if _is_gunicorn_master():
+    forker = _forker()
+    if forker == "gunicorn":
         master = os.getpid()
 
         def call_in_worker() -> None:
@@ -65,23 +76,12 @@ def once_serving(function: Callable[[], None]) -> None:
                 function()
 
         os.register_at_fork(after_in_child=call_in_worker)
-    elif _is_uwsgi_master():
+    elif forker == "uwsgi":
         _chain_post_fork_hook(function)
-    elif _is_celery_worker():
+    elif forker == launch.CELERY_WORKER:
         _call_when_ready(function)
     else:
         function()
-
-
-def _is_gunicorn_master() -> bool:
-    """True if this is gunicorn's master under ``--preload``."""
-    return any(where == ("gunicorn.arbiter", "setup") for _, where in launch.frames())
-
-
-def _is_uwsgi_master() -> bool:
-    """True if this is uWSGI without ``--lazy-apps``, before it forks."""
-    uwsgi: Any = sys.modules.get("uwsgi")
-    return uwsgi is not None and uwsgi.worker_id() == 0
 
 
 def _chain_post_fork_hook(function: Callable[[], None]) -> None:
@@ -92,11 +92,6 @@ def _chain_post_fork_hook(function: Callable[[], None]) -> None:
         sys.modules["uwsgi"].post_fork_hook = function  # type: ignore[attr-defined]
     else:
         postfork(function)
-
-
-def _is_celery_worker() -> bool:
-    """True if this is a Celery worker that is about to make its pool."""
-    return launch.known_server() == launch.CELERY_WORKER
 
 
 def _call_when_ready(function: Callable[[], None]) -> None:
