@@ -4,7 +4,6 @@ A throttle takes the run. It returns 0, and the next batch begins; or a number o
 asked again after these, or after a second. It raises if it cannot see what it is to look at.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -94,7 +93,9 @@ def lock_waits(seconds: float = 1.0, *, sessions: int = 1) -> Throttle:
     name = f"lock_waits(seconds={_seconds('lock_waits', seconds):g}, sessions={least})"
 
     def throttle(run: Run) -> float:
-        [(waiting,)] = _ask(_postgresql(run, "lock_waits"), _WAITING, [seconds])
+        here = _postgresql(run, "lock_waits")
+        with here.answering():
+            [(waiting,)] = tables.ask(here.connection, _WAITING, [seconds])
         return _AGAIN if waiting >= least else 0.0
 
     return _named(throttle, name)
@@ -122,7 +123,8 @@ def wal_archiving(files: int = 10) -> Throttle:
     def throttle(run: Run) -> float:
         here = _postgresql(run, "wal_archiving")
         try:
-            [(mode, waiting)] = _ask(here, _READY)
+            with here.answering():
+                [(mode, waiting)] = tables.ask(here.connection, _READY)
         except DatabaseError as error:
             if here.is_denied(error):
                 raise denied(here, "which WAL is yet to be archived", "pg_monitor") from error
@@ -145,13 +147,6 @@ def _postgresql(run: Run, name: str) -> ServerDatabase:
             "PostgreSQL alone. Remove it from throttle=."
         )
     return here
-
-
-def _ask(
-    here: ServerDatabase, sql: str, params: Sequence[Any] | None = None
-) -> list[tuple[Any, ...]]:
-    with here.answering():
-        return tables.ask(here.connection, sql, params)
 
 
 def _seconds(name: str, value: float) -> float:
