@@ -14,7 +14,6 @@ from django.db.migrations.migration import Migration
 
 from once import conf
 from once.databases import Database, database, unapplied
-from once.databases.lock import AdvisoryLock
 from once.engine.backoff import Retry, Wait
 from once.exceptions import AttemptLost, InsideRun, MigrationFailed, OnceError
 from once.migrating import gatekeeper
@@ -51,20 +50,17 @@ def migrate(
     for using in aliases:
         with database(using).lock(NAME, conf.liveness_timeout()) as lock:
             patient = Wait(name="migrations", using=using, deadline=deadline, lock=lock, waits=wait)
-            answer = patient.until(partial(_look, lock, command, patient, even_if_current))
+            answer = patient.until(partial(_look, command, patient, even_if_current))
         if answer is not None:
             return answer
     return None
 
 
 def _look(
-    lock: AdvisoryLock,
-    command: Callable[[str], object],
-    patient: Wait,
-    even_if_current: bool,
+    command: Callable[[str], object], patient: Wait, even_if_current: bool
 ) -> str | Retry | None:
     """Migrate under the lock, where that is due and free; an error of a migration is its own."""
-    here = database(patient.using)
+    here, lock = database(patient.using), patient.lock
     with here.session():
         lock.refuse_own_thread()
         with patient.asking():
