@@ -53,7 +53,13 @@ class RunRoutine(gates.Gate):
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
     ) -> None:
-        """See that the routine is done, and do what has come since."""
+        """See that the routine is done, and do what has come since.
+
+        Raises:
+            MigrationFailed: the routine is not done, or new rows come faster than it does them.
+            NotDone: items of it failed.
+
+        """
         routine = gates.gated(self, schema_editor.connection.alias, app_label)
         if routine is not None:
             from_state.clear_delayed_apps_cache()

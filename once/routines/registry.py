@@ -137,7 +137,11 @@ _seen: set[str] = set()
 
 
 def match(names: Iterable[str], labels: Mapping[str, str]) -> dict[str, set[str]]:
-    """Return what each name means of those of :attr:`Registry.labels`: also a label, or a pattern.
+    """Return the names of routines that each name means.
+
+    Args:
+        names: names of routines, app labels, or shell patterns such as ``shop.load_*``.
+        labels: names of routines, each with the label of its app, or empty.
 
     Raises:
         UnknownRoutine: a name means nothing.
@@ -176,6 +180,10 @@ def load() -> Registry:
     """Return the registry of all routines, after importing ``routines.py`` of each app.
 
     Tests may install another app for a while: its routines are there for as long as it is.
+
+    Raises:
+        RoutineError: the routines cannot work together.
+
     """
     discover()
     installed, declared = [app.name for app in apps.get_app_configs()], [*site.declared]
