@@ -16,7 +16,7 @@ from django.core.management.color import Style
 from once.cli import exit_codes, output
 from once.cli.options import add_database, add_flags, databases
 from once.cli.output import TerminalCommand
-from once.doctor.findings import Finding, Level
+from once.doctor.deployment import Finding, Level
 from once.routines.registry import Registry
 from once.text import escaped
 

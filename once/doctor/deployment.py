@@ -1,5 +1,6 @@
-"""A database as this process reaches it: the helpers that the doctor's probes share."""
+"""A database as this process reaches it, and what the doctor finds about it."""
 
+import enum
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,7 +12,6 @@ from django.db import Error, connections
 
 from once.databases import Database, threads
 from once.databases.lock import AdvisoryLock
-from once.doctor.findings import Finding, Level
 from once.routines.names import RESERVED
 from once.routines.registry import Registry
 
@@ -21,6 +21,32 @@ DEADLINE = 15.0
 PATIENCE = 5.0
 
 T = TypeVar("T")
+
+
+class Level(enum.StrEnum):
+    """The level of a finding."""
+
+    #: As it must be, or a fact that is good to know.
+    OK = "ok"
+    #: The promise is kept, but a person should look.
+    WARNING = "warning"
+    #: The promise cannot be kept, or nothing can run.
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """The result of looking at one thing."""
+
+    #: The thing, in one word that does not change from release to release.
+    id: str
+    #: Alias of the database.
+    database: str
+    level: Level = Level.OK
+    #: The finding, in sentences.
+    message: str
+    #: The next step; empty where nothing is to be done.
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,7 @@ from django.db import Error
 
 from once.databases import database
 from once.doctor import lock_probes, record_probes
-from once.doctor.deployment import DEADLINE, Deployment
-from once.doctor.findings import Finding, Level
+from once.doctor.deployment import DEADLINE, Deployment, Finding, Level
 from once.exceptions import OnceError
 from once.routines.registry import Registry
 from once.text import one_line

@@ -15,8 +15,7 @@ from django.db import Error
 from once import conf
 from once.databases import tables
 from once.databases.lock import AdvisoryLock
-from once.doctor.deployment import DEADLINE, PATIENCE, Deployment
-from once.doctor.findings import Finding
+from once.doctor.deployment import DEADLINE, PATIENCE, Deployment, Finding
 from once.exceptions import CannotFence, LockLost
 from once.text import one_line
 

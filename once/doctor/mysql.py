@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from once.databases import mysql_lock
-from once.doctor.deployment import Deployment
-from once.doctor.findings import Finding
+from once.doctor.deployment import Deployment, Finding
 
 _READ_ONLY = ("The server is read-only, as a replica is.", "Point HOST at the primary.")
 

@@ -6,8 +6,7 @@ from typing import Any
 from django.utils.version import get_version_tuple
 
 from once.databases import tables
-from once.doctor.deployment import Deployment
-from once.doctor.findings import Finding
+from once.doctor.deployment import Deployment, Finding
 
 _OLDEST = (14,)
 _OLDEST_PSYCOPG = (3, 1, 18)

@@ -10,8 +10,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, models, transaction
 from once import conf
 from once.databases import unapplied
 from once.doctor import mysql, postgresql
-from once.doctor.deployment import Deployment
-from once.doctor.findings import Finding
+from once.doctor.deployment import Deployment, Finding
 from once.doctor.lock_probes import too_few
 from once.models import Anchor, Attempt, Completion, Now, Trigger
 from once.record import history

@@ -11,8 +11,7 @@ from django.db import connections
 from once import Routine
 from once.admin.rows import Row
 from once.databases import database
-from once.doctor.deployment import Deployment
-from once.doctor.findings import Level
+from once.doctor.deployment import Deployment, Level
 from once.doctor.record_probes import routines
 from once.models import Completion, State
 from once.record import recorder

@@ -18,8 +18,7 @@ from once.databases.postgresql import PostgreSQL
 from once.databases.postgresql_lock import PostgreSQLLock
 from once.databases.standby import Place
 from once.doctor import deployment, examination, lock_probes, postgresql, record_probes
-from once.doctor.deployment import Deployment
-from once.doctor.findings import Finding, Level
+from once.doctor.deployment import Deployment, Finding, Level
 from once.models import State
 from once.record import history, recorder
 from once.routines.registry import Registry

@@ -14,7 +14,7 @@ import pytest
 from once import Routine, checks, conf
 from once.cli import dry_run, exit_codes
 from once.databases.lock import NoLock
-from once.doctor import examination, findings
+from once.doctor import deployment, examination
 from once.engine.rehearsal import Rehearsal
 from once.models import Attempt, FailedItem, State, Trigger, Wish
 from once.results import Outcome
@@ -110,9 +110,9 @@ def test_keys_of_json() -> None:
     assert rows(rehearsals) == {
         *dry_run.to_json(Rehearsal(routine=routine, lock=NoLock(), limit=None, **tried))
     }
-    of_a_finding = {field.name for field in dataclasses.fields(findings.Finding)}
+    of_a_finding = {field.name for field in dataclasses.fields(deployment.Finding)}
     assert rows(doctors) == {*examination.to_json([]), *of_a_finding}
-    for word in (*Outcome, *findings.Level):
+    for word in (*Outcome, *deployment.Level):
         assert f"`{word}`" in COMMAND
 
 
