@@ -59,7 +59,7 @@ def lines(routine: Routine, verbosity: int) -> Iterator[str]:
     if not failed:
         yield "  No failed items."
     for each in failed[-items.LAST :]:
-        yield f"  {inline(each.row.item)}  in attempt {each.row.number}  {each.when}"
-        yield output.of_error(each.row.error, verbosity)
+        yield f"  {inline(each.item)}  in attempt {each.attempt}  {each.when}"
+        yield output.of_error(each.error, verbosity)
     if len(failed) > items.LAST:
         yield f"  Only the last {items.LAST} are shown. With --json all are."

@@ -1,15 +1,13 @@
 """The failed items of a routine, for people and for programs."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from once.databases import database
-from once.models import FailedItem
 from once.record import failed_items, history
 from once.routines.base import Routine
 from once.status import text
-from once.status.attempts import aware
 
 #: Failed items that are shown at most.
 LAST = 50
@@ -17,13 +15,13 @@ LAST = 50
 
 @dataclass(frozen=True)
 class PastItem:
-    """An item that failed."""
+    """An item that failed, as JSON shows it."""
 
-    row: FailedItem
-
-    @property
-    def failed_at(self) -> datetime:
-        return aware(self.row, self.row.failed_at)
+    item: str
+    #: Number of the attempt in which it failed last.
+    attempt: int
+    failed_at: datetime
+    error: str
 
     @property
     def when(self) -> str:
@@ -32,7 +30,7 @@ class PastItem:
     @property
     def error_line(self) -> str:
         """The error without its traceback."""
-        return self.row.error.partition("\n")[0]
+        return self.error.partition("\n")[0]
 
 
 def last(routine: Routine, most: int | None = LAST + 1) -> list[PastItem]:
@@ -42,10 +40,14 @@ def last(routine: Routine, most: int | None = LAST + 1) -> list[PastItem]:
         django.db.Error: the database cannot be read.
 
     """
-    with database(routine.using).reading():
+    here = database(routine.using)
+    with here.reading():
         if not history.is_installed(routine.using):
             return []
-        return [PastItem(row) for row in failed_items.last(routine, most)]
+        return [
+            PastItem(row.item, row.number, here.aware(row.failed_at), row.error)
+            for row in failed_items.last(routine, most)
+        ]
 
 
 def to_json(routine: Routine) -> dict[str, Any]:
@@ -54,15 +56,5 @@ def to_json(routine: Routine) -> dict[str, Any]:
         "name": routine.name,
         "database": routine.using,
         "version": routine.version,
-        "failures": [item_to_json(each) for each in last(routine, None)],
-    }
-
-
-def item_to_json(failed: PastItem) -> dict[str, Any]:
-    """Return a failed item as ``once items --json`` prints it."""
-    return {
-        "item": failed.row.item,
-        "attempt": failed.row.number,
-        "failed_at": failed.failed_at,
-        "error": failed.row.error,
+        "failures": [asdict(each) for each in last(routine, None)],
     }
