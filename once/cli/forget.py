@@ -14,7 +14,7 @@ from django.core.management.base import CommandParser
 from once import conf
 from once.cli import exit_codes, output
 from once.cli.choice import named, recorded, refuse_ambiguity
-from once.cli.options import add_database, add_names, add_noinput, user
+from once.cli.options import add_removal, user
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.databases import database
@@ -38,16 +38,9 @@ USAGE = "NAME [NAME ...]"
 
 
 def add_arguments(parser: CommandParser) -> None:
-    add_names(parser, ".", nargs="+")
-    add_noinput(parser)
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="Also the tombstones of old names, by which an older release does not run them again.",
-    )
-    add_database(
+    add_removal(
         parser,
-        "Only routines that this database records; needed where several record the same name.",
+        "Also the tombstones of old names, by which an older release does not run them again.",
     )
 
 

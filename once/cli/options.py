@@ -77,13 +77,20 @@ def add_flags(parser: CommandParser, *names: str) -> None:
         parser.add_argument(name, **_FLAGS[name])
 
 
-def add_noinput(parser: CommandParser) -> None:
+def add_removal(parser: CommandParser, force: str) -> None:
+    """Give a parser what a subcommand takes that removes from the record, after it asked."""
+    add_names(parser, ".", nargs="+")
     parser.add_argument(
         "--noinput",
         "--no-input",
         action="store_false",
         dest="interactive",
         help="Do not ask for confirmation.",
+    )
+    parser.add_argument("--force", action="store_true", help=force)
+    add_database(
+        parser,
+        "Only routines that this database records; needed where several record the same name.",
     )
 
 

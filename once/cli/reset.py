@@ -11,7 +11,7 @@ from django.core.management.base import CommandParser
 
 from once.cli import exit_codes, output
 from once.cli.choice import allowed, chosen, refuse_ambiguity
-from once.cli.options import add_database, add_flags, add_names, add_noinput, user
+from once.cli.options import add_flags, add_removal, user
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
 from once.databases import database
@@ -26,16 +26,9 @@ USAGE = "NAME [NAME ...]"
 
 
 def add_arguments(parser: CommandParser) -> None:
-    add_names(parser, ".", nargs="+")
-    add_noinput(parser)
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="Also what a migration that is applied needed, though its rows may be of no use now.",
-    )
-    add_database(
+    add_removal(
         parser,
-        "Only routines that this database records; needed where several record the same name.",
+        "Also what a migration that is applied needed, though its rows may be of no use now.",
     )
     add_flags(parser, "--reason")
 
