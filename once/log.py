@@ -15,15 +15,10 @@ logger = logging.getLogger("once")
 
 
 def tell(level: int, event: str, error: BaseException | None = None, /, **fields: object) -> None:
-    """Log one event.
+    """Log one event, with its fields in this order, but for ``None`` and ``""``.
 
-    Args:
-        level: of :mod:`logging`.
-        event: its name.
-        error: an error whose traceback follows the line.
-        fields: its values, in this order, but for ``None`` and ``""``. For logs in JSON, the record
-            also has them in its attribute ``once``.
-
+    The traceback of an error follows the line. For logs in JSON, the record also has the fields in
+    its attribute ``once``.
     """
     _give_way()
     if not logger.isEnabledFor(level):
@@ -76,12 +71,6 @@ def news(level: int, about: str, what: str) -> int:
 
     DEBUG unless that has changed, by more than a number of seconds, since it was told. After ten
     minutes in which nothing was told at this level, one unchanged thing is told again.
-
-    Args:
-        level: of news.
-        about: the thing.
-        what: how it stands.
-
     """
     now, about = monotonic(), _SECONDS.sub("", about)
     state = _SECONDS.sub("", what), level

@@ -47,14 +47,10 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # takes none w
     class Media:
         css = {"all": ["once/admin.css"]}
 
-    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
+    def _never(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, *args: Any) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, *args: Any) -> bool:
-        return False
+    has_add_permission = has_change_permission = has_delete_permission = _never
 
 
 class DatabaseFilter(admin.SimpleListFilter):

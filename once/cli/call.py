@@ -121,11 +121,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
 def _parse(name: str, arguments: list[str], own: frozenset[str]) -> Namespace:
     """Return the arguments of a command, or raise if it cannot be called so.
 
-    Args:
-        name: of the command.
-        arguments: of the command.
-        own: the options of ``once call``.
-
+    Options that ``once call`` has of its own are named where they are misplaced.
     """
     app = get_commands().get(name)
     if app is None:

@@ -77,11 +77,8 @@ def _lines(
         yield "  No attempt yet."
     for each in attempts.merged(past[: attempts.LAST], made):
         if isinstance(each, PastWish):
-            parts = [
-                f"{each.what:<11}",
-                each.began,
-                *([f"by {each.wish.user}"] * bool(each.wish.user)),
-            ]
+            parts = [f"{each.what:<11}", each.began]
+            parts += [f"by {each.wish.user}"] if each.wish.user else []
             yield "      " + "  ".join(map(inline, parts))
             if each.wish.reason:
                 yield f"      {inline(each.wish.reason)}"

@@ -50,14 +50,7 @@ def pool(deployment: Deployment) -> Iterator[Finding]:
 
 
 def too_few(deployment: Deployment, name: str, *, locks: int) -> Finding | None:
-    """Return a fault unless so many locks, and the work, have a connection each at the same time.
-
-    Args:
-        deployment: the database to ask.
-        name: of the finding.
-        locks: how many.
-
-    """
+    """Return a fault unless so many locks, and the work, have a connection each at once."""
     beside = "A lock had a connection, and the work beside it"
     if locks > 1:
         beside = f"{locks} locks and the work need a connection each at the same time, and the last"

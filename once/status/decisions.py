@@ -192,12 +192,7 @@ def record_wish(
 ) -> tuple[str, bool]:
     """Pause a routine that stood so, resume it, set its pace, or have it run now.
 
-    Args:
-        kind: pause, resume, set or run.
-        status: the routine.
-        user: the person.
-        reason: why.
-        values: what is set, by option; ``None`` for what the code declares.
+    A value of ``None`` sets what the code declares.
 
     Returns:
         What follows from it, and whether it was recorded: ``False`` if it was so already.

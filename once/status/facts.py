@@ -11,8 +11,6 @@ from once.status import text
 from once.status.state import RoutineState, Status
 from once.words import gettext
 
-__all__ = ["facts"]
-
 
 def facts(status: Status, registry: Registry) -> list[tuple[str, str]]:
     """Return facts of a routine for a person that looks at it alone, each with its label."""

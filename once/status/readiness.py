@@ -94,11 +94,7 @@ def wait(
 ) -> None:
     """Return when each of the routines is done, by whatever process. Runs nothing.
 
-    Args:
-        declared: all routines of this code.
-        routines: what to wait for.
-        aliases: of the databases that must have every migration of this code, too.
-        timeout: seconds after which to give up; none by default.
+    ``aliases`` are of the databases that must have every migration of this code, too.
 
     Raises:
         Held: a routine waits for a person's decision.
@@ -156,14 +152,10 @@ def _are_done(
     stands: Mapping[str, Record],
     gone: dict[tuple[str, int], float],
 ) -> bool:
-    """Return True if all are done.
+    """Return True if all are done, which are in one database.
 
-    Args:
-        using: alias of their database.
-        routines: the routines.
-        stands: their records, by name.
-        gone: by attempt, when its lock was first seen free. Because its process may have lost
-            only the lock, and be about to record the end, it is given the liveness timeout.
+    ``gone`` says by attempt when its lock was first seen free. Because its process may have lost
+    only the lock, and be about to record the end, it is given the liveness timeout.
 
     Raises:
         Held: a routine waits for a person's decision.

@@ -138,12 +138,8 @@ def to_json(
 ) -> dict[str, Any]:
     """Return the object that ``--json`` prints; its keys are a contract.
 
-    Args:
-        listed: the routines to show.
-        results: what a run did about them.
-        lacking: unapplied migrations by alias, where they were looked for.
-        unread: why a database could not be asked for them, by alias.
-
+    Where unapplied migrations were looked for, by alias, ``lacking`` has them, and ``unread`` why a
+    database could not be asked for them.
     """
     listed = list(listed)
     results = None if results is None else list(results)
