@@ -29,9 +29,9 @@ from once.results import Outcome, Result
 from once.routines import registry
 from once.status import attempts, decisions, items
 from once.status.decisions import Decision
-from once.status.facts import facts
 from once.status.state import RoutineState, Status
 from once.status.survey import statuses
+from once.status.text import facts
 from once.text import one_line
 from once.words import translated
 

@@ -14,8 +14,7 @@ from once.cli.options import add_database, add_flags, add_names
 from once.cli.output import TerminalCommand
 from once.databases import unapplied
 from once.routines.registry import Registry
-from once.status import state
-from once.status.facts import facts
+from once.status import state, text
 from once.status.state import RoutineState, Status
 from once.text import one_line
 
@@ -46,7 +45,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
         output.print_json(command, state.to_json(listed, lacking=lacking, unread=unread))
     else:
         is_verbose = options.verbosity > 1
-        told = {each.name: facts(each, registry) for each in listed} if is_verbose else {}
+        told = {each.name: text.facts(each, registry) for each in listed} if is_verbose else {}
         for line in output.lines(listed, command.style, options.verbosity, told):
             command.stdout.write(line)
         if not listed:

@@ -1,6 +1,9 @@
 """Words for a routine's status, at a terminal and in the admin alike."""
 
+import inspect
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
 
 from django.db import DEFAULT_DB_ALIAS
@@ -8,6 +11,9 @@ from django.utils.formats import date_format
 from django.utils.timezone import localtime
 
 from once.models import Trigger
+from once.record import wishes
+from once.routines.base import Routine
+from once.routines.registry import Registry
 from once.status.state import RoutineState, Status
 from once.words import gettext, is_translated, number
 
@@ -152,3 +158,58 @@ def next_step(status: Status, *, runs_at_startup: bool) -> str:
 
 def _superseded() -> str:
     return gettext("A newer version is recorded, or was begun: this code never runs it.")
+
+
+def facts(status: Status, registry: Registry) -> list[tuple[str, str]]:
+    """Return facts of a routine for a person that looks at it alone, each with its label."""
+    routine = next((each for each in registry if each.name == status.name), None)
+    found = []
+    if status.state is RoutineState.RUNNING:
+        runs = gettext("on {} for {}") if status.elapsed_seconds else gettext("on {}")
+        lasts = duration(status.elapsed_seconds, 0)
+        found.append((gettext("Runs"), runs.format(status.place, lasts)))
+    if routine is not None:
+        found += [
+            (gettext("Description"), _described(routine.function)),
+            (gettext("Source"), _source(routine.function)),
+            (gettext("After"), ", ".join(each.name for each in registry.predecessors(routine))),
+            (gettext("Pace"), pace(status, routine)),
+            (gettext("Throttle"), ", ".join(_name(each) for each in routine.throttle)),
+        ]
+    return [(label, fact) for label, fact in found if fact]
+
+
+def pace(status: Status, routine: Routine) -> str:
+    """Return the pace of a batched routine that holds now, and where each value comes from."""
+    declared = wishes.pace(routine, None)
+    parts = []
+    for option, value in (status.pace or {}).items():
+        if value == getattr(declared, option):
+            origin = gettext("in the code")
+        elif status.set_by:
+            origin = gettext("set by {}").format(status.set_by)
+        else:
+            origin = gettext("set")
+        if value is not None or value != getattr(declared, option):
+            shown = gettext("none") if value is None else f"{value:g}"
+            parts.append(f"{option}={shown} ({origin})")
+    return ", ".join(parts)
+
+
+def _described(function: Callable[..., Any]) -> str:
+    """Return the first paragraph of a function's docstring."""
+    plain = inspect.unwrap(function)
+    doc = inspect.getdoc(plain) if inspect.isfunction(plain) else ""
+    return " ".join((doc or "").partition("\n\n")[0].split())
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """Return the module of a function, and its line there where it has one."""
+    plain = inspect.unwrap(function)
+    code = getattr(plain, "__code__", None)
+    module = getattr(plain, "__module__", "") or ""
+    return gettext("{}, line {}").format(module, code.co_firstlineno) if code else module
+
+
+def _name(throttle: Callable[..., Any]) -> str:
+    return str(getattr(throttle, "__name__", throttle))
