@@ -21,7 +21,7 @@ from once import words
 from once.models import Attempt, Routine
 
 if TYPE_CHECKING:
-    from once.status.attempts import PastAttempt
+    from once.status.past import PastAttempt
 
 
 T = TypeVar("T")
@@ -178,7 +178,7 @@ class AttemptAdmin(ReadOnlyAdmin):
 
 
 def _row(attempt: Attempt) -> "PastAttempt":
-    from once.status.attempts import PastAttempt  # which loads most of the package
+    from once.status.past import PastAttempt  # which loads most of the package
 
     return PastAttempt(attempt)
 

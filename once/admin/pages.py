@@ -27,7 +27,7 @@ from once.models import Attempt, Routine, Wish
 from once.record import wishes
 from once.results import Outcome, Result
 from once.routines import registry
-from once.status import attempts, decisions, items
+from once.status import decisions, past
 from once.status.decisions import Decision
 from once.status.state import RoutineState, Status
 from once.status.survey import statuses
@@ -256,15 +256,13 @@ class RoutinePage(Page):
             for problem in self.problems() or [gettext("There is no routine “{}”.").format(name)]:
                 self.message(problem)
             return self.to_list()
-        past: list[attempts.PastAttempt] = []
-        made: list[attempts.PastWish] = []
+        history = past.History()
         with suppress(Error):  # which the page says
-            past = attempts.last(using, name) if using else []
-            made = attempts.wishes_for(using, name) if using else []
+            history = past.history_of(using, name) if using else history
         routine = next((each for each in self.registry.recorded if each.name == name), None)
-        failed: list[items.PastItem] = []
+        failed: list[past.PastItem] = []
         with suppress(Error):
-            failed = items.last(routine) if routine and row.status.failed_items else []
+            failed = past.items_of(routine) if routine and row.status.failed_items else []
         may_decide = [each for each in self.permitted() if not row.refusal(each)]
         return self.page(
             "routine.html",
@@ -272,10 +270,10 @@ class RoutinePage(Page):
             row=row,
             seconds=seconds([row]),
             facts=facts(row.status, self.registry),
-            history=attempts.merged(past[: attempts.LAST], made),
-            has_more=len(past) > attempts.LAST,
-            last=attempts.LAST,
-            failed=failed[-items.LAST :],
+            history=history.shown,
+            has_more=history.has_more,
+            last=past.LAST,
+            failed=failed[-past.LAST :],
             actions=[(each.value, gettext(ACTIONS[each].label)) for each in may_decide],
             # A site of one's own may have routines alone.
             sees_attempts=self.site.is_registered(Attempt)

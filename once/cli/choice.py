@@ -14,7 +14,7 @@ from once.cli.options import not_in
 from once.cli.output import TerminalCommand
 from once.routines.names import CALL
 from once.routines.registry import Registry, match
-from once.status import attempts
+from once.status import past
 from once.status.decisions import Decision, refusal
 from once.status.state import Status
 from once.status.survey import recording, statuses
@@ -37,7 +37,7 @@ def refuse_ambiguity(recorded: Iterable[tuple[str, str]]) -> None:
 def recorded(registry: Registry, options: Namespace) -> list[tuple[str, str]]:
     """Return each name with a database that has a record of it, or only of --database."""
     aliases = [options.database] if options.database else recording(registry)
-    return [(name, using) for using in aliases for name in attempts.names(using)]
+    return [(name, using) for using in aliases for name in past.names(using)]
 
 
 def named(registry: Registry, names: Iterable[str], known: Iterable[str]) -> set[str]:

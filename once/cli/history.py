@@ -12,11 +12,9 @@ from once.cli.options import add_database, add_flags, add_names
 from once.cli.output import TerminalCommand
 from once.models import State
 from once.routines.registry import Registry
-from once.status import attempts, state
-from once.status.attempts import PastAttempt, PastWish
+from once.status import state
+from once.status.past import LAST, History, PastWish, history_of, to_json
 from once.text import inline
-
-_Past = tuple[list[PastAttempt], list[PastWish]]
 
 USAGE = "NAME [NAME ...]"
 
@@ -30,16 +28,16 @@ def add_arguments(parser: CommandParser) -> None:
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
     past = _past(registry, options)
     if options.as_json:
-        routines = [attempts.to_json(using, name, *both) for (name, using), both in past.items()]
+        routines = [to_json(using, name, history) for (name, using), history in past.items()]
         output.print_json(command, {"schema": state.SCHEMA, "routines": routines})
         return
-    for (name, using), (rows, made) in past.items():
+    for (name, using), history in past.items():
         output.heading(command, name, using)
-        for line in _lines(rows, made, command.style, options.verbosity):
+        for line in _lines(history, command.style, options.verbosity):
             command.stdout.write(line)
 
 
-def _past(registry: Registry, options: Namespace) -> dict[tuple[str, str], _Past]:
+def _past(registry: Registry, options: Namespace) -> dict[tuple[str, str], History]:
     """Return the history of what the names mean, by name and database."""
     known = recorded(registry, options)
     declared = [
@@ -48,12 +46,11 @@ def _past(registry: Registry, options: Namespace) -> dict[tuple[str, str], _Past
         if options.database in (None, each.using)
     ]
     names = named(registry, map(registry.current, options.names), (name for name, _ in known))
-    past = dict[tuple[str, str], _Past]()
+    past = dict[tuple[str, str], History]()
     for name, using in dict.fromkeys([*known, *declared]):
         if name in names:
-            past[name, using] = [], []
-            if (name, using) in known:
-                past[name, using] = attempts.last(using, name), attempts.wishes_for(using, name)
+            is_known = (name, using) in known
+            past[name, using] = history_of(using, name) if is_known else History()
     if not past:
         where = f" in database {options.database!r}" if options.database else ""
         raise exit_codes.misused(
@@ -63,9 +60,7 @@ def _past(registry: Registry, options: Namespace) -> dict[tuple[str, str], _Past
     return past
 
 
-def _lines(
-    past: list[PastAttempt], made: list[PastWish], style: Style, verbosity: int
-) -> Iterator[str]:
+def _lines(history: History, style: Style, verbosity: int) -> Iterator[str]:
     """Yield the history of a routine, fit for a terminal."""
     paints = {
         State.SUCCEEDED: style.SUCCESS,
@@ -73,9 +68,9 @@ def _lines(
         State.LOST: style.ERROR,
         State.RUNNING: style.NOTICE,
     }
-    if not past:
+    if not history.attempts:
         yield "  No attempt yet."
-    for each in attempts.merged(past[: attempts.LAST], made):
+    for each in history.shown:
         if isinstance(each, PastWish):
             parts = [f"{each.what:<11}", each.began]
             parts += [f"by {each.wish.user}"] if each.wish.user else []
@@ -99,5 +94,5 @@ def _lines(
             yield f"      {inline(attempt.reason)}"
         if attempt.error:
             yield output.of_error(attempt.error, verbosity)
-    if len(past) > attempts.LAST:
-        yield f"  Only the last {attempts.LAST} are shown."
+    if history.has_more:
+        yield f"  Only the last {LAST} are shown."

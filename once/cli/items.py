@@ -13,7 +13,7 @@ from once.cli.options import add_database, add_flags, add_names, selected
 from once.cli.output import TerminalCommand
 from once.routines.base import Routine
 from once.routines.registry import Registry
-from once.status import items, state
+from once.status import past, state
 from once.text import inline
 
 USAGE = "NAME [NAME ...]"
@@ -28,7 +28,7 @@ def add_arguments(parser: CommandParser) -> None:
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
     routines = batched(registry, options)
     if options.as_json:
-        shown = [items.to_json(each) for each in routines]
+        shown = [past.items_to_json(each) for each in routines]
         output.print_json(command, {"schema": state.SCHEMA, "routines": shown})
         return
     for routine in routines:
@@ -55,11 +55,11 @@ def batched(registry: Registry, options: Namespace) -> list[Routine]:
 
 def lines(routine: Routine, verbosity: int) -> Iterator[str]:
     """Yield the failed items of a routine, fit for a terminal."""
-    failed = items.last(routine)
+    failed = past.items_of(routine)
     if not failed:
         yield "  No failed items."
-    for each in failed[-items.LAST :]:
+    for each in failed[-past.LAST :]:
         yield f"  {inline(each.item)}  in attempt {each.attempt}  {each.when}"
         yield output.of_error(each.error, verbosity)
-    if len(failed) > items.LAST:
-        yield f"  Only the last {items.LAST} are shown. With --json all are."
+    if len(failed) > past.LAST:
+        yield f"  Only the last {past.LAST} are shown. With --json all are."

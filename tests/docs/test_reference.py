@@ -18,7 +18,7 @@ from once.doctor import deployment, examination
 from once.engine.rehearsal import Rehearsal
 from once.models import Attempt, State, Trigger, Wish
 from once.results import Outcome
-from once.status import attempts, items, state
+from once.status import past, state
 from once.status.state import RoutineState, Status
 from tests.docs.command import PAGE, subcommands, with_options
 from tests.project import ROOT
@@ -91,19 +91,18 @@ def test_keys_of_json() -> None:
     doctors, failed = named["doctor"], named["items"]
     keys = {field.name for field in dataclasses.fields(Status)}
     assert rows(runs) == {*state.to_json([], lacking={}), *keys, "outcome"}
-    past = attempts.to_json(
-        "default",
-        "x",
-        [attempts.PastAttempt(Attempt(started_at=datetime.now(UTC)))],
-        [attempts.PastWish(Wish(made_at=datetime.now(UTC)))],
+    history = past.History(
+        [past.PastAttempt(Attempt(started_at=datetime.now(UTC)))],
+        [past.PastWish(Wish(made_at=datetime.now(UTC)))],
     )
+    of_it = past.to_json("default", "x", history)
     assert rows(histories) == {
         "schema",
         "routines",
-        *past["attempts"][0],
-        *past["wishes"][0],
+        *of_it["attempts"][0],
+        *of_it["wishes"][0],
     }
-    of_an_item = {field.name for field in dataclasses.fields(items.PastItem)}
+    of_an_item = {field.name for field in dataclasses.fields(past.PastItem)}
     assert rows(failed) == {"schema", "routines", *of_an_item}
     tried: Any = {"here": None, "upcoming": None}
     routine = Routine(function=lambda: None, name="x")

@@ -1,7 +1,6 @@
-"""The history of a routine: attempts, decisions and wishes of people, the latest first."""
+"""The past of a routine: attempts, decisions and wishes of people, and items that failed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -10,12 +9,13 @@ from django.db.models import Model
 
 from once.databases import database
 from once.models import BODILESS, DECISIONS, Anchor, Attempt, Completion, Trigger, Wish
-from once.record import history, wishes
+from once.record import failed_items, history, wishes
+from once.routines.base import Routine
 from once.routines.names import RESERVED
 from once.status import text
 from once.words import gettext
 
-#: Attempts that are shown at most.
+#: Attempts, wishes and items that are shown at most.
 LAST = 50
 
 
@@ -101,24 +101,46 @@ class PastWish:
         return text.moment(self.made_at)
 
 
-def merged(past: Sequence[PastAttempt], made: Sequence[PastWish]) -> list[PastAttempt | PastWish]:
-    """Return attempts and wishes, the latest first."""
+@dataclass(frozen=True)
+class PastItem:
+    """An item that failed, as JSON shows it."""
 
-    def moment(each: PastAttempt | PastWish) -> datetime:
-        return each.made_at if isinstance(each, PastWish) else each.started_at
+    item: str
+    #: Number of the attempt in which it failed last.
+    attempt: int
+    failed_at: datetime
+    error: str
 
-    return sorted([*made, *past], key=moment, reverse=True)
+    @property
+    def when(self) -> str:
+        return text.moment(self.failed_at)
+
+    @property
+    def error_line(self) -> str:
+        """The error without its traceback."""
+        return self.error.partition("\n")[0]
 
 
-def wishes_for(using: str, name: str) -> list[PastWish]:
-    """Return the last wishes for a routine, the latest first.
+@dataclass(frozen=True)
+class History:
+    """The last attempts at a routine, and wishes for it, the latest first."""
 
-    Raises:
-        django.db.Error: the database cannot be read, or has no tables of this package.
+    #: One more than are shown, if any.
+    attempts: list[PastAttempt] = field(default_factory=list)
+    wishes: list[PastWish] = field(default_factory=list)
 
-    """
-    with database(using).reading():
-        return [PastWish(each) for each in wishes.history(using, name)[:LAST]]
+    @property
+    def has_more(self) -> bool:
+        return len(self.attempts) > LAST
+
+    @property
+    def shown(self) -> list[PastAttempt | PastWish]:
+        """Attempts and wishes together."""
+
+        def moment(each: PastAttempt | PastWish) -> datetime:
+            return each.made_at if isinstance(each, PastWish) else each.started_at
+
+        return sorted([*self.wishes, *self.attempts[:LAST]], key=moment, reverse=True)
 
 
 def names(using: str) -> list[str]:
@@ -136,27 +158,54 @@ def names(using: str) -> list[str]:
         return sorted(name for name in found if not name.startswith(RESERVED))
 
 
-def last(using: str, name: str) -> list[PastAttempt]:
-    """Return the last attempts at a routine, the latest first: one more than are shown, if any.
+def history_of(using: str, name: str) -> History:
+    """Return what a database has of the past of a routine.
 
     Raises:
         django.db.Error: the database cannot be read, or has no tables of this package.
 
     """
-    with database(using).reading(), database(using).statements():
-        found = Attempt.objects.using(using).filter(routine=name).order_by("-number")
-        return [PastAttempt(each) for each in found[: LAST + 1]]
+    with database(using).reading():
+        made = [PastWish(each) for each in wishes.history(using, name)[:LAST]]
+        with database(using).statements():
+            found = Attempt.objects.using(using).filter(routine=name).order_by("-number")
+            return History([PastAttempt(each) for each in found[: LAST + 1]], made)
 
 
-def to_json(
-    using: str, name: str, past: Sequence[PastAttempt], made: Sequence[PastWish]
-) -> dict[str, Any]:
+def items_of(routine: Routine, most: int | None = LAST + 1) -> list[PastItem]:
+    """Return the items that failed last: one more than are shown, if any.
+
+    Raises:
+        django.db.Error: the database cannot be read.
+
+    """
+    here = database(routine.using)
+    with here.reading():
+        if not history.is_installed(routine.using):
+            return []
+        return [
+            PastItem(row.item, row.number, here.aware(row.failed_at), row.error)
+            for row in failed_items.last(routine, most)
+        ]
+
+
+def items_to_json(routine: Routine) -> dict[str, Any]:
+    """Return a routine as ``once items --json`` prints it; its keys are a contract."""
+    return {
+        "name": routine.name,
+        "database": routine.using,
+        "version": routine.version,
+        "failures": [asdict(each) for each in items_of(routine, None)],
+    }
+
+
+def to_json(using: str, name: str, past: History) -> dict[str, Any]:
     """Return a routine as ``once history --json`` prints it; its keys are a contract."""
     return {
         "name": name,
         "database": using,
-        "attempts": [_to_json(each) for each in past[:LAST]],
-        "wishes": [_wish_to_json(each) for each in made],
+        "attempts": [_to_json(each) for each in past.attempts[:LAST]],
+        "wishes": [_wish_to_json(each) for each in past.wishes],
     }
 
 
