@@ -87,9 +87,9 @@ def add_arguments(parser: CommandParser) -> None:
 def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
     _refuse_contradictions(options)
     if options.failed_items:
-        from once.cli import failed_items
+        from once.cli import items  # and all that reads the record thoroughly
 
-        failed_items.handle(command, registry, options)
+        items.retry(command, registry, options)
         return
     if options.dry_run:
         from once.cli import dry_run  # and all that calls a body
