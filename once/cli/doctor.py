@@ -53,9 +53,7 @@ def _lines(finding: Finding, style: Style, verbosity: int) -> Iterator[str]:
     """Yield a finding, fit for a terminal; at verbosity 0 only what is wrong."""
     if finding.level is Level.OK and not verbosity:
         return
-    paints = {Level.WARNING: style.WARNING, Level.FAULT: style.ERROR}
-    # Padded before it is painted: colours have no width.
-    level = paints.get(finding.level, style.SUCCESS)(f"{finding.level:<7}")
+    level = output.painted(style, finding.level, 7)
     begin = f"{finding.database}  {level}  {finding.id:<10}  "
     indent = " " * (len(finding.database) + len("  warning  ") + 12)
     if len(indent) > _INDENT:

@@ -10,7 +10,6 @@ from once.cli import exit_codes, output
 from once.cli.choice import named, recorded
 from once.cli.options import add_database, add_flags, add_names
 from once.cli.output import TerminalCommand
-from once.models import State
 from once.routines.registry import Registry
 from once.status import state
 from once.status.past import LAST, History, PastWish, history_of, to_json
@@ -62,12 +61,6 @@ def _past(registry: Registry, options: Namespace) -> dict[tuple[str, str], Histo
 
 def _lines(history: History, style: Style, verbosity: int) -> Iterator[str]:
     """Yield the history of a routine, fit for a terminal."""
-    paints = {
-        State.SUCCEEDED: style.SUCCESS,
-        State.FAILED: style.ERROR,
-        State.LOST: style.ERROR,
-        State.RUNNING: style.NOTICE,
-    }
     if not history.attempts:
         yield "  No attempt yet."
     for each in history.shown:
@@ -79,9 +72,7 @@ def _lines(history: History, style: Style, verbosity: int) -> Iterator[str]:
                 yield f"      {inline(each.wish.reason)}"
             continue
         attempt = each.attempt
-        paint, label = paints.get(State(attempt.state), str), attempt.state
-        if each.is_bodiless:
-            paint, label = str, attempt.trigger
+        label = output.painted(style, attempt.trigger if each.is_bodiless else attempt.state, 11)
         parts = [f"v{each.version}"] if each.version else []
         parts.append(each.began)
         if each.lasted:
@@ -89,7 +80,7 @@ def _lines(history: History, style: Style, verbosity: int) -> Iterator[str]:
         parts += [f"on {attempt.host} (pid {attempt.pid})", f"by {each.by}"]
         if attempt.release:
             parts.append(f"release {attempt.release}")
-        yield "  ".join([f"{attempt.number:>4}", paint(f"{label:<11}"), *map(inline, parts)])
+        yield "  ".join([f"{attempt.number:>4}", label, *map(inline, parts)])
         if attempt.reason:
             yield f"      {inline(attempt.reason)}"
         if attempt.error:

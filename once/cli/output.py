@@ -28,6 +28,14 @@ from once.text import escaped, inline
 #: Columns for names at most; a longer name moves the rest of its line to the right.
 _NAME = 32
 
+#: Django's styles, each with the states of routines and attempts, and levels, that have it.
+_STYLES = {
+    "SUCCESS": ("completed", "succeeded", "ok"),
+    "ERROR": ("failed", "held", "blocked", "lost", "fault"),
+    "WARNING": ("paused", "warning"),
+    "NOTICE": ("running",),
+}
+
 #: Routines, asked for by name, of which each is told since when it is done.
 _ASKED = 5
 
@@ -147,14 +155,6 @@ def lines(
 
     Below some are facts by their names, each with its label.
     """
-    paints = {
-        RoutineState.COMPLETED: style.SUCCESS,
-        RoutineState.FAILED: style.ERROR,
-        RoutineState.HELD: style.ERROR,
-        RoutineState.PAUSED: style.WARNING,
-        RoutineState.BLOCKED: style.ERROR,
-        RoutineState.RUNNING: style.NOTICE,
-    }
     names = [inline(status.name) for status in listed]
     width = min(_NAME, max(map(len, names), default=0))
     for name, status in zip(names, listed, strict=True):
@@ -162,7 +162,7 @@ def lines(
         version = status.version or status.recorded_version
         parts = [f"[{mark}] {name:<{width}}"]
         parts += [f"v{version}"] if version else []  # a tombstone may be all that is recorded
-        parts += [paints.get(status.state, str)(status.state.value)]
+        parts += [painted(style, status.state)]
         yield "  ".join([*parts, *map(inline, text.details(status))])
         for label, fact in facts.get(status.name, ()):
             yield f"      {f'{label}:':<13}{inline(fact)}"
@@ -170,6 +170,15 @@ def lines(
             yield of_error(status.error, verbosity)
         if status.message:
             yield f"      {inline(status.message)}"
+
+
+def painted(style: Style, state: str, width: int = 0) -> str:
+    """Return a state in its colour, if it has one."""
+    padded = state.ljust(width)  # before it is painted, because colours have no width
+    for name, states in _STYLES.items():
+        if state in states:
+            return str(getattr(style, name)(padded))
+    return padded
 
 
 def of_error(error: str, verbosity: int) -> str:
