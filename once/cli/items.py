@@ -81,12 +81,7 @@ def retry(command: TerminalCommand, registry: Registry, options: Namespace) -> N
 
 
 def batched(registry: Registry, options: Namespace) -> list[Routine]:
-    """Return the routines that the names mean and that go through items.
-
-    Raises:
-        CommandError: none of them does.
-
-    """
+    """Return the routines that the names mean and that go through items; raise if none does."""
     meant = selected(registry, options)
     routines = [each for each in meant if each.kind == "batched"]
     if not routines:

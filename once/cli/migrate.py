@@ -29,9 +29,7 @@ def migrate(
 ) -> None:
     """Migrate ``default`` and the databases of routines, where that is due.
 
-    Raises:
-        CommandError: another process migrates, and this one is not to wait.
-
+    Raise if another process migrates, and this one is not to wait.
     """
     aliases = set(unapplied.databases(registry.databases))
     if options.database:

@@ -63,12 +63,7 @@ class Deployment:
         return self.database.lock(self.name, liveness)
 
     def ask(self, question: Callable[[], T]) -> T:
-        """Return the answer to a question that another process asks.
-
-        Raises:
-            TimeoutError: no answer came in time.
-
-        """
+        """Return the answer to a question that another process asks, if it comes in time."""
         return self.beside(question).result(DEADLINE)
 
     def beside(self, function: Callable[[], T]) -> "Future[T]":

@@ -4,7 +4,7 @@ Nothing of it stays in a database, nothing waits without a deadline, and routine
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -79,9 +79,8 @@ def _survive(probe: Probe, deployment: Deployment) -> Iterator[Finding]:
             yield deployment.fault(name, one_line(error), deployment.advice(error))
 
 
-def to_json(findings: Iterable[Finding]) -> dict[str, Any]:
+def to_json(findings: Sequence[Finding]) -> dict[str, Any]:
     """Return the one object that ``--json`` prints; its keys are a contract."""
-    findings = list(findings)
     return {
         "schema": SCHEMA,
         "healthy": all(finding.level is not Level.FAULT for finding in findings),

@@ -197,9 +197,6 @@ def record_wish(
     Returns:
         What follows from it, and whether it was recorded: ``False`` if it was so already.
 
-    Raises:
-        django.db.Error: its database cannot be used.
-
     """
     name, using = status.name, str(status.database)
     version = status.version or 0 if kind == Wish.Kind.SET else 0

@@ -66,7 +66,7 @@ def is_ready() -> bool:
     return site.is_ready
 
 
-def is_done(routines: Iterable[Routine], aliases: Iterable[str]) -> bool:
+def is_done(routines: Sequence[Routine], aliases: Iterable[str]) -> bool:
     """Return True if each of the routines is done, or superseded, and no database is behind.
 
     Asks two queries of a database where all is completed. Where everything was done as this server
@@ -156,11 +156,6 @@ def _are_done(
 
     ``gone`` says by attempt when its lock was first seen free. Because its process may have lost
     only the lock, and be about to record the end, it is given the liveness timeout.
-
-    Raises:
-        Held: a routine waits for a person's decision.
-        Paused: a person paused a routine.
-
     """
     for routine in routines:
         if stands[routine.name].standing is Standing.PAUSED:
@@ -179,10 +174,9 @@ def _are_done(
     return all(record.is_done for record in stands.values())
 
 
-def _by_database(routines: Iterable[Routine], aliases: Iterable[str]) -> dict[str, list[Routine]]:
-    meant = list(routines)
-    used = sorted({routine.using for routine in meant} | {*aliases})
-    return {using: [each for each in meant if each.using == using] for using in used}
+def _by_database(routines: Sequence[Routine], aliases: Iterable[str]) -> dict[str, list[Routine]]:
+    used = sorted({routine.using for routine in routines} | {*aliases})
+    return {using: [each for each in routines if each.using == using] for using in used}
 
 
 def undone(

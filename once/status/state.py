@@ -2,7 +2,7 @@
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -130,8 +130,8 @@ class Status:
 
 
 def to_json(
-    listed: Iterable[Status],
-    results: Iterable[Result] | None = None,
+    listed: Sequence[Status],
+    results: Sequence[Result] | None = None,
     *,
     lacking: Mapping[str, Sequence[str]] | None = None,
     unread: Mapping[str, Exception] | None = None,
@@ -141,8 +141,6 @@ def to_json(
     Where unapplied migrations were looked for, by alias, ``lacking`` has them, and ``unread`` why a
     database could not be asked for them.
     """
-    listed = list(listed)
-    results = None if results is None else list(results)
     rows = [asdict(status) for status in listed]
     further: dict[str, object] = {}
     if results is not None:
