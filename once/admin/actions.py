@@ -18,22 +18,22 @@ class Action(NamedTuple):
 
     label: str
     introduction: str
-    done: str
     permission: str
+    done: str = ""  # of a wish, whose recording says what follows
 
 
 ACTIONS: dict[Decision, Action] = {
     Trigger.RESET: Action(
         gettext_noop("Reset: have it run again"),
         gettext_noop("These run again. What comes after them does not."),
-        gettext_noop("“{}” is pending again."),
         "reset_routine",
+        gettext_noop("“{}” is pending again."),
     ),
     Trigger.FAKE: Action(
         gettext_noop("Record as done without running"),
         gettext_noop("These are recorded as done, although they did not run here."),
-        gettext_noop("“{}” is recorded as done."),
         "fake_routine",
+        gettext_noop("“{}” is recorded as done."),
     ),
     Wish.Kind.RUN: Action(
         gettext_noop("Run now"),
@@ -41,7 +41,6 @@ ACTIONS: dict[Decision, Action] = {
             "These are tried within seconds by `manage.py once work`, each once, although they "
             "failed lately."
         ),
-        "{}",
         "run_routine",
     ),
     Wish.Kind.PAUSE: Action(
@@ -50,13 +49,11 @@ ACTIONS: dict[Decision, Action] = {
             "These stop: a batched routine after the batch in hand, any other one after its body. "
             "Servers start without them, and no process takes them up until they are resumed."
         ),
-        "{}",
         "pause_routine",
     ),
     Wish.Kind.RESUME: Action(
         gettext_noop("Resume"),
         gettext_noop("These are no longer paused."),
-        "{}",
         "pause_routine",
     ),
     Wish.Kind.SET: Action(
@@ -65,7 +62,6 @@ ACTIONS: dict[Decision, Action] = {
             "These have another pace from the next batch on, until their version is raised. An "
             "empty field leaves a value as it is."
         ),
-        "{}",
         "pause_routine",
     ),
 }
