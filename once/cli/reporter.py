@@ -87,20 +87,17 @@ class Reporter:
         rest = logging.StreamHandler(self.errors)
         rest.setLevel(logging.WARNING)
         rest.addFilter(self._is_untold)
-        if not logger.hasHandlers():
-            logger.addHandler(rest)
-        for handler in handlers:
-            handler.addFilter(self._is_untold)
-        for sent, receiver in receivers.items():
-            sent.connect(receiver)
-        try:
-            yield
-        finally:
-            logger.removeHandler(rest)
+        with contextlib.ExitStack() as end:
+            if not logger.hasHandlers():
+                logger.addHandler(rest)
+                end.callback(logger.removeHandler, rest)
             for handler in handlers:
-                handler.removeFilter(self._is_untold)
+                handler.addFilter(self._is_untold)
+                end.callback(handler.removeFilter, self._is_untold)
             for sent, receiver in receivers.items():
-                sent.disconnect(receiver)
+                sent.connect(receiver)
+                end.callback(sent.disconnect, receiver)
+            yield
 
     def started(self, sender: Routine, attempt: Attempt, **kwargs: Any) -> None:
         verb = _VERBS.get(Trigger(attempt.trigger), "Running")
