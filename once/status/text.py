@@ -24,16 +24,12 @@ def moment(when: datetime | None) -> str:
     """Return a time in the reader's zone, to the second, or nothing."""
     if when is None:
         return ""
-    day = date_format(local(when)) + "," if is_translated() else f"{local(when):%Y-%m-%d}"
-    return f"{day} {local(when):%H:%M:%S %Z}"
-
-
-def local(when: datetime) -> datetime:
-    """Return a time in the reader's zone, or in UTC if this machine lacks data of that."""
     try:
-        return localtime(when)
-    except ZoneInfoNotFoundError:
-        return when.astimezone(UTC)
+        local = localtime(when)
+    except ZoneInfoNotFoundError:  # because this machine lacks data of that zone
+        local = when.astimezone(UTC)
+    day = date_format(local) + "," if is_translated() else f"{local:%Y-%m-%d}"
+    return f"{day} {local:%H:%M:%S %Z}"
 
 
 def duration(seconds: float | None, digits: int = 3) -> str:
