@@ -256,12 +256,10 @@ class RoutinePage(Page):
             for problem in self.problems() or [gettext("There is no routine “{}”.").format(name)]:
                 self.message(problem)
             return self.to_list()
-        history = past.History()
+        routine = next((each for each in self.registry.recorded if each.name == name), None)
+        history, failed = past.History(), list[past.PastItem]()
         with suppress(Error):  # which the page says
             history = past.history_of(using, name) if using else history
-        routine = next((each for each in self.registry.recorded if each.name == name), None)
-        failed: list[past.PastItem] = []
-        with suppress(Error):
             failed = past.items_of(routine) if routine and row.status.failed_items else []
         may_decide = [each for each in self.permitted() if not row.refusal(each)]
         return self.page(
