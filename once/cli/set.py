@@ -5,16 +5,18 @@ Without a value, as in `rest=`, what the code declares holds again. It ends with
 """
 
 from argparse import Namespace
+from dataclasses import replace
+from typing import Any
 
 from django.core.management.base import CommandParser
 
 from once.cli import exit_codes, pause
 from once.cli.options import add_database, add_flags
 from once.cli.output import TerminalCommand
+from once.exceptions import RoutineError
 from once.models import Wish
 from once.record import wishes
 from once.routines.registry import Registry
-from once.status import decisions
 
 USAGE = "NAME [NAME ...] OPTION=VALUE [OPTION=VALUE ...]"
 
@@ -39,10 +41,13 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
             "`manage.py once set shop.fill_slugs batch_size=200 rest=0.5`."
         )
     listed = pause.meant(command, registry, options, Wish.Kind.SET)
+    given: dict[str, Any] = {name: each for name, each in values.items() if each is not None}
     by_name = {each.name: each for each in registry.recorded}
     for status in listed:
-        if problem := decisions.value_error(by_name[status.name], values):
-            raise exit_codes.misused(problem)
+        try:
+            replace(by_name[status.name], **given)  # which checks them
+        except RoutineError as error:
+            raise exit_codes.misused(str(error)) from error
     pause.record(command, Wish.Kind.SET, listed, options, values)
 
 

@@ -3,19 +3,16 @@
 For the command and the admin alike.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from django.db import DEFAULT_DB_ALIAS
 
 from once.databases import database
 from once.engine import executor
 from once.engine.options import RunOptions
-from once.exceptions import RoutineError
 from once.models import Trigger, Wish
 from once.record import wishes, workers
 from once.results import Result
-from once.routines.base import Routine
 from once.routines.registry import Registry
 from once.status.called import Called
 from once.status.state import RoutineState, Status
@@ -170,16 +167,6 @@ def _called(status: Status) -> Called:
         using=status.database or DEFAULT_DB_ALIAS,
         recorded_key=status.scope_key or "",
     )
-
-
-def value_error(routine: Routine, values: dict[str, Any]) -> str:
-    """Return why a routine cannot have these values, or nothing."""
-    given = {name: value for name, value in values.items() if value is not None}
-    try:
-        replace(routine, **given)
-    except RoutineError as error:
-        return str(error)
-    return ""
 
 
 def record_wish(
