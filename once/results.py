@@ -8,8 +8,6 @@ from typing import Any
 from once.models import Attempt
 from once.routines.base import Routine
 
-__all__ = ["Outcome", "Reason", "Result", "already_done", "skipped"]
-
 
 class Outcome(enum.StrEnum):
     """The outcome of a call, in one word."""
