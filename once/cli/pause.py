@@ -4,6 +4,7 @@ The body of any other one comes to its end first. Until it is resumed, servers s
 """
 
 from argparse import Namespace
+from functools import partial
 
 from django.core.management.base import CommandParser
 
@@ -25,9 +26,12 @@ def add_arguments(parser: CommandParser) -> None:
     add_flags(parser, "--reason")
 
 
-def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> None:
-    kind = Wish.Kind.PAUSE
+def wish(kind: Wish.Kind, command: TerminalCommand, registry: Registry, options: Namespace) -> None:
+    """Record a pause, or its end, for the routines that the names mean."""
     record(command, kind, meant(command, registry, options, kind), options)
+
+
+handle = partial(wish, Wish.Kind.PAUSE)
 
 
 def meant(
