@@ -6,9 +6,8 @@ import re
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from textwrap import indent
-from types import MappingProxyType
 from typing import Any
 from unicodedata import east_asian_width
 
@@ -146,14 +145,11 @@ def heading(command: TerminalCommand, name: str, using: str) -> None:
 
 
 def lines(
-    listed: Sequence[Status],
-    style: Style,
-    verbosity: int = 1,
-    facts: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({}),
+    listed: Sequence[Status], style: Style, verbosity: int = 1, registry: Registry | None = None
 ) -> Iterator[str]:
     """Yield a line for each routine, and more for what a person should know of it.
 
-    Below some are facts by their names, each with its label.
+    From verbosity 2 on, that includes what the code of a registry says.
     """
     names = [inline(status.name) for status in listed]
     width = min(_NAME, max(map(len, names), default=0))
@@ -164,7 +160,8 @@ def lines(
         parts += [f"v{version}"] if version else []  # a tombstone may be all that is recorded
         parts += [painted(style, status.state)]
         yield "  ".join([*parts, *map(inline, text.details(status))])
-        for label, fact in facts.get(status.name, ()):
+        facts = text.facts(status, registry) if registry and verbosity > 1 else []
+        for label, fact in facts:
             yield f"      {f'{label}:':<13}{inline(fact)}"
         if status.error:
             yield of_error(status.error, verbosity)

@@ -14,7 +14,7 @@ from once.cli.options import add_database, add_flags, add_names
 from once.cli.output import TerminalCommand
 from once.databases import unapplied
 from once.routines.registry import Registry
-from once.status import state, text
+from once.status import state
 from once.status.state import RoutineState, Status
 from once.text import one_line
 
@@ -44,9 +44,7 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     if options.as_json:
         output.print_json(command, state.to_json(listed, lacking=lacking, unread=unread))
     else:
-        is_verbose = options.verbosity > 1
-        told = {each.name: text.facts(each, registry) for each in listed} if is_verbose else {}
-        for line in output.lines(listed, command.style, options.verbosity, told):
+        for line in output.lines(listed, command.style, options.verbosity, registry):
             command.stdout.write(line)
         if not listed:
             command.stdout.write("No routines. Declare them in the routines.py of an app.")
