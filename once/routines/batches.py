@@ -159,8 +159,8 @@ class _QuerySetBatches(Batches):
         self._key = key_of(routine, rows)
         self._by = ",".join(self._key.order)
         self._rows = rows.order_by(*self._key.order)
-        #: Size, items left out and connection of the last question for a bound; and the question, if
-        #: it is compiled.
+        #: Size, items left out and connection of the last question for a bound; and that question,
+        #: if it is compiled.
         self._bound: tuple[object, KeysBeyond | None] = (None, None)
 
     def after(self, cursor: str, size: int) -> Batch:
