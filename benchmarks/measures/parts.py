@@ -30,8 +30,8 @@ PARTS = {
 }
 
 _CLAIM = """BEGIN; INSERT INTO once_attempt (routine, number, version, scope_key, key, state, retry,
-    trigger, "user", reason, host, pid, release, error, cursor, processed, resumed)
-    VALUES (%s, 1, 1, '', '', 'running', true, '', '', '', '', 0, '', '', '', 0, 0); COMMIT"""
+    trigger, "user", reason, host, pid, release, error, cursor, processed, resumed, throttled)
+    VALUES (%s, 1, 1, '', '', 'running', true, '', '', '', '', 0, '', '', '', 0, 0, ''); COMMIT"""
 _END = """UPDATE once_attempt SET state = 'succeeded', finished_at = now()
     WHERE routine = %s AND state = 'running'"""
 _ROW = "SELECT number FROM once_attempt WHERE routine = %s AND state = 'running' FOR UPDATE"
