@@ -141,11 +141,14 @@ class Routine:
                 value of a state cannot be had.
 
         """
+        if self.scope == "database":  # as most are, each of which every start asks
+            return ""
         return scopes.key(self.scope, self.name, self.function)
 
     def check_scope(self) -> None:
         """See that what the scope needs is there; raise as :attr:`scope_key` does."""
-        scopes.check(self.scope, self.name, self.function)
+        if self.scope != "database":
+            scopes.check(self.scope, self.name, self.function)
 
     def scope_error(self) -> ImproperlyConfigured | None:
         """Return the error that :meth:`check_scope` raises, if it does."""
