@@ -68,7 +68,9 @@ def _work(registry: Registry, run_options: RunOptions) -> None:
     while True:
         has_run = False
         for using in registry.databases:
-            has_run |= _look(using, registry, run_options)
+            # A signal breaks a body off, but no look: it would leave a connection half-way.
+            with shutdown.deferred():
+                has_run |= _look(using, registry, run_options)
         pause = _SHORTEST if has_run else min(_LONGEST, 2 * pause)
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
 

@@ -286,7 +286,8 @@ def test_what_another_process_runs(project: Project) -> None:
     project.routines(SLOW + SHOP)
     holder = project.once("run")
     project.wait_for("slow")
-    who = rf"plant\.slow is run by {os.uname().nodename} \(pid {holder.pid}\)( for \d+ s)?"
+    place = rf"{os.uname().nodename} \(pid {holder.pid}\)"
+    who = rf"plant\.slow is run by {place}( for \d+ s)?(, as of \d+ s ago)?"
     no_wait, as_json, late, reset = together(
         project,
         "run plant.slow --no-wait",
