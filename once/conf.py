@@ -61,7 +61,12 @@ def release() -> str:
 
 
 def role(default: str = "") -> str:
-    """The role of this process, by which it takes routines; empty for none."""
+    """The role of this process, by which it takes routines; empty for none.
+
+    Args:
+        default: the role where ``ONCE_ROLE`` is not set.
+
+    """
     value = _raw("ONCE_ROLE", str, default=default)
     if not is_role(value):
         raise _refusal("ONCE_ROLE", ROLE, value)

@@ -15,7 +15,14 @@ _MOST = 10
 
 
 def rows(using: str, models: Collection[type[Model]] | None, ignore: Collection[str]) -> Rows:
-    """Return the rows of models in a database, or of all its models, but for ignored fields."""
+    """Return the rows of models in a database; of all its models by default.
+
+    Args:
+        using: its alias.
+        models: whose rows, or ``None``.
+        ignore: names of fields to leave out, alone or behind the label of their model.
+
+    """
     snapshot: Rows = {}
     for model in _models(using) if models is None else models:
         label = model._meta.label

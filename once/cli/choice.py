@@ -70,8 +70,11 @@ def chosen(registry: Registry, options: Namespace) -> list[Status]:
 def allowed(command: TerminalCommand, decision: Decision, listed: Iterable[Status]) -> list[Status]:
     """Return the routines about which a decision can be carried out.
 
-    Where a routine stands as it was decided anyway, print that. Raise if the decision can never be
-    carried out about one of them, or not now.
+    Where a routine stands as it was decided anyway, print that.
+
+    Raises:
+        CommandError: the decision can never be carried out about a routine, or not now.
+
     """
     able = []
     for status in listed:

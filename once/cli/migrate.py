@@ -29,7 +29,9 @@ def migrate(
 ) -> None:
     """Migrate ``default`` and the databases of routines, where that is due.
 
-    Raise if another process migrates, and this one is not to wait.
+    Raises:
+        CommandError: another process migrates, and is not to be waited for.
+
     """
     aliases = set(unapplied.databases(registry.databases))
     if options.database:

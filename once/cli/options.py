@@ -104,7 +104,9 @@ def selected(
 ) -> list[Routine]:
     """Return the routines of --database, or all, that are named, or the default without a name.
 
-    Raise if none of the routines that were named is in it.
+    Raises:
+        CommandError: none of the routines that were named is in it.
+
     """
     routines = registry.select(options.names) if options.names else default
     there = [each for each in routines if options.database in (None, each.using)]

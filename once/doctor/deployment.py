@@ -63,7 +63,12 @@ class Deployment:
         return self.database.lock(self.name, liveness)
 
     def ask(self, question: Callable[[], T]) -> T:
-        """Return the answer to a question that another process asks, if it comes in time."""
+        """Return the answer to a question that another process asks.
+
+        Raises:
+            TimeoutError: no answer came within :data:`DEADLINE` seconds.
+
+        """
         return self.beside(question).result(DEADLINE)
 
     def beside(self, function: Callable[[], T]) -> "Future[T]":

@@ -68,8 +68,7 @@ def last(routine: Routine, most: int | None) -> list[FailedItem]:
         django.db.Error: the database cannot be read, or has no tables of this package.
 
     """
-    here = database(routine.using)
-    with here.reading(), here.statements():
+    with database(routine.using).statements():
         return [*_of(routine).order_by("-number", "-pk")[:most]][::-1]
 
 

@@ -146,7 +146,13 @@ class Routine:
         return scopes.key(self.scope, self.name, self.function)
 
     def check_scope(self) -> None:
-        """See that what the scope needs is there; raise as :attr:`scope_key` does."""
+        """See that what the scope needs is there.
+
+        Raises:
+            ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, a file is missing, or the
+                value of a state cannot be had.
+
+        """
         if self.scope != "database":
             scopes.check(self.scope, self.name, self.function)
 

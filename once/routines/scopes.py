@@ -17,7 +17,18 @@ Scope = Literal["database", "release", "process"] | Content | State
 
 
 def key(scope: Scope, name: str, function: Callable[..., Any]) -> str:
-    """Return what :attr:`Routine.scope_key` is, by a routine's scope, its name and its body."""
+    """Return the name of a routine's scope in the record.
+
+    Args:
+        scope: the scope.
+        name: name of the routine, for an error.
+        function: its body, whose module has the directory of relative patterns.
+
+    Raises:
+        ImproperlyConfigured: ``ONCE_RELEASE`` is needed and unset, a file is missing, or a value
+            cannot be had.
+
+    """
     check(scope, name, function)
     if isinstance(scope, Content):
         return content.digest(scope, _directory(scope, function))
@@ -29,7 +40,7 @@ def key(scope: Scope, name: str, function: Callable[..., Any]) -> str:
 
 
 def check(scope: Scope, name: str, function: Callable[..., Any]) -> None:
-    """See that what a routine's scope needs is there; raise as :attr:`Routine.scope_key` does."""
+    """See that what a routine's scope needs is there; raise as :func:`key` does."""
     declared = f"Routine {name!r} has scope={scope}"
     files = scope.value if isinstance(scope, State) else scope
     if isinstance(files, Content):

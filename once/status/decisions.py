@@ -179,10 +179,18 @@ def record_wish(
 ) -> tuple[str, bool]:
     """Pause a routine that stood so, resume it, set its pace, or have it run now.
 
-    A value of ``None`` sets what the code declares.
+    Args:
+        kind: pause, resume, set or run.
+        status: the routine.
+        user: the person.
+        reason: why.
+        values: what is set, by option; ``None`` for what the code declares.
 
     Returns:
         What follows from it, and whether it was recorded: ``False`` if it was so already.
+
+    Raises:
+        django.db.Error: its database cannot be used.
 
     """
     name, using = status.name, str(status.database)

@@ -144,7 +144,12 @@ class History:
 
 
 def names(using: str) -> list[str]:
-    """Return the names of all routines that a database has records of, in order."""
+    """Return the names of all routines that a database has records of, in order.
+
+    Raises:
+        django.db.Error: the database cannot be read.
+
+    """
     with database(using).reading(), database(using).statements():
         if not history.is_installed(using):
             return []
@@ -154,7 +159,12 @@ def names(using: str) -> list[str]:
 
 
 def history_of(using: str, name: str) -> History:
-    """Return what a database, which must have the tables, knows of the past of a routine."""
+    """Return what a database has of the past of a routine.
+
+    Raises:
+        django.db.Error: the database cannot be read, or has no tables of this package.
+
+    """
     with database(using).reading():
         made = [PastWish(each) for each in wishes.history(using, name)[:LAST]]
         with database(using).statements():
@@ -163,7 +173,12 @@ def history_of(using: str, name: str) -> History:
 
 
 def items_of(routine: Routine, most: int | None = LAST + 1) -> list[PastItem]:
-    """Return the items that failed last: one more than are shown, if any."""
+    """Return the items that failed last: one more than are shown, if any.
+
+    Raises:
+        django.db.Error: the database cannot be read.
+
+    """
     here = database(routine.using)
     with here.reading():
         if not history.is_installed(routine.using):

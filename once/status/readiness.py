@@ -94,7 +94,11 @@ def wait(
 ) -> None:
     """Return when each of the routines is done, by whatever process. Runs nothing.
 
-    ``aliases`` are of the databases that must have every migration of this code, too.
+    Args:
+        declared: all routines of this code.
+        routines: what to wait for.
+        aliases: of the databases that must have every migration of this code, too.
+        timeout: seconds after which to give up; none by default.
 
     Raises:
         Held: a routine waits for a person's decision.

@@ -138,8 +138,12 @@ def to_json(
 ) -> dict[str, Any]:
     """Return the object that ``--json`` prints; its keys are a contract.
 
-    Where unapplied migrations were looked for, by alias, ``lacking`` has them, and ``unread`` why a
-    database could not be asked for them.
+    Args:
+        listed: the routines to show.
+        results: what a run did about them.
+        lacking: unapplied migrations by alias, where they were looked for.
+        unread: why a database could not be asked for them, by alias.
+
     """
     rows = [asdict(status) for status in listed]
     further: dict[str, object] = {}

@@ -37,6 +37,9 @@ def statuses(
             scope cannot, and noted here by its name with why.
         seconds: within which each database has to answer.
 
+    Raises:
+        django.db.Error: a database of a routine cannot be reached.
+
     """
     used = _used(registry)
     listed: list[Status] = []

@@ -249,7 +249,7 @@ def test_frozen_and_thawed_beside_its_successor(scenes: Iterator[list[Scene]]) -
         # It waits for what its successor does, as if it came only now.
         assert first.finish() == (5 if scene.is_held else 0), first.output
         if scene.is_working:
-            assert "Attempt 1 lost its right to commit" in first.output
+            assert "Attempt 1 lost its right to commit" in first.output, first.output
         scene.assert_done_once()
 
 
