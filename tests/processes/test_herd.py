@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests.project import Process, Project
+from tests.waiting import PATIENCE
 
 MANY_ROUTINES = """
     def declare(number):
@@ -58,7 +59,7 @@ def test_forty_processes_ten_rounds(project: Project) -> None:
 
 @pytest.mark.parametrize("kind", ["pgbouncer-2", "pgbouncer-5"])
 def test_twenty_processes_behind_a_small_pooler(project: Project) -> None:
-    run_rounds(project, processes=20, rounds=5)
+    run_rounds(project, processes=20, rounds=5, ONCE_STARTUP_TIMEOUT=f"{PATIENCE:g}")
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
@@ -101,6 +102,8 @@ def test_serializable_with_pollers_and_a_writer(project: Project) -> None:
 @pytest.mark.parametrize("kind", ["pgbouncer-2"])
 def test_different_routines_at_once_behind_a_pool_of_two(project: Project) -> None:
     project.routines(MANY_ROUTINES)
+    # Each holder may make way for several others, on a loaded machine for longer than 25 s.
+    project.environment["ONCE_STARTUP_TIMEOUT"] = f"{PATIENCE:g}"
     names = [f"plant.round{number}" for number in range(6)]
     processes = [project.once("run", name) for name in names for _ in range(2)]
     assert [process.finish() for process in processes] == [0] * 12
