@@ -1,5 +1,7 @@
 """The kinds of database that have a lock, by the vendor of a Django connection."""
 
+from functools import cache
+
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -32,7 +34,12 @@ def database(using: str) -> Database:
 
 def of_kind(connection: BaseDatabaseWrapper) -> type[Database] | None:
     """Return the class for a connection, whatever its driver is, if its kind is supported."""
-    name = SUPPORTED.get(connection.vendor)
+    return _of_vendor(connection.vendor)
+
+
+@cache
+def _of_vendor(vendor: str) -> type[Database] | None:
+    name = SUPPORTED.get(vendor)
     return None if name is None else import_string(name)
 
 

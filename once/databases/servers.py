@@ -143,7 +143,7 @@ def _fit_for_a_run(connection: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        timeouts.exchange(connection, options)
+        timeouts.restore(connection, options)
         del connection.connect
         if before is not None:
             connection.connect = before

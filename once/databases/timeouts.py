@@ -3,7 +3,7 @@
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, TypeAlias
@@ -123,11 +123,21 @@ def keep_alive(connection: BaseDatabaseWrapper) -> dict[SocketOption, int]:
     third of that. Does nothing where no network is on the way, or the project has decided.
 
     Returns:
-        The options of its socket as they were before, for :func:`exchange`.
+        The options of its socket as they were before, for :func:`restore`.
 
     """
     if _KEEPS_ALIVE & connection.settings_dict["OPTIONS"].keys():
         return {}
+    return _exchange(connection, _probes)
+
+
+def restore(connection: BaseDatabaseWrapper, options: dict[SocketOption, int]) -> None:
+    """Set options of a connection's socket back to what :func:`keep_alive` returned."""
+    if options:
+        _exchange(connection, lambda: options)
+
+
+def _probes() -> dict[SocketOption, int]:
     seconds = conf.liveness_timeout()
     third = max(1, round(seconds / 3))
     # tcp(7). Not every system has all of them.
@@ -142,20 +152,21 @@ def keep_alive(connection: BaseDatabaseWrapper) -> dict[SocketOption, int]:
         for name, value in options.items()
         if hasattr(socket, name)
     }
-    return exchange(connection, {(socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1, **known})
+    return {(socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1, **known}
 
 
-def exchange(
-    connection: BaseDatabaseWrapper, options: Mapping[SocketOption, int]
+def _exchange(
+    connection: BaseDatabaseWrapper, options: Callable[[], Mapping[SocketOption, int]]
 ) -> dict[SocketOption, int]:
     """Set options of a connection's socket, if a network is on the way; return what they were."""
-    line = _line(connection) if options else None
+    line = _line(connection)
     if line is None:
         return {}
     with line, suppress(OSError):  # it is broken, as a statement finds out
         if line.family in (socket.AF_INET, socket.AF_INET6):
-            before = {option: line.getsockopt(*option) for option in options}
-            for option, value in options.items():
+            wanted = options()
+            before = {option: line.getsockopt(*option) for option in wanted}
+            for option, value in wanted.items():
                 line.setsockopt(*option, value)
             return before
     return {}
