@@ -196,7 +196,11 @@ def record_wish(
     name, using = status.name, str(status.database)
     version = status.version or 0 if kind == Wish.Kind.SET else 0
     with database(using).reading():
-        wish = wishes.add(using, name, kind, version=version, user=user, reason=reason, **values)
+        # Because a process of an older release may run it, which reads no other name.
+        for each in (*(status.old_names if kind != Wish.Kind.RUN else ()), name):
+            wish = wishes.add(
+                using, each, kind, version=version, user=user, reason=reason, **values
+            )
     if wish is None:
         already = {
             Wish.Kind.PAUSE: gettext("{} is paused already."),
@@ -209,6 +213,11 @@ def record_wish(
 def _consequence(kind: Wish.Kind, status: Status, values: dict[str, float | None]) -> str:
     name, is_running = status.name, status.state is RoutineState.RUNNING
     if kind == Wish.Kind.PAUSE:
+        if status.old_names:
+            return gettext(
+                "{} is paused, also under its old name {}: a process of an older release stops "
+                "after its body, or the batch in hand."
+            ).format(name, ", ".join(status.old_names))
         if not is_running:
             return gettext(
                 "{0} is paused: no process takes it up until `manage.py once resume {0}`."

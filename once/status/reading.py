@@ -113,7 +113,9 @@ class Reading:
         if record.is_wanted:
             message = f"{wanted()} {message or ''}".rstrip()
         if record.uncarried:
-            message = message or self._uncarried(record.uncarried)
+            old = [each for each in record.uncarried if each in {**self.last, **self.completions}]
+            details["old_names"] = old
+            message = message or self._uncarried(old)
         elif present := self.renamed.get(name):
             details["renamed_to"] = present
             done = self.completions.get(present, [])
@@ -190,17 +192,16 @@ class Reading:
 
     def _uncarried(self, names: Sequence[str]) -> str:
         """Say under which old names a record stands that is to be carried over; or nothing."""
-        known = [name for name in names if name in self.last or name in self.completions]
-        if not known:
+        if not names:
             return ""
-        taken = [name for name in known if self.taken.get(name)]
+        taken = [name for name in names if self.taken.get(name)]
         until = ""
         if taken:
             until = gettext(", once {} is done with that").format(self.database.holder(taken[0]))
         return gettext(
             "Its record stands under its old name {}. The next `manage.py once run` or server "
             "start carries it over{}."
-        ).format(", ".join(known), until)
+        ).format(", ".join(names), until)
 
     def _undone(self, routine: Routine, attempt: Attempt | None) -> tuple[RoutineState, str]:
         name = routine.name

@@ -90,6 +90,8 @@ class Status:
     scope_key: str | None = None
     #: The name that a newer release gave it, if this is an old one.
     renamed_to: str | None = None
+    #: Its own old names, under which a record stands that is not carried over yet.
+    old_names: Sequence[str] = ()
     #: The throttle that the running attempt waits for, and the seconds that it says.
     throttled: str | None = None
     #: Seconds that the running attempt has taken until now.

@@ -18,8 +18,8 @@ KEYS = [
     *("started_at", "completed_at", "duration_seconds", "host", "pid"),
     *("trigger", "user", "reason", "processed", "total"),
     *("rate", "seconds_left", "failed_items", "pace", "set_by", "retry_at", "error"),
-    *("waits_for", "message", "scope_key", "renamed_to", "throttled", "elapsed_seconds"),
-    *("paused", "wanted", "has_worker"),
+    *("waits_for", "message", "scope_key", "renamed_to", "old_names", "throttled"),
+    *("elapsed_seconds", "paused", "wanted", "has_worker"),
 ]
 
 

@@ -119,6 +119,25 @@ def test_new_release_waits_for_the_old_one_and_says_for_which_process(
     assert project.completions() == ["plant.new_seed", "plant.seed"]
 
 
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_pause_by_the_new_release_reaches_the_process_of_the_old_one(
+    project: Project, old: Release, new: Release
+) -> None:
+    first = project.once("run", "plant.fill", **old, HOLDS="fill")
+    project.wait_for("fill-1")
+    pause = project.once("pause", "plant.new_fill", **new)
+    assert pause.finish() == 0, pause.output
+    assert "plant.new_fill is paused, also under its old name plant.fill: a" in pause.output
+    project.release("fill-1")
+    assert first.finish() == 5, first.output
+    assert project.effects() == [f"fill{item}" for item in range(1, 5)]
+    assert "Paused by" in run(project, new, "plant.new_fill", code=5)
+    resume = project.once("resume", "plant.new_fill", **new)
+    assert resume.finish() == 0, resume.output
+    run(project, new, "plant.new_fill")
+    assert project.effects() == [f"fill{item}" for item in range(1, 6)]
+
+
 @KINDS
 def test_releases_take_turns(project: Project, old: Release, new: Release) -> None:
     run(project, old)
