@@ -53,6 +53,8 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
 
 def _value(text: str) -> tuple[str, float | None]:
     option, _, value = text.partition("=")
+    if not option:
+        raise exit_codes.misused(f"{text!r} sets nothing. Write OPTION=VALUE, without spaces.")
     if option not in wishes.VALUES:
         raise exit_codes.misused(f"{option} cannot be set. Set {' or '.join(wishes.VALUES)}.")
     if not value:

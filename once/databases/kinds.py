@@ -17,6 +17,9 @@ SUPPORTED = {
 }
 
 
+_imported = cache(import_string)
+
+
 def database(using: str) -> Database:
     """Return the database of this alias, whose kind and driver must be supported."""
     connection = connections[using]
@@ -34,13 +37,8 @@ def database(using: str) -> Database:
 
 def of_kind(connection: BaseDatabaseWrapper) -> type[Database] | None:
     """Return the class for a connection, whatever its driver is, if its kind is supported."""
-    return _of_vendor(connection.vendor)
-
-
-@cache
-def _of_vendor(vendor: str) -> type[Database] | None:
-    name = SUPPORTED.get(vendor)
-    return None if name is None else import_string(name)
+    name = SUPPORTED.get(connection.vendor)
+    return None if name is None else _imported(name)
 
 
 def is_supported(using: str) -> bool:

@@ -70,7 +70,7 @@ def details(status: Status) -> list[str]:
         parts.append(moment(status.completed_at))
         if without_body(status):
             parts.append(without_body(status))
-        elif status.duration_seconds is not None:
+        elif status.duration_seconds is not None and status.trigger != Trigger.ITEMS:
             parts.append(f"in {duration(status.duration_seconds)} on {status.host}")
     if status.database not in (None, DEFAULT_DB_ALIAS):
         parts.append(f"in {status.database}")

@@ -147,6 +147,7 @@ def test_failed_items_are_tried_each_once(using: str, declared: list[Routine]) -
     )
     assert "  Trying failed items of shop.fill...\n" in answer.out
     assert "    5  in attempt 2  20" in answer.out
+    assert "s on " not in Answer("status").out  # which took that long for its failed item
     assert sorted(fill.done) == [1, 2, 3, 4, 6]
     assert Answer("status", "--json").json["routines"][0]["state"] == "completed"
     fill.bad = set()

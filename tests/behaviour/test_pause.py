@@ -97,6 +97,7 @@ def test_set_is_shown_with_the_person(using: str, declared: list[Routine]) -> No
         (["shop.fill"], "Give the NAME of each routine, and what to set"),
         (["batch_size=2"], "Give the NAME of each routine, and what to set"),
         (["shop.fill", "version=2"], "version cannot be set. Set batch_size or rest or batch_se"),
+        (["shop.fill", "rest", "=", "3"], "'=' sets nothing. Write OPTION=VALUE, without spaces."),
         (["shop.fill", "batch_size=0"], "batch_size=0 is not an integer from 1"),
         (["shop.fill", "batch_size=1.5"], "batch_size=1.5: '1.5' is no whole number."),
         (["shop.fill", "rest=-1"], "rest=-1.0 is not a number of seconds from 0"),
