@@ -146,7 +146,8 @@ class _Pass:
                 self._is_new = claim.wait.has_paused and result.outcome is Outcome.WAITED
                 if claim.wait.has_paused:  # in which another process may have done the next
                     stands = self._read(routines[number + 1 :])
-                shutdown.heed()
+                with shutdown.heeded():  # also inside of a look of `once work`, which defers it
+                    pass
             if result.outcome is Outcome.FAILED and not self.options.keep_going:
                 self._stopped = f"Not tried, since {routine.name} failed. Fix that one first."
             elif result.reason is Reason.TIMED_OUT and not self._stopped:

@@ -104,6 +104,32 @@ def test_worker_that_is_stopped_ends_its_batch_and_the_next_one_goes_on(project:
     assert project.effects() == ["batch 0", "batch 2", "batch 4"]
 
 
+def test_worker_that_is_stopped_begins_no_further_body(project: Project) -> None:
+    project.routines(
+        """
+        @routine(atomic=False, retry=False)
+        def first():
+            hold("first")
+
+        @routine(atomic=False, retry=False)
+        def second():
+            effect("second")
+
+        @routine
+        def third():
+            effect("third")
+        """
+    )
+    worker = project.once("work")
+    project.wait_for("first")
+    worker.send(signal.SIGTERM)
+    worker.wait_for("Ending: first the batch in hand")
+    project.release("first")
+    assert worker.finish() == 0, worker.output
+    assert project.attempts() == [("plant.first", 1, "succeeded")]
+    assert project.effects() == []
+
+
 def test_worker_takes_over_from_one_that_died(project: Project) -> None:
     project.routines(BATCHED)
     first = project.once("work")
