@@ -82,6 +82,7 @@ def matches(files: Content, directory: Path) -> tuple[tuple[str, Path], ...]:
 
     Raises:
         FileNotFoundError: a pattern matches no file.
+        PermissionError: this process may not read a file.
 
     """
     named: set[tuple[str, Path]] = set()
@@ -94,6 +95,9 @@ def matches(files: Content, directory: Path) -> tuple[tuple[str, Path], ...]:
         paths = [directory / name for name in names if (directory / name).is_file()]
         if not paths:
             raise FileNotFoundError(f"no file matches {pattern!r} in {directory}")
+        for path in paths:
+            if not os.access(path, os.R_OK):
+                raise PermissionError(f"this process may not read {path}")
         named.update((os.path.relpath(path, base), path.resolve()) for path in paths)
     return tuple(sorted(named))
 

@@ -31,7 +31,10 @@ def key(scope: Scope, name: str, function: Callable[..., Any]) -> str:
     """
     check(scope, name, function)
     if isinstance(scope, Content):
-        return content.digest(scope, _directory(scope, function))
+        try:
+            return content.digest(scope, _directory(scope, function))
+        except OSError as error:
+            raise _unreadable(f"Routine {name!r} has scope={scope}", error) from error
     if isinstance(scope, State):
         if isinstance(scope.value, Content):
             return f"{state.PREFIX}{key(scope.value, name, function)}"
@@ -47,9 +50,7 @@ def check(scope: Scope, name: str, function: Callable[..., Any]) -> None:
         try:
             content.matches(files, _directory(files, function))
         except OSError as error:
-            raise ImproperlyConfigured(
-                f"{declared}, but {error}. Correct the pattern, or ship the file."
-            ) from error
+            raise _unreadable(declared, error) from error
     elif isinstance(scope, State):
         _check_value(scope, declared)
     elif scope == "release" and not conf.release():
@@ -57,6 +58,10 @@ def check(scope: Scope, name: str, function: Callable[..., Any]) -> None:
             f'Routine {name!r} has scope="release", but ONCE_RELEASE is unset. '
             "Set it to what is deployed, such as a tag or a commit."
         )
+
+
+def _unreadable(declared: str, error: OSError) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"{declared}, but {error}. Correct the pattern, or ship the file.")
 
 
 def _check_value(scope: State, declared: str) -> None:

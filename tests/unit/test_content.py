@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import re
 import tracemalloc
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from once import Routine, content
 from once.exceptions import RoutineError
+from once.routines import scopes
 from once.routines.content import Content, digest, matches
 
 
@@ -240,3 +242,18 @@ def test_patterns_are_relative_to_the_module_that_declares_the_body(
 ) -> None:
     made = Routine(function=function, name="x", scope=content(Path(__file__).name))
     assert made.scope_key == digest_of(Path(__file__).parent, Path(__file__).name)
+
+
+def test_file_that_cannot_be_read_is_a_problem_of_the_configuration(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = content(directory / "*.csv")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda path, mode: path != directory / "b.csv")
+        with pytest.raises(ImproperlyConfigured, match=r"may not read .*b\.csv\. Correct the"):
+            scopes.check(files, "shop.load", lambda: None)
+    scopes.check(files, "shop.load", lambda: None)
+    (directory / "a.csv").unlink()  # after it was listed
+    digest.cache_clear()
+    with pytest.raises(ImproperlyConfigured, match=r"a\.csv'\. Correct the pattern, or ship"):
+        scopes.key(files, "shop.load", lambda: None)
