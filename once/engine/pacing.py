@@ -88,7 +88,8 @@ class Pacing:
 
     def _wait(self, *, began: float) -> None:
         here, wait = self._work.here, self._pace.rest - (monotonic() - began)
-        if not here.is_server and wait <= 0 and monotonic() - self._gave_way > _LOOK:
+        is_due = wait <= 0 and monotonic() - self._gave_way > _LOOK
+        if is_due and not (here.is_server or here.connection.in_atomic_block):
             # Because SQLite's writers do not queue: each looks again after 0.1 s at most.
             wait = _GAP
         while True:

@@ -1,5 +1,6 @@
 """One routine run alone, a body called twice, and a registry of a test's own."""
 
+from dataclasses import replace
 from unittest.mock import Mock, call
 
 import pytest
@@ -324,3 +325,34 @@ def test_fixture_isolates(once_registry: list[Routine]) -> None:
     routine(name="inner")(lambda: None)
     assert [one.name for one in registry.load()] == ["inner"]
     assert [one.name for one in once_registry] == ["inner"]
+
+
+def test_held_routine_of_a_test_database_is_tried_again(declared: list[Routine]) -> None:
+    problems = [LookupError("a bug in the body")]
+
+    def body() -> None:
+        if problems:
+            raise problems.pop()
+
+    declared.append(seed("default", "shop.once", function=body, atomic=False, retry=False))
+    with pytest.raises(LookupError):
+        run_routine(declared[-1])
+    assert str(run_routine(declared[-1]).outcome) == "ran"
+
+
+def test_name_in_place_of_a_routine_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Pass a routine, as in shop\.routines\..*, not 'shop.x'"):
+        run_routine("shop.x")  # type: ignore[arg-type]
+
+
+def test_long_batches_stay_in_the_transaction_of_the_test(
+    using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("once.engine.pacing._LOOK", 0.0)  # SQLite's writers make way so often
+    sizes: list[int] = []
+    fill = seed(using, function=lambda it: sizes.append(len(it)), over=lambda: range(3))
+    declared.append(replace(fill, batch_size=1))
+    Effect.objects.using(using).create(name="before")
+    run_routine(declared[0])
+    assert sizes == [1, 1, 1]
+    assert effects(using) == ["before"]
