@@ -1,6 +1,7 @@
 """The decorator that declares routines."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from django.apps import apps
@@ -110,6 +111,8 @@ def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> An
     def declare(body: Callable[..., Any]) -> Routine:
         if not callable(body) or not hasattr(body, "__name__"):
             raise RoutineError(f"@routine declares functions, not {body!r}.")
+        if unknown := options.keys() - {field.name for field in fields(Routine)}:
+            raise RoutineError(_no_option(body, min(unknown)))
         name, using = options.get("name"), options.get("using")
         if str(name).startswith(CALL):
             raise RoutineError(f"name={name!r}: {CALL!r} is reserved for `once call`.")
@@ -123,6 +126,16 @@ def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> An
         return new
 
     return declare if function is None else declare(function)
+
+
+def _no_option(function: Callable[..., Any], name: str) -> str:
+    from difflib import get_close_matches  # for nothing in most processes
+
+    close = get_close_matches(name, [field.name for field in fields(Routine)], 1)
+    then = f"Did you mean {close[0]}=?" if close else "See its docstring for what it has."
+    code = function.__code__
+    where = f"{code.co_filename}:{code.co_firstlineno}"
+    return f"@routine has no option {name}= ({function.__name__}, {where}). {then}"
 
 
 def _default_name(function: Callable[..., Any]) -> str:
