@@ -21,7 +21,7 @@ from django.views import View
 
 from once.admin.actions import ACTIONS, PaceForm, ReasonForm
 from once.admin.attempts import ReadOnlyAdmin
-from once.admin.rows import Row, marked, seconds
+from once.admin.rows import Row, marked, refusals, seconds
 from once.exceptions import OnceError
 from once.models import Attempt, Routine, Wish
 from once.record import wishes
@@ -178,6 +178,7 @@ class ListPage(Page):
         if not chosen:
             self.message(gettext("No routine selected."))
             return HttpResponseRedirect(request.get_full_path())
+        refused = refusals(decision, chosen)
         is_confirmed = "post" in request.POST
         kind = PaceForm if decision is Wish.Kind.SET else ReasonForm
         form = kind(request.POST if is_confirmed else None)
@@ -185,7 +186,8 @@ class ListPage(Page):
             # Because a person confirms what the page said, what it said comes with the decision.
             seen = dict(zip(ids, request.POST.getlist("seen"), strict=False))
             for row in chosen:
-                text, level = self._carry_out(decision, row, seen.get(row.id), form.cleaned_data)
+                refusal, state = refused.get(row.id), seen.get(row.id)
+                text, level = self._carry_out(decision, row, refusal, state, form.cleaned_data)
                 self.message(text, level)
             return self.to_list()
         return self.page(
@@ -193,20 +195,24 @@ class ListPage(Page):
             title=gettext(ACTIONS[decision].label),
             decision=decision.value,
             introduction=marked(gettext(ACTIONS[decision].introduction)),
-            due=[(row, row.consequence(decision)) for row in chosen if not row.refusal(decision)],
-            refused=[row.refusal(decision) for row in chosen if row.refusal(decision)],
+            due=[(row, row.consequence(decision)) for row in chosen if row.id not in refused],
+            refused=[*map(marked, refused.values())],
             form=form,
         )
 
     def _carry_out(
-        self, decision: Decision, row: Row, seen: str | None, given: dict[str, Any]
+        self,
+        decision: Decision,
+        row: Row,
+        refused: str | None,
+        seen: str | None,
+        given: dict[str, Any],
     ) -> tuple[str, int]:
         """Do it, and return what became of it with the level of that message."""
         status = row.status
         left = gettext("Left as it is: {}")
-        refused = decisions.refusal(decision, status)
         if refused:
-            return left.format(refused.message), messages.WARNING
+            return left.format(refused), messages.WARNING
         if status.state != seen:
             now = gettext("{} is {} by now. Look again, and decide then.")
             return left.format(now.format(status.name, gettext(status.state))), messages.WARNING

@@ -1,6 +1,6 @@
 """Rows of the admin's list of routines."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,8 +9,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_noop
 
 from once.models import Trigger, Wish
-from once.status import text
-from once.status.decisions import Decision, refusal
+from once.status import decisions, text
+from once.status.decisions import Decision
 from once.status.state import RoutineState, Status
 
 _UNREADY = gettext_noop("A server that starts meanwhile is not ready until it is done.")
@@ -71,7 +71,7 @@ class Row:
 
     def refusal(self, decision: Decision) -> SafeString:
         """Return why a decision about it cannot be carried out, or nothing."""
-        refused = refusal(decision, self.status)
+        refused = decisions.refusal(decision, self.status)
         return marked(refused.message if refused else "")
 
     def consequence(self, decision: Decision) -> SafeString:
@@ -141,3 +141,20 @@ def marked(sentence: str) -> SafeString:
     parts = enumerate(sentence.split("`"))
     marks = ([format_html("<code>{}</code>", part) if n % 2 else part] for n, part in parts)
     return format_html_join("", "{}", marks)
+
+
+def refusals(decision: Decision, rows: Sequence[Row]) -> dict[str, str]:
+    """Return why a decision is not carried out, by the id of each row that it is not for.
+
+    Raises:
+        django.db.Error: a database cannot be used.
+
+    """
+    found = {row.id: decisions.refusal(decision, row.status) for row in rows}
+    refused = {key: refusal.message for key, refusal in found.items() if refusal}
+    if decision is Trigger.RESET:
+        left = [row for row in rows if row.id not in refused]
+        passed = decisions.passed([row.status for row in left])
+        told = {row.id: row.status.name for row in left if row.status.name in passed}
+        refused |= {key: decisions.refuse_passed([name]) for key, name in told.items()}
+    return refused

@@ -14,11 +14,9 @@ from once.cli.choice import allowed, chosen, refuse_ambiguity
 from once.cli.options import add_flags, add_removal, user
 from once.cli.output import TerminalCommand
 from once.cli.reporter import reporting
-from once.databases import database
 from once.models import Trigger
-from once.record import gates
 from once.routines.registry import Registry
-from once.status.decisions import carry_out
+from once.status import decisions
 from once.status.state import RoutineState, Status
 from once.text import inline
 
@@ -41,13 +39,13 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
     resets = allowed(command, Trigger.RESET, meant)
     if not resets:
         return
-    if not options.force:
-        _refuse_passed(resets)
+    if not options.force and (needed := decisions.passed(resets)):
+        raise exit_codes.misused(decisions.refuse_passed(needed))
     if options.interactive:
         _confirm(command, resets)
     with reporting(command, options):
         results = [
-            carry_out(Trigger.RESET, each, registry, user=user(), reason=options.reason)
+            decisions.carry_out(Trigger.RESET, each, registry, user=user(), reason=options.reason)
             for each in resets
         ]
     exit_codes.after(results)
@@ -56,19 +54,6 @@ def handle(command: TerminalCommand, registry: Registry, options: Namespace) -> 
         is_call = all(each.kind == "call" for each in resets)
         again = "call it again by `manage.py once call`" if is_call else "`manage.py once run`"
         command.stdout.write(f"  Pending again: {names}. Next: {again}.")
-
-
-def _refuse_passed(resets: Sequence[Status]) -> None:
-    for using in {str(each.database) for each in resets}:
-        with database(using).reading():
-            passed = gates.passed(using)
-        if needed := [
-            each.name for each in resets if each.database == using and each.name in passed
-        ]:
-            raise exit_codes.misused(
-                f"A migration that is applied needed {', '.join(needed)}, and what came with it "
-                "may not fit the body any more. To have it run again all the same, pass --force."
-            )
 
 
 def _confirm(command: TerminalCommand, resets: Sequence[Status]) -> None:

@@ -80,12 +80,19 @@ def counts(routines: Iterable[Routine]) -> dict[str, int]:
     found: dict[str, int] = {}
     batched = [each for each in routines if each.over is not None]
     for using in {each.using for each in batched}:
-        here = {each.name: each for each in batched if each.using == using}
+        # Rows that are not carried over yet from an old name count as well.
+        here = {
+            name: each
+            for each in batched
+            if each.using == using
+            for name in (each.name, *each.renamed_from)
+        }
         rows = FailedItem.objects.using(using).filter(routine__in=here)
         with database(using).statements():
             for name, *completion, number in rows.values_list(*_COMPLETION).annotate(Count("pk")):
-                if completion == [here[name].version, here[name].scope_key]:
-                    found[name] = number
+                of = here[name]
+                if completion == [of.version, of.scope_key]:
+                    found[of.name] = found.get(of.name, 0) + number
     return found
 
 
@@ -102,6 +109,6 @@ def explain(name: str, number: int) -> str:
 
 def _of(of: Attempt | Routine) -> "QuerySet[FailedItem]":
     using = of.using if isinstance(of, Routine) else of._state.db
-    name = of.name if isinstance(of, Routine) else of.routine
-    rows = FailedItem.objects.using(using).filter(routine=name)
+    names = (of.name, *of.renamed_from) if isinstance(of, Routine) else (of.routine,)
+    rows = FailedItem.objects.using(using).filter(routine__in=names)
     return rows.filter(version=of.version, scope_key=of.scope_key)

@@ -3,6 +3,7 @@
 For the command and the admin alike.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from django.db import DEFAULT_DB_ALIAS
@@ -11,7 +12,7 @@ from once.databases import database
 from once.engine import executor
 from once.engine.options import RunOptions
 from once.models import Trigger, Wish
-from once.record import wishes, workers
+from once.record import gates, wishes, workers
 from once.results import Result
 from once.routines.registry import Registry
 from once.status.called import Called
@@ -84,7 +85,7 @@ def _wish_refusal(kind: Wish.Kind, status: Status) -> Refusal | None:
         return _run_refusal(status)
     if kind == Wish.Kind.PAUSE and status.paused:
         return Refusal(_NEEDLESS, gettext("{} is paused already.").format(name))
-    if kind == Wish.Kind.RESUME and not status.paused:
+    if kind == Wish.Kind.RESUME and not (status.paused or status.old_names):
         return Refusal(_NEEDLESS, gettext("{} is not paused.").format(name))
     if kind == Wish.Kind.PAUSE and state in (RoutineState.COMPLETED, RoutineState.SUPERSEDED):
         message = gettext("{} is {}: there is nothing to pause.")
@@ -133,6 +134,29 @@ def _run_refusal(status: Status) -> Refusal | None:
         message = gettext("{} is {}: `manage.py once work` takes it up by itself.")
         return Refusal(_NEEDLESS, message.format(name, gettext(state)))
     return None
+
+
+def passed(listed: Collection[Status]) -> list[str]:
+    """Return the names of those routines that a migration needed which is applied.
+
+    Raises:
+        django.db.Error: a database cannot be used.
+
+    """
+    found = []
+    for using in {str(each.database) for each in listed}:
+        with database(using).reading():
+            needed = gates.passed(using)
+        found += [each.name for each in listed if each.database == using and each.name in needed]
+    return found
+
+
+def refuse_passed(names: Sequence[str]) -> str:
+    """Say that such routines are not reset, because their bodies may not fit the schema."""
+    return gettext(
+        "A migration that is applied needed {0}, and what came with it may not fit the body any "
+        "more. To have it run again all the same: `manage.py once reset --force {1}`."
+    ).format(", ".join(names), " ".join(names))
 
 
 def carry_out(
@@ -197,11 +221,12 @@ def record_wish(
     version = status.version or 0 if kind == Wish.Kind.SET else 0
     with database(using).reading():
         # Because a process of an older release may run it, which reads no other name.
-        for each in (*(status.old_names if kind != Wish.Kind.RUN else ()), name):
-            wish = wishes.add(
-                using, each, kind, version=version, user=user, reason=reason, **values
-            )
-    if wish is None:
+        names = (name, *(status.old_names if kind != Wish.Kind.RUN else ()))
+        made = [
+            wishes.add(using, each, kind, version=version, user=user, reason=reason, **values)
+            for each in names
+        ]
+    if not any(made):
         already = {
             Wish.Kind.PAUSE: gettext("{} is paused already."),
             Wish.Kind.RUN: gettext("{} is to run now already."),

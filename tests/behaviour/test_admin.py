@@ -613,6 +613,21 @@ def test_decision_asks_for_confirmation_first(
     assert attempts(using) == before
 
 
+def test_reset_of_what_an_applied_migration_needed_is_left_to_the_command(
+    using: str, staff: Client, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared += [seed(using, "shop.done"), seed(using, "shop.free")]
+    run(*declared)
+    monkeypatch.setattr("once.record.gates.passed", lambda using: {"shop.done": 1})
+    shown = text(decide(staff, "reset", "shop.done", "shop.free", using=using))
+    due, _, refused = shown.partition("Left as they are")
+    assert "shop.free" in due
+    assert "shop.done" not in due
+    assert "To have it run again all the same: manage.py once reset --force shop.done." in refused
+    decide(staff, "reset", "shop.done", using=using, seen="completed", reason="x")
+    assert attempts(using) == [("shop.done", 1, "succeeded"), ("shop.free", 1, "succeeded")]
+
+
 def test_confirmation_names_the_act_and_its_consequences(
     using: str, staff: Client, declared: list[Routine]
 ) -> None:

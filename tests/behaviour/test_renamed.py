@@ -1,11 +1,14 @@
 """What the command and the admin say of names that routines had, and do by them."""
 
+from typing import Any
+
 import pytest
 from django.core import checks
 
 from once import Routine
 from once.databases import database
-from once.models import Attempt, Completion, Trigger
+from once.models import Attempt, Completion, State, Trigger, Wish
+from once.record import recorder, wishes
 from once.routines.names import TOMBSTONE
 from tests.behaviour.command import Answer, failing, held, reset
 from tests.support import begin, effects, run, seed, take
@@ -59,6 +62,31 @@ def test_status_before_the_record_is_carried_over(using: str, routine: Routine) 
     before = shown("shop.old")
     assert (before["state"], before["renamed_to"]) == ("renamed", "shop.new")
     assert not Attempt.objects.using(using).filter(trigger=Trigger.RENAME).exists()
+
+
+def test_items_and_pauses_under_the_old_name_are_found_before_it_is_carried_over(
+    using: str, declared: list[Routine]
+) -> None:
+    def fill(batch: list[int]) -> None:
+        raise LookupError(f"no item {batch[0]}")
+
+    options: dict[str, Any] = {"function": fill, "over": lambda: [1], "max_errors": 1}
+    run(seed(using, "shop.old", **options))
+    declared.append(seed(using, "shop.new", renamed_from="shop.old", startup=False, **options))
+    assert "LookupError: no item 1" in Answer("items", "shop.new").out
+    assert shown("shop.new")["failed_items"] == 1
+    assert Answer("run", "--failed-items", "shop.new").code == 1
+    assert Trigger.ITEMS in Attempt.objects.using(using).values_list("trigger", flat=True)
+
+
+def test_pause_under_the_old_name_is_resumed_before_it_is_carried_over(
+    using: str, declared: list[Routine], routine: Routine
+) -> None:
+    wishes.add(using, "shop.old", Wish.Kind.PAUSE, user="ada", reason="")
+    recorder.close(begin(seed(using, "shop.old")), State.FAILED)
+    assert "shop.new is resumed" in Answer("resume", "shop.new").out
+    assert Answer("run", "shop.new").code == 0
+    assert effects(using) == ["shop.new"]
 
 
 def test_status_of_a_new_database_says_nothing_of_names(using: str, routine: Routine) -> None:

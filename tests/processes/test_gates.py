@@ -364,7 +364,7 @@ def test_reset_of_what_an_applied_migration_needed_is_forced(filled: Project) ->
     refused = filled.once("reset", "--noinput", "plant.fill")
     assert refused.finish() == 2
     assert "A migration that is applied needed plant.fill" in refused.output
-    assert "pass --force" in refused.output
+    assert "`manage.py once reset --force plant.fill`" in refused.output
     assert filled.once("reset", "--noinput", "--force", "plant.fill").finish() == 0
     assert filled.completions() == []
 
