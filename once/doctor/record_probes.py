@@ -169,7 +169,7 @@ def _of_routine(deployment: Deployment, status: Status, lost: int) -> Iterator[F
         yield deployment.warning("held", f"{name} is held.", message)
     elif message.startswith("Its lock is taken"):
         yield deployment.warning("lock", f"{name} is {state}.", message)
-    elif state is RoutineState.PENDING and status.started_at and status.duration_seconds is None:
+    elif state is RoutineState.PENDING and status.is_cut_off:
         problem = f"{name} was left half-way: no process holds its lock."
         yield deployment.warning("orphan", problem, message)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.utils.translation import gettext_noop
 
+from once.models import BODILESS
 from once.results import Result
 from once.text import one_line
 
@@ -107,6 +108,12 @@ class Status:
     def is_settled(self) -> bool:
         """True if it asks for no run: done, not for this code, in memory, or a command's."""
         return self.state in _SETTLED or self.kind in ("process", "call")
+
+    @property
+    def is_cut_off(self) -> bool:
+        """True if the last attempt called its body, and has no end."""
+        has_end = self.duration_seconds is not None or self.trigger in BODILESS
+        return self.started_at is not None and not has_end
 
     @property
     def place(self) -> str:

@@ -93,8 +93,8 @@ def details(status: Status) -> list[str]:
         parts.append(f"(v{status.recorded_version} is recorded)")
     if status.attempts > 1:
         parts.append(f"({status.attempts} attempts)")
-    if status.retry_at is not None:
-        parts.append(f"(starting servers try again at {moment(status.retry_at)})")
+    if status.retry_at is not None and status.state in (RoutineState.FAILED, RoutineState.PENDING):
+        parts.append(f"(no server or worker tries again before {moment(status.retry_at)})")
     return parts
 
 

@@ -11,6 +11,8 @@ import pytest
 from once import Routine
 from once.databases import database
 from once.models import Completion
+from once.routines import registry
+from once.status.survey import statuses_of
 from tests.behaviour.command import Answer, Terminal, call, failing, held, reset
 from tests.support import attempts, begin, effects, last, run, seed, take
 
@@ -148,3 +150,14 @@ def test_reset_refuses_all_where_it_refuses_one(using: str, declared: list[Routi
     declared += [seed(using, "shop.a"), seed(using, "shop.b")]
     assert reset("shop.*").code == 2
     assert len(attempts(using)) == 2
+
+
+def test_reset_leaves_nothing_cut_off(using: str, declared: list[Routine]) -> None:
+    declared.append(seed(using, "shop.seed"))
+    run(declared[0])
+    assert Answer("reset", "shop.seed", "--noinput").code == 0
+    [status] = statuses_of(registry.load(), declared)
+    assert (str(status.state), status.is_cut_off) == ("pending", False)
+    begin(declared[0])  # whose process dies
+    [status] = statuses_of(registry.load(), declared)
+    assert status.is_cut_off

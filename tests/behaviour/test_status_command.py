@@ -342,12 +342,14 @@ def test_check_is_5_where_one_is_held(using: str, declared: list[Routine]) -> No
     )
 
 
-def test_status_says_when_starting_servers_try_again(
+def test_status_says_when_servers_and_workers_try_again(
     using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ONCE_RETRY_DELAY", "1000")
     declared.append(failing(using))
     run(declared[0])
-    assert "  (starting servers try again at 20" in Answer("status").out
+    assert "  (no server or worker tries again before 20" in Answer("status").out
     (row,) = Answer("status", "--json").json["routines"]
     assert row["retry_at"] > row["started_at"]
+    Answer("pause", declared[0].name)
+    assert "tries again" not in Answer("status").out

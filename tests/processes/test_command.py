@@ -499,7 +499,7 @@ def test_status_of_every_state(project: Project) -> None:
         r"      LookupError: no such currency",
         f"      {re.escape(held['message'])}",
         rf"\[ \] plant\.bad        v1  failed  {moment} on .+ \(pid \d+\)  "
-        rf"\(starting servers try again at {moment}\)",
+        rf"\(no server or worker tries again before {moment}\)",
         r"      LookupError: no such currency",
         rf"\[ \] plant\.many       v1  running  since {moment} on .+ \(pid {holder.pid}\)  "
         r"batched  6 of .+",
