@@ -115,6 +115,7 @@ def assert_idempotent(
         RoutineError: a routine of process scope, which has no database.
 
     """
+    _refuse_other(routine)
     if routine.scope == "process":
         raise RoutineError(f"{routine} is in memory only: there are no rows to compare.")
     key = uuid.uuid4().hex
@@ -145,6 +146,12 @@ def at_gate(routine: Routine) -> Iterator[Apps]:
         The models of then, to make rows as they were, and to look at what became of them.
 
     """
+    _refuse_other(routine)
+    if connections[routine.using].in_atomic_block:
+        raise RuntimeError(
+            "at_gate() undoes migrations, which the transaction of a TestCase does not let it. Use "
+            "TransactionTestCase, or @pytest.mark.django_db(transaction=True)."
+        )
     _bury_old_names(routine.using)
     executor = MigrationExecutor(connections[routine.using])
     executor.migrate([gates.before(routine)])

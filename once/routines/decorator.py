@@ -109,7 +109,7 @@ def routine(function: Callable[..., Any] | None = None, /, **options: Any) -> An
     """
 
     def declare(body: Callable[..., Any]) -> Routine:
-        if not callable(body) or not hasattr(body, "__name__"):
+        if not callable(body) or not hasattr(body, "__name__") or isinstance(body, type):
             raise RoutineError(f"@routine declares functions, not {body!r}.")
         if unknown := options.keys() - {field.name for field in fields(Routine)}:
             raise RoutineError(_no_option(body, min(unknown)))
@@ -133,9 +133,8 @@ def _no_option(function: Callable[..., Any], name: str) -> str:
 
     close = get_close_matches(name, [field.name for field in fields(Routine)], 1)
     then = f"Did you mean {close[0]}=?" if close else "See its docstring for what it has."
-    code = function.__code__
-    where = f"{code.co_filename}:{code.co_firstlineno}"
-    return f"@routine has no option {name}= ({function.__name__}, {where}). {then}"
+    where = f"{function.__module__}.{function.__name__}"
+    return f"@routine has no option {name}= ({where}). {then}"
 
 
 def _default_name(function: Callable[..., Any]) -> str:

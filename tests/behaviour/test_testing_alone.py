@@ -1,6 +1,8 @@
 """One routine run alone, a body called twice, and a registry of a test's own."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 from unittest.mock import Mock, call
 
 import pytest
@@ -14,7 +16,13 @@ from once.record.standing import Standing
 from once.results import Result
 from once.routines import in_memory, registry
 from once.status import readiness
-from once.testing import assert_idempotent, complete_routines, isolated_registry, run_routine
+from once.testing import (
+    assert_idempotent,
+    at_gate,
+    complete_routines,
+    isolated_registry,
+    run_routine,
+)
 from tests.shop.models import Counted, Effect
 from tests.support import attempts, effects, last, receiving, seed, standings
 
@@ -340,9 +348,21 @@ def test_held_routine_of_a_test_database_is_tried_again(declared: list[Routine])
     assert str(run_routine(declared[-1]).outcome) == "ran"
 
 
-def test_name_in_place_of_a_routine_is_refused() -> None:
+def at_gate_now(routine: Routine) -> None:
+    with at_gate(routine):
+        pass
+
+
+@pytest.mark.parametrize("helper", [run_routine, assert_idempotent, at_gate_now])
+def test_name_in_place_of_a_routine_is_refused(helper: Callable[[Any], object]) -> None:
     with pytest.raises(TypeError, match=r"Pass a routine, as in shop\.routines\..*, not 'shop.x'"):
-        run_routine("shop.x")  # type: ignore[arg-type]
+        helper("shop.x")
+
+
+def test_migrations_are_not_undone_in_the_transaction_of_a_test(declared: list[Routine]) -> None:
+    declared.append(seed("default", "shop.fill"))
+    with pytest.raises(RuntimeError, match="Use TransactionTestCase"):
+        at_gate_now(declared[-1])
 
 
 def test_long_batches_stay_in_the_transaction_of_the_test(

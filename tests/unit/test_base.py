@@ -450,6 +450,11 @@ def test_option_that_is_unknown_is_named() -> None:
         routine(name="x", versoin=2)(body)  # type: ignore[call-overload]
 
 
+def test_class_is_no_body() -> None:
+    with pytest.raises(RoutineError, match="declares functions, not <class"):
+        routine(name="x")(type("Seed", (), {}))
+
+
 def test_mistake_is_an_error_of_the_package_and_of_the_configuration() -> None:
     assert issubclass(RoutineError, OnceError)
     assert issubclass(RoutineError, ImproperlyConfigured)
