@@ -486,7 +486,8 @@ def test_status_of_every_state(project: Project) -> None:
     assert second["message"].startswith("plant.second, plant.third are new and would run, while")
     assert third["message"] == "Like plant.second, it may have run as plant.gone."
     for row in (second, third):
-        given = ("message", "scope_key", "failed_items", "paused", "wanted", "has_worker")
+        given = ["message", "scope_key", "failed_items", "paused", "wanted", "has_worker"]
+        given.append("old_names")
         assert {row[key] for key in KEYS[9:] if key not in given} == {None}
     assert elsewhere["database"] == "sqlite"
     assert (gone["version"], gone["recorded_version"], gone["scope"]) == (None, 1, None)
