@@ -221,7 +221,9 @@ def record_wish(
     version = status.version or 0 if kind == Wish.Kind.SET else 0
     with database(using).reading():
         # Because a process of an older release may run it, which reads no other name.
-        names = (name, *(status.old_names if kind != Wish.Kind.RUN else ()))
+        # But a pace is for a version, and that of the older release may be another.
+        is_about_pause = kind in (Wish.Kind.PAUSE, Wish.Kind.RESUME)
+        names = (name, *(status.old_names if is_about_pause else ()))
         made = [
             wishes.add(using, each, kind, version=version, user=user, reason=reason, **values)
             for each in names
