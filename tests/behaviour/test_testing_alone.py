@@ -369,10 +369,13 @@ def test_long_batches_stay_in_the_transaction_of_the_test(
     using: str, declared: list[Routine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("once.engine.pacing._LOOK", 0.0)  # SQLite's writers make way so often
+    closed = Mock()  # of a database in memory it does nothing
+    monkeypatch.setattr(connections[using], "close", closed)
     sizes: list[int] = []
     fill = seed(using, function=lambda it: sizes.append(len(it)), over=lambda: range(3))
     declared.append(replace(fill, batch_size=1))
     Effect.objects.using(using).create(name="before")
     run_routine(declared[0])
     assert sizes == [1, 1, 1]
+    closed.assert_not_called()
     assert effects(using) == ["before"]
